@@ -1,0 +1,237 @@
+//! What a guest is made of.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::accelerator::Accelerator;
+use crate::process::{self, PidFile, Process};
+
+/// One guest: its parts, and where its ports are. Nothing is started before [`Machine::start`].
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Name of the guest, shown by `ps`.
+    pub name: String,
+    /// The machine's own identity (`/sys/class/dmi/id/product_uuid`).
+    pub uuid: Option<String>,
+    /// What runs its instructions.
+    pub accelerator: Accelerator,
+    /// Number of processors.
+    pub cpus: u8,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// The kernel image.
+    pub kernel: PathBuf,
+    /// The initramfs.
+    pub initrd: PathBuf,
+    /// The kernel's command line, without what the accelerator adds.
+    pub append: String,
+    /// Disks, in the order in which the guest sees them (`/dev/vda`, ...).
+    pub disks: Vec<Disk>,
+    /// The one network card.
+    pub nic: Option<Tap>,
+    /// Log of the first serial port.
+    pub serial_log: PathBuf,
+    /// Socket of the second serial port.
+    pub console: Option<PathBuf>,
+    /// File behind the firmware's store of error records (ACPI ERST). Linux keeps its last words
+    /// there (pstore), and they survive the loss of power.
+    pub error_records: Option<PathBuf>,
+}
+
+/// A virtio disk.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    /// The file behind it.
+    pub file: PathBuf,
+    /// The form of that file.
+    pub format: Format,
+    /// Several guests may read one file.
+    pub read_only: bool,
+}
+
+/// The form of a disk's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The bytes as they are.
+    Raw,
+    /// QEMU's copy-on-write form.
+    Qcow2,
+}
+
+/// A virtio network card on a tap device that exists already.
+#[derive(Debug, Clone)]
+pub struct Tap {
+    /// The tap device.
+    pub interface: String,
+    /// The card's address.
+    pub mac: String,
+}
+
+/// Size of the store of error records. One record is 8 KiB; an oops and its panic fill four or so.
+const ERROR_RECORDS: &str = "256K";
+
+impl Machine {
+    /// The program and its arguments.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new("qemu-system-x86_64");
+        command.args(self.arguments());
+        command
+    }
+
+    /// Starts the guest, its own messages in `log`, and remembers it in `pid_file`.
+    ///
+    /// # Errors
+    /// When QEMU cannot be started.
+    pub fn start(&self, pid_file: &PidFile, log: &Path) -> Result<Process, process::Error> {
+        if let Some(console) = &self.console {
+            // A socket that a killed guest left; if it cannot go, QEMU says so.
+            let _ = fs::remove_file(console);
+        }
+        pid_file.spawn(&mut self.command(), log)
+    }
+
+    fn arguments(&self) -> Vec<OsString> {
+        let mut list = Arguments::default();
+        list.pair("-name", &self.name);
+        if let Some(uuid) = &self.uuid {
+            list.pair("-uuid", uuid);
+        }
+        list.pair("-M", "q35,usb=off,smbus=off,sata=off");
+        list.all(["-nodefaults", "-no-user-config", "-no-reboot"]);
+        list.pair("-display", "none");
+        list.all(self.accelerator.arguments());
+        list.pair("-smp", self.cpus.to_string());
+        list.pair("-m", self.memory_mib.to_string());
+        list.pair("-kernel", &self.kernel);
+        list.pair("-initrd", &self.initrd);
+        let told = self.accelerator.kernel_arguments();
+        list.pair("-append", format!("{} {told}", self.append).trim());
+        for (index, disk) in self.disks.iter().enumerate() {
+            list.pair("-drive", disk.drive(index));
+            list.pair("-device", format!("virtio-blk-pci,drive=disk{index}"));
+        }
+        if let Some(tap) = &self.nic {
+            list.pair(
+                "-netdev",
+                format!("tap,id=net,ifname={},script=no,downscript=no,vhost=off", tap.interface),
+            );
+            list.pair(
+                "-device",
+                format!("virtio-net-pci,netdev=net,mac={},romfile=", tap.mac),
+            );
+        }
+        list.pair("-device", "virtio-rng-pci");
+        if let Some(file) = &self.error_records {
+            list.pair(
+                "-object",
+                joined(
+                    format!("memory-backend-file,id=erst,size={ERROR_RECORDS},share=on,mem-path="),
+                    file,
+                ),
+            );
+            list.pair("-device", "acpi-erst,memdev=erst");
+        }
+        list.pair("-chardev", joined("file,id=serial,path=", &self.serial_log));
+        list.pair("-serial", "chardev:serial");
+        if let Some(socket) = &self.console {
+            let value = joined("socket,id=console,server=on,wait=off,path=", socket);
+            list.pair("-chardev", value);
+            list.pair("-serial", "chardev:console");
+        }
+        list.0
+    }
+}
+
+impl Disk {
+    /// A disk that guests share and none writes.
+    pub fn shared(file: impl Into<PathBuf>) -> Self {
+        Self {
+            file: file.into(),
+            format: Format::Raw,
+            read_only: true,
+        }
+    }
+
+    /// A guest's own disk. A loss of the host's power may lose it; the guest's may not.
+    pub fn own(file: impl Into<PathBuf>) -> Self {
+        Self {
+            file: file.into(),
+            format: Format::Qcow2,
+            read_only: false,
+        }
+    }
+
+    fn drive(&self, index: usize) -> OsString {
+        let format = match self.format {
+            Format::Raw => "raw",
+            Format::Qcow2 => "qcow2",
+        };
+        let access = if self.read_only {
+            "readonly=on,file.locking=off,cache=writeback"
+        } else {
+            "cache=unsafe,discard=unmap"
+        };
+        joined(
+            format!("if=none,id=disk{index},format={format},{access},file="),
+            &self.file,
+        )
+    }
+}
+
+#[derive(Default)]
+struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    fn pair(&mut self, name: &str, value: impl AsRef<OsStr>) {
+        self.0.push(name.into());
+        self.0.push(value.as_ref().into());
+    }
+
+    fn all<'a>(&mut self, words: impl IntoIterator<Item = impl AsRef<OsStr> + 'a>) {
+        self.0
+            .extend(words.into_iter().map(|word| word.as_ref().to_owned()));
+    }
+}
+
+/// `prefix` and a path in one argument. QEMU splits at commas, so those in a path are doubled.
+fn joined(prefix: impl Into<String>, path: &Path) -> OsString {
+    let mut value = prefix.into();
+    value.push_str(&path.to_string_lossy().replace(',', ",,"));
+    value.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> Machine {
+        Machine {
+            name: "n".into(),
+            uuid: None,
+            accelerator: Accelerator::Kvm,
+            cpus: 2,
+            memory_mib: 512,
+            kernel: "/k".into(),
+            initrd: "/i".into(),
+            append: "console=ttyS0".into(),
+            disks: vec![Disk::shared("/a,b"), Disk::own("/c")],
+            nic: None,
+            serial_log: "/s".into(),
+            console: None,
+            error_records: None,
+        }
+    }
+
+    #[test]
+    fn a_comma_in_a_path_does_not_become_an_option() {
+        let arguments = machine().arguments();
+        assert!(arguments.iter().any(|word| word.to_string_lossy().ends_with("file=/a,,b")));
+    }
+
+    #[test]
+    fn the_guest_does_not_start_again_by_itself() {
+        assert!(machine().arguments().contains(&"-no-reboot".into()));
+    }
+}
