@@ -1,1 +1,31 @@
-//! Placeholder until this room is built.
+//! The kinds of `invivo.dev/v1alpha1`. Every field here works; one that would be ignored does not exist.
+//!
+//! The YAML beside this folder is generated from these types (`cargo run -p invivo-api`) and
+//! checked for drift by a test.
+
+mod condition;
+mod feed;
+mod node;
+mod policy;
+mod set;
+mod yaml;
+
+pub use condition::{ConditionType, condition, set_conditions};
+pub use feed::{
+    CoveredKernel, PatchFeed, PatchFeedSpec, PatchFeedStatus, Repository, RepositoryStatus, Source, Trust,
+};
+pub use node::{
+    Apply, HoldInstruction, LastSwitch, NodeKernel, NodePatch, NodePatchSpec, NodePatchStatus, OnNode, RollBack,
+    Signing,
+};
+pub use policy::{
+    HoldCount, NodeCounts, PatchPolicy, PatchPolicySpec, PatchPolicyStatus, Proven, Rollout, RolloutKey,
+    RolloutStatus, Stage, StageNodes, StageStatus, Target,
+};
+pub use set::{Fix, PatchSet, PatchSetSpec, PatchSetStatus, SetNodes};
+pub use yaml::{all_kinds, yaml};
+
+/// The API group.
+pub const GROUP: &str = "invivo.dev";
+/// The version that is served and stored.
+pub const VERSION: &str = "v1alpha1";

@@ -1,1 +1,31 @@
-//! Placeholder until this room is built.
+//! The words of Invivo as types: names that must not be mixed up, and the typed reasons for
+//! doing nothing (holds), for saying no (refusals) and for what became of a node (states).
+//!
+//! Nobody copies these; every other crate uses them.
+
+mod digest;
+mod duration;
+mod hold;
+mod kernel;
+mod name;
+mod node;
+mod number;
+mod refusal;
+mod version;
+
+pub use digest::Digest;
+pub use duration::HumanDuration;
+pub use hold::Hold;
+pub use kernel::{Arch, BuildId, Mechanism};
+pub use name::{Fingerprint, InvalidName, ModuleName, RepositoryName, SetName, TargetSet};
+pub use node::NodeState;
+pub use number::{Level, Revision};
+pub use refusal::Refusal;
+pub use version::{effective_version, label_value};
+
+/// Node label put by the operator on every node it governs; the agent DaemonSet follows it.
+pub const LABEL_AGENT: &str = "invivo.dev/agent";
+/// Node label with the level that a node runs, `0` where it runs none.
+pub const LABEL_LEVEL: &str = "invivo.dev/level";
+/// Node label with the effective version, encoded by [`label_value`].
+pub const LABEL_EFFECTIVE: &str = "invivo.dev/effective-version";

@@ -1,1 +1,205 @@
-//! Placeholder until this room is built.
+//! What agent and loader say to each other over their Unix socket.
+//!
+//! The agent asks, the loader answers; the loader believes nothing but what it can verify itself.
+//! A message is a [`frame`]: a length, a JSON head, and raw bytes behind it where the head says so.
+
+pub mod frame;
+
+use invivo_feed::Floors;
+use invivo_terms::{Arch, BuildId, Digest, Level, Mechanism, NodeState, Refusal, Revision, SetName};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// What the agent asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub enum Request {
+    /// How do things stand?
+    State,
+    /// Bring the kernel to a level. Two blobs follow the head: the proof (JSON), the module's bytes.
+    Apply(ApplyRequest),
+    /// Take every patch off.
+    RollBack(RollBackRequest),
+    /// Nothing is to be done for this revision; remember it.
+    Hold {
+        /// The instruction's place in the order of instructions.
+        order: Order,
+    },
+}
+
+/// The place of an instruction in the order of instructions for this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Order {
+    /// Uid of the NodePatch object; revisions are compared within one uid.
+    pub object: String,
+    /// The revision.
+    pub revision: Revision,
+}
+
+/// Bring the kernel to a level.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApplyRequest {
+    /// The instruction's place.
+    pub order: Order,
+    /// The kernel build that it is for.
+    pub build_id: BuildId,
+    /// The level.
+    pub level: Level,
+    /// The set it comes with.
+    pub set: SetName,
+    /// The set's digest.
+    pub digest: Digest,
+    /// The manifest's digest.
+    pub manifest: Digest,
+    /// How it takes effect.
+    pub mechanism: Mechanism,
+    /// The transition is undone if it has not ended by then.
+    pub deadline: Timestamp,
+    /// Seconds of quiet after which the level counts as settled.
+    pub settle_after_seconds: u64,
+    /// Highest floors that the agent knows from the cluster; they only raise the loader's own.
+    pub floors: Floors,
+    /// The patch server's `Date` at the fetch.
+    pub server_date: Option<Timestamp>,
+}
+
+/// Take every patch off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RollBackRequest {
+    /// The instruction's place.
+    pub order: Order,
+    /// The transition is given up if it has not ended by then.
+    pub deadline: Timestamp,
+}
+
+/// What the loader answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub enum Answer {
+    /// How things stand, after whatever was asked.
+    State(Box<State>),
+    /// The request itself was not understood or may not come from this peer; nothing was done.
+    Refused {
+        /// For the agent's log.
+        detail: String,
+    },
+}
+
+/// How things stand on the node, read from the kernel and the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct State {
+    /// `/proc/sys/kernel/random/boot_id`
+    pub boot_id: String,
+    /// The running kernel.
+    pub kernel: Kernel,
+    /// The highest instruction known, of the object last heard of.
+    pub order: Option<Order>,
+    /// What the kernel says is active; 0 is unpatched.
+    pub level: Level,
+    /// The set it came with.
+    pub set: Option<SetName>,
+    /// Digest of its manifest.
+    pub manifest: Option<Digest>,
+    /// What a scanner may believe.
+    pub effective: String,
+    /// What became of the instruction.
+    pub state: NodeState,
+    /// Since when.
+    pub since: Timestamp,
+    /// Seconds until an applied level counts as settled.
+    pub settles_in_seconds: Option<u64>,
+    /// Seconds that the node ran without its settled level after the last boot.
+    pub unpatched_seconds: Option<u32>,
+    /// Why, where the state is not what was asked for.
+    pub reason: Option<Reason>,
+    /// The same for people, at most 256 bytes.
+    pub message: Option<String>,
+    /// Milliseconds from the module's load to the end of the last transition.
+    pub switch_millis: Option<u32>,
+    /// The versions below which the loader believes nothing, of the repository last heard of.
+    pub floors: Floors,
+}
+
+/// The running kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Kernel {
+    /// Its GNU build id.
+    pub build_id: BuildId,
+    /// `uname -r`
+    pub release: String,
+    /// The distribution's version, read from `uname -v` where it stands there.
+    pub version: Option<String>,
+    /// `uname -m`
+    pub arch: Arch,
+    /// The mechanisms that it has.
+    pub supports: Vec<Mechanism>,
+    /// What it demands of modules.
+    pub signing: Signing,
+}
+
+/// What a kernel demands of modules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Signing {
+    /// Unsigned modules load.
+    Off,
+    /// Modules must be signed by a key the kernel trusts.
+    Enforced,
+    /// The kernel is locked down.
+    Lockdown,
+}
+
+/// Why the state is not what was asked for: a named refusal, or something that went wrong doing it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Reason {
+    /// Verification said no.
+    Refusal(Refusal),
+    /// The doing went wrong.
+    Fault(Fault),
+}
+
+/// What can go wrong on the node besides a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Fault {
+    /// The instruction is older than one already known.
+    StaleInstruction,
+    /// The deadline passed before the transition ended; it was reversed.
+    TransitionStuck,
+    /// It could not even be reversed; left alone.
+    CannotReverse,
+    /// A livepatch that is not ours is active; ours would replace it.
+    ForeignLivepatch,
+    /// The kernel has no livepatch.
+    NoLivepatch,
+    /// The deadline had passed before anything began.
+    DeadlinePassed,
+    /// The level is lower than the one on the node; a lower one needs every patch taken off first.
+    LowerLevel,
+    /// The node's state folder or kernel files could not be read or written.
+    NodeIo,
+}
+
+impl Reason {
+    /// The name as it stands in statuses, Events and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refusal(refusal) => refusal.as_str(),
+            Self::Fault(fault) => match fault {
+                Fault::StaleInstruction => "StaleInstruction",
+                Fault::TransitionStuck => "TransitionStuck",
+                Fault::CannotReverse => "CannotReverse",
+                Fault::ForeignLivepatch => "ForeignLivepatch",
+                Fault::NoLivepatch => "NoLivepatch",
+                Fault::DeadlinePassed => "DeadlinePassed",
+                Fault::LowerLevel => "LowerLevel",
+                Fault::NodeIo => "NodeIo",
+            },
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! "Not now because …": every node that a plan leaves alone carries one of these.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+macro_rules! holds {
+    ($($(#[$doc:meta])* $name:ident => $remedy:literal,)+) => {
+        /// Why a node is not moving now.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+        pub enum Hold {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Hold {
+            /// Every hold there is, in the order of the documentation.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// The name as it stands in statuses, Events and metrics.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)+
+                }
+            }
+
+            /// What a person can check or do, in one sentence.
+            pub const fn remedy(self) -> &'static str {
+                match self {
+                    $(Self::$name => $remedy,)+
+                }
+            }
+        }
+    };
+}
+
+holds! {
+    /// Its stage has not started.
+    NotInStage => "wait for the stages before it, or see what holds them",
+    /// A stage's selector matches no node, so nobody would test for the others.
+    EmptyStage => "label nodes for the stage, or mark the stage optional",
+    /// The stage before has all its nodes and is being watched.
+    StageSoaking => "wait; status.stage.soakUntil says how long",
+    /// No node with this kernel build has settled yet; the first one goes alone.
+    KernelNotProven => "wait for the first node of this kernel build",
+    /// As many nodes are moving as the stage allows at once.
+    AtMaxParallel => "wait, or raise maxParallel",
+    /// A person paused the policy.
+    Paused => "set spec.paused to false",
+    /// The feed cannot be trusted or reached now; nothing new starts.
+    FeedStalled => "see the conditions of the PatchFeed",
+    /// The node runs more than `Latest` would give; Latest never lowers a node.
+    AheadOfTarget => "nothing to do; name a set or None to go down",
+    /// The repository has nothing for this kernel build.
+    UnsupportedKernel => "ask the repository's owner for this build, or boot a kernel it covers",
+    /// The kubelet does not report Ready.
+    NodeNotReady => "repair the node",
+    /// The agent has not reported yet.
+    AgentMissing => "see the agent pod on this node",
+    /// The report on hand is older than the instruction it must answer.
+    StatusStale => "wait for the agent's next report",
+    /// A node of this rollout failed; nothing new starts until a person has looked.
+    FailureBudgetSpent => "see the failed nodes' reasons; change the target or take the node out",
+    /// This node's instruction ended without success; a new attempt needs a new instruction.
+    AttemptEnded => "see status.reason and status.message of its NodePatch",
+    /// Another policy governs this node.
+    ClaimedByOther => "narrow one policy's nodeSelector",
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

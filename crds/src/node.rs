@@ -1,0 +1,187 @@
+//! `NodePatch`: one node; the only thing an agent writes.
+
+use invivo_terms::{BuildId, Digest, HumanDuration, Level, Mechanism, NodeState, Revision, SetName};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+/// The operator's instruction to one node, and that node's answer. Named like the node, owned by it.
+#[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "invivo.dev",
+    version = "v1alpha1",
+    kind = "NodePatch",
+    plural = "nodepatches",
+    shortname = "np",
+    category = "invivo",
+    status = "NodePatchStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"State","type":"string","jsonPath":".status.state"}"#,
+    printcolumn = r#"{"name":"Level","type":"integer","jsonPath":".status.level"}"#,
+    printcolumn = r#"{"name":"Effective","type":"string","jsonPath":".status.effective"}"#,
+    printcolumn = r#"{"name":"Kernel","type":"string","jsonPath":".status.kernel.release"}"#,
+    printcolumn = r#"{"name":"Policy","type":"string","jsonPath":".spec.policy"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.reason"}"#,
+    printcolumn = r#"{"name":"Since","type":"date","jsonPath":".status.since"}"#
+)]
+#[x_kube(
+    validation = Rule::new("[has(self.apply), has(self.rollBack), has(self.hold)].filter(x, x).size() == 1")
+        .message("exactly one of apply, rollBack and hold"),
+    validation = Rule::new("self == oldSelf || self.revision > oldSelf.revision")
+        .message("revision must rise with every change")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct NodePatchSpec {
+    /// Rises with every change of this spec. Agent and loader refuse an older one.
+    #[schemars(range(min = 1))]
+    pub revision: Revision,
+    /// The PatchPolicy that governs the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// The PatchFeed; the agent refuses one that its policy does not name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feed: Option<String>,
+    /// Bring the node to this level.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apply: Option<Apply>,
+    /// Take patches off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roll_back: Option<RollBack>,
+    /// Do nothing new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldInstruction>,
+}
+
+/// Bring the node to this level. Bound to the kernel build and to every digest on the way.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Apply {
+    /// The kernel build that the level is for.
+    pub build_id: BuildId,
+    /// The level.
+    pub level: Level,
+    /// The set it comes with.
+    pub set: SetName,
+    /// The set's digest.
+    pub digest: Digest,
+    /// Digest of the level's manifest.
+    pub manifest: Digest,
+    /// How it takes effect.
+    pub mechanism: Mechanism,
+    /// No attempt starts after this; one under way is undone.
+    pub deadline: Time,
+    /// Applied for this long without trouble is settled.
+    pub settle_after: HumanDuration,
+    /// What the node ran before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<OnNode>,
+}
+
+/// Take patches off.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RollBack {
+    /// No attempt starts after this.
+    pub deadline: Time,
+}
+
+/// Do nothing new.
+#[derive(KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct HoldInstruction {}
+
+/// What a node runs or ran.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OnNode {
+    /// 0 is unpatched.
+    pub level: Level,
+    /// The set that the level came with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<SetName>,
+}
+
+/// That node's answer. Written by its agent only.
+#[derive(KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodePatchStatus {
+    /// The highest revision that agent or loader know of this object.
+    #[serde(default)]
+    pub observed_revision: Revision,
+    /// Changes with every boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// The running kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<NodeKernel>,
+    /// What the kernel says is active; 0 is unpatched.
+    #[serde(default)]
+    pub level: Level,
+    /// The set that the level came with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<SetName>,
+    /// What a scanner may believe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective: Option<String>,
+    /// How the level took effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mechanism: Option<Mechanism>,
+    /// What became of the instruction.
+    #[serde(default)]
+    pub state: NodeState,
+    /// Since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// How long the node ran without its settled patch after the last boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unpatched_seconds: Option<u32>,
+    /// Why, as a named refusal or a loader's reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub reason: Option<String>,
+    /// The same for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub message: Option<String>,
+    /// What the last change of the running code took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_switch: Option<LastSwitch>,
+}
+
+/// The running kernel.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeKernel {
+    /// Its GNU build id.
+    pub build_id: BuildId,
+    /// `uname -r`.
+    #[schemars(length(max = 128))]
+    pub release: String,
+    /// The distribution's version of it, such as `6.1.170-3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub version: Option<String>,
+    /// The mechanisms that it has.
+    #[schemars(length(max = 4))]
+    pub supports: Vec<Mechanism>,
+    /// What it demands of modules.
+    pub signing: Signing,
+}
+
+/// What a kernel demands of modules.
+#[derive(KubeSchema, Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Signing {
+    /// Unsigned modules load.
+    Off,
+    /// Modules must be signed by a key the kernel trusts.
+    Enforced,
+    /// The kernel is locked down.
+    Lockdown,
+}
+
+/// What the last change of the running code took.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastSwitch {
+    /// From the module's load to the end of the transition.
+    pub millis: u32,
+}

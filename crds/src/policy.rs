@@ -1,0 +1,259 @@
+//! `PatchPolicy`: which nodes, how fast, how careful.
+
+use invivo_terms::{BuildId, Digest, Hold, HumanDuration, Level, Mechanism, SetName, TargetSet};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+fn one() -> IntOrString {
+    IntOrString::Int(1)
+}
+
+fn ten_minutes() -> HumanDuration {
+    HumanDuration::from_secs(600)
+}
+
+/// Which nodes are kept at which patches, in which stages.
+#[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "invivo.dev",
+    version = "v1alpha1",
+    kind = "PatchPolicy",
+    plural = "patchpolicies",
+    shortname = "pp",
+    category = "invivo",
+    status = "PatchPolicyStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"Target","type":"string","jsonPath":".status.rollout.key.target"}"#,
+    printcolumn = r#"{"name":"Current","type":"integer","jsonPath":".status.nodes.current"}"#,
+    printcolumn = r#"{"name":"Nodes","type":"integer","jsonPath":".status.nodes.total"}"#,
+    printcolumn = r#"{"name":"Stage","type":"string","jsonPath":".status.stage.name"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Why","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct PatchPolicySpec {
+    /// The PatchFeed to take from.
+    #[schemars(length(min = 1, max = 253))]
+    pub feed: String,
+    /// The nodes; all of them where it is empty. A node belongs to one policy: it stays where it
+    /// is, else the older policy has it, else the first by name.
+    #[serde(default)]
+    pub node_selector: LabelSelector,
+    /// What the nodes shall run.
+    #[serde(default)]
+    pub target: Target,
+    /// In which order and how fast.
+    #[serde(default)]
+    pub rollout: Rollout,
+    /// No new instruction is given; what is under way ends.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+/// What the nodes shall run.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    /// `Latest` (never lowers a node), a set's name, or `None` (take every patch off).
+    pub set: TargetSet,
+}
+
+impl Default for Target {
+    fn default() -> Self {
+        Self { set: TargetSet::Latest }
+    }
+}
+
+/// In which order and how fast.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    /// At most 16. A node is in the first stage that matches it; the nodes that none matches
+    /// follow in a last stage `rest`, which may be written out (without selector) to set its pace.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    #[x_kube(
+        validation = Rule::new("self.all(a, self.exists_one(b, b.name == a.name))").message("stage names must differ"),
+        validation = Rule::new("self.size() == 0 || self.all(s, has(s.nodeSelector) || s.name == self[self.size() - 1].name)")
+            .message("only the last stage may leave out nodeSelector")
+    )]
+    pub stages: Vec<Stage>,
+    /// One node, from instruction to applied. After it the attempt is undone and reported.
+    #[serde(default = "ten_minutes")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('30s')").message("nodeDeadline must be at least 30s"))]
+    pub node_deadline: HumanDuration,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self { stages: Vec::new(), node_deadline: ten_minutes() }
+    }
+}
+
+/// One step of a rollout.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stage {
+    /// Unique within the policy.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("a stage name is lower-case letters, digits and dashes"))]
+    pub name: String,
+    /// The stage's nodes, among those that the policy selects. Left out in the last stage: all the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<LabelSelector>,
+    /// Go on although the stage matches no node. Otherwise that holds the rollout (`EmptyStage`).
+    #[serde(default)]
+    pub optional: bool,
+    /// How many nodes may be moving at once: a number, or a share of the stage's nodes such as
+    /// `25%`, rounded down, at least 1.
+    #[serde(default = "one")]
+    #[x_kube(validation = Rule::new("type(self) == int ? self >= 1 : self.matches('^([1-9][0-9]?|100)%$')")
+        .message("maxParallel is a number from 1 or a share from 1% to 100%"))]
+    pub max_parallel: IntOrString,
+    /// How long the stage is watched after its last node reported Applied, before the next begins.
+    #[serde(default)]
+    pub soak: HumanDuration,
+}
+
+/// What the operator knows of the policy.
+#[derive(KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PatchPolicyStatus {
+    /// The generation of the spec that this status describes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`, `Reconciling`, `Stalled`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// The rollout under way, or the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutStatus>,
+    /// The stage that the rollout is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<StageStatus>,
+    /// The policy's nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<NodeCounts>,
+    /// Why nodes are not moving, most first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub holds: Vec<HoldCount>,
+    /// What every stage has been through without trouble, per kernel build.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub proven: Vec<Proven>,
+    /// What happens next and when, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_action: Option<String>,
+}
+
+/// A rollout: moving the policy's nodes to one resolved target.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutStatus {
+    /// Which rollout this is.
+    pub key: RolloutKey,
+    /// Nodes instructed so far. Raised by compare-and-swap before a wave is written.
+    pub started: u32,
+    /// Of these, the ones that have ended, well or not.
+    pub finished: u32,
+    /// Of these, the ones that ended without success.
+    pub failed: u32,
+}
+
+/// Which rollout this is. Any difference makes another rollout.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutKey {
+    /// Rises with each change of the resolved target.
+    pub number: u64,
+    /// The set's name, or `None`.
+    pub target: String,
+    /// The set's digest; absent for `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// How the patch takes effect.
+    pub mechanism: Mechanism,
+}
+
+/// The stage that the rollout is in.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StageStatus {
+    /// Its name; `rest` for the implied last one.
+    pub name: String,
+    /// Counted from 0.
+    pub index: u32,
+    /// When it began.
+    pub since: Time,
+    /// When its soak ends, once its last node has reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soak_until: Option<Time>,
+    /// Its nodes.
+    pub nodes: StageNodes,
+}
+
+/// A stage's nodes.
+#[derive(KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StageNodes {
+    /// All of them.
+    pub total: u32,
+    /// At the target.
+    pub done: u32,
+    /// Instructed, not yet reported.
+    pub in_flight: u32,
+    /// Ended without success.
+    pub failed: u32,
+    /// Not waited for: the repository has nothing for their kernel build.
+    pub excused: u32,
+}
+
+/// The policy's nodes.
+#[derive(KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeCounts {
+    /// All that the policy governs.
+    pub total: u32,
+    /// At the target.
+    pub current: u32,
+    /// To be moved, not instructed yet.
+    pub pending: u32,
+    /// Instructed, not yet reported.
+    pub in_flight: u32,
+    /// Ended without success.
+    pub failed: u32,
+    /// With a kernel build that the repository does not know.
+    pub unsupported: u32,
+}
+
+/// Why nodes are not moving.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HoldCount {
+    /// The reason.
+    pub reason: Hold,
+    /// How many nodes.
+    pub nodes: u32,
+    /// At most 20 of their names.
+    #[schemars(length(max = 20))]
+    pub examples: Vec<String>,
+    /// When it may end by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
+}
+
+/// What one kernel build has been through in this policy.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Proven {
+    /// The build.
+    pub build_id: BuildId,
+    /// The level that settled there.
+    pub level: Level,
+    /// The set it came with.
+    pub set: SetName,
+}
