@@ -1,0 +1,56 @@
+# The front door. `make help` lists what there is.
+#
+# Everything downloaded or built that is not part of the tree lives in INVIVO_CACHE and is made
+# again where it is missing: kernel packages, Go tools, guest image, cargo's target folder.
+
+INVIVO_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/invivo
+export INVIVO_CACHE
+export CARGO_TARGET_DIR ?= $(INVIVO_CACHE)/target
+BIN := $(CARGO_TARGET_DIR)/x86_64-unknown-linux-gnu/debug
+LAB := $(BIN)/invivo-lab
+SHELL := /bin/bash
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: build
+build: host-packages ## Every program, static, into the cargo target folder
+	cargo build --workspace --locked
+
+.PHONY: host-packages
+host-packages: # A C compiler is all that cargo itself needs; the lab installs the rest
+	@command -v gcc >/dev/null || (apt-get update -q && apt-get install -y -q gcc libc6-dev)
+
+.PHONY: demo
+demo: build ## The whole way: lab, patch, repository, charts, canary, rest, roll back, again
+	$(LAB) demo
+
+.PHONY: demo-clean
+demo-clean: ## End the lab; leaves no process and no network namespace
+	@if [ -x $(LAB) ]; then $(LAB) down; else echo "no lab was built"; fi
+
+.PHONY: test
+test: build ## Every test: units, real API server, the lab's scenarios
+	cargo test --workspace --locked
+	$(LAB) test
+
+.PHONY: test-fast
+test-fast: build ## The tests that need no lab
+	cargo test --workspace --locked
+
+.PHONY: lint
+lint: ## Formatting and clippy, warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+.PHONY: generate
+generate: build ## CRDs and rendered manifests, from their sources
+	cargo run -q -p invivo-api --locked
+
+.PHONY: bench
+bench: build ## The figures of docs/benchmarks.md
+	cargo build --release --locked -p invivo-rollout --examples
+	$(LAB) bench
