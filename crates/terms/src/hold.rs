@@ -49,6 +49,8 @@ holds! {
     Paused => "set spec.paused to false",
     /// The feed cannot be trusted or reached now; nothing new starts.
     FeedStalled => "see the conditions of the PatchFeed",
+    /// The set that the policy names is unknown or withdrawn, or no set is eligible for `Latest`.
+    TargetMissing => "see which sets the PatchFeed blocks and why, or name another set",
     /// The node runs more than `Latest` would give; Latest never lowers a node.
     AheadOfTarget => "nothing to do; name a set or None to go down",
     /// The repository has nothing for this kernel build.
