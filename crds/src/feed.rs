@@ -33,7 +33,7 @@ pub struct PatchFeedSpec {
     pub trust: Trust,
     /// How often the patch server looks at the repository (jittered by a tenth). At least 10s.
     #[serde(default = "hourly")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('10s')").message("pollInterval must be at least 10s"))]
+    #[x_kube(validation = Rule::new("self.matches('[1-9][0-9]*[dhm]|[1-9][0-9]+s')").message("pollInterval must be at least 10s"))]
     pub poll_interval: HumanDuration,
 }
 

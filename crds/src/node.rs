@@ -3,6 +3,7 @@
 use invivo_terms::{BuildId, Digest, HumanDuration, Level, Mechanism, NodeState, Revision, SetName};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The operator's instruction to one node, and that node's answer. Named like the node, owned by it.
@@ -168,7 +169,7 @@ pub struct NodeKernel {
 }
 
 /// What a kernel demands of modules.
-#[derive(KubeSchema, Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Signing {
     /// Unsigned modules load.
     Off,

@@ -83,7 +83,8 @@ pub struct Rollout {
     pub stages: Vec<Stage>,
     /// One node, from instruction to applied. After it the attempt is undone and reported.
     #[serde(default = "ten_minutes")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('30s')").message("nodeDeadline must be at least 30s"))]
+    #[x_kube(validation = Rule::new("self.matches('[1-9][0-9]*[dhm]|([3-9][0-9]|[1-9][0-9]{2,})s')")
+        .message("nodeDeadline must be at least 30s"))]
     pub node_deadline: HumanDuration,
 }
 
@@ -162,6 +163,15 @@ pub struct RolloutStatus {
     pub finished: u32,
     /// Of these, the ones that ended without success.
     pub failed: u32,
+    /// Every stage is through.
+    #[serde(default)]
+    pub complete: bool,
+    /// The latest deadline of the rollouts before this one; later ones belong to this rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Time>,
+    /// The latest deadline given in this rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Time>,
 }
 
 /// Which rollout this is. Any difference makes another rollout.
