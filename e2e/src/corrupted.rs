@@ -1,0 +1,88 @@
+//! A corrupted agent: someone who owns the agent's container says to the loader what they like.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use invivo_api::Apply;
+use invivo_feed::document::{Index, KernelDocument, TimestampDocument};
+use invivo_feed::{Floors, Proof, Signed};
+use invivo_terms::Revision;
+use invivo_wire::{ApplyRequest, Order, Request, frame};
+
+pub use crate::repository::Forgery;
+use crate::repository::Repository;
+use crate::scenario::Stage;
+
+/// Where the message and the program that sends it are put on a node.
+const MESSAGE: &str = "/var/lib/invivo-lab/message";
+const SENDER: &str = "/var/lib/invivo-lab/send";
+
+/// Sends an instruction with a forged proof or module to the loader of `node`, as the agent's user;
+/// returns what the loader answered.
+///
+/// # Errors
+/// When the message cannot be made or sent.
+pub(crate) fn ask_loader(stage: &Stage<'_>, node: &str, uid: &str, apply: &Apply, forgery: Forgery) -> anyhow::Result<String> {
+    let (proof, mut module) = proof(&stage.repository.forge(forgery)?, apply)?;
+    if forgery == Forgery::ChangedModule {
+        let middle = module.len() / 2;
+        *module.get_mut(middle).context("an empty module")? ^= 1;
+    }
+    let known = stage.fleet.patches()?.remove(node).context("no NodePatch")?.spec.revision;
+    let request = Request::Apply(ApplyRequest {
+        order: Order { object: uid.to_owned(), revision: Revision(known.0 + 1) },
+        build_id: apply.build_id.clone(),
+        level: apply.level,
+        set: apply.set.clone(),
+        digest: apply.digest.clone(),
+        manifest: apply.manifest.clone(),
+        mechanism: apply.mechanism,
+        deadline: jiff::Timestamp::now() + jiff::SignedDuration::from_mins(5),
+        settle_after_seconds: 5,
+        floors: Floors::default(),
+        server_date: None,
+    });
+    let mut message = Vec::new();
+    frame::write(&mut message, &request, &[&serde_json::to_vec(&proof)?, &module])?;
+
+    let guest = stage.node(node)?;
+    let file = stage.product.folder("corrupted")?.join("message");
+    std::fs::write(&file, message)?;
+    let sender = std::env::current_exe()?.with_file_name("invivo-lab-send");
+    for (from, to) in [(file, MESSAGE), (sender, SENDER)] {
+        let copied = stage.lab.copy_to(&guest, &from, to)?;
+        if !copied.success() {
+            bail!("copy to {node}: {}", copied.text());
+        }
+    }
+    let output = guest.run(
+        &format!(
+            "chmod 755 {SENDER} /var/lib/invivo-lab; chmod 644 {MESSAGE}
+             loader=$(pidof invivo-loader | cut -d' ' -f1)
+             setpriv --reuid 65532 --regid 65532 --clear-groups {SENDER} \
+               $(ls -d /var/lib/kubelet/pods/*/volumes/kubernetes.io~empty-dir/*/loader.sock | head -n 1) {MESSAGE} \
+             || {SENDER} /proc/$loader/root/run/invivo/loader.sock {MESSAGE}"
+        ),
+        Duration::from_secs(120),
+    )?;
+    Ok(output.text())
+}
+
+/// Everything that vouches for the instruction's level, as it stands in the repository's files.
+fn proof(repository: &Repository, apply: &Apply) -> anyhow::Result<(Proof, Vec<u8>)> {
+    let read = |path: &str| std::fs::read(repository.folder().join(path)).with_context(|| format!("read {path}"));
+    let signed = |path: &str| {
+        anyhow::Ok(Signed { document: read(path)?, signatures: read(&format!("{path}.sig"))? })
+    };
+    let timestamp = signed("timestamp.json")?;
+    let current: TimestampDocument = serde_json::from_slice(&timestamp.document)?;
+    let index = signed(&format!("index/{}.json", current.index.version))?;
+    let offered: Index = serde_json::from_slice(&index.document)?;
+    let reference = offered.kernels.get(&apply.build_id).context("the index does not know the build")?;
+    let kernel = read(&format!("kernels/{}.json", reference.sha256))?;
+    let document: KernelDocument = serde_json::from_slice(&kernel)?;
+    let level = document.levels.iter().find(|level| level.level == apply.level).context("no such level")?;
+    let bundle = invivo_bundle::unpack(&read(&format!("bundles/{}", level.bundle.sha256))?)?;
+    let module = bundle.modules.into_iter().next().context("a bundle without a module")?.bytes;
+    Ok((Proof { trust: vec![signed("trust/1.json")?], timestamp, index, kernel, manifest: bundle.manifest }, module))
+}

@@ -1,0 +1,306 @@
+//! The whole way, shown: open, canary closed, soak, rest closed, rolled back, closed again.
+//!
+//! Every line printed was observed. What is not seen in time ends the demonstration with an error.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use invivo_terms::NodeState;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::check::{Check, Hole};
+use crate::fleet::{Fleet, Seen};
+use crate::node::Node;
+use crate::product::{FEED, POLICY, Product};
+use crate::prometheus::Prometheus;
+use crate::Lab;
+
+/// The recipe that the demonstration builds.
+pub const RECIPE: &str = "CVE-2026-53249";
+/// The node that is labelled `invivo.dev/canary=true`.
+pub const CANARY: &str = "node1";
+/// The nodes of the demonstration.
+pub const NODES: [&str; 3] = ["node1", "node2", "node3"];
+/// From a change of the policy to the last node's report; a node may take a minute under emulation.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// `target/demo/report.json`
+#[derive(Debug, Serialize)]
+struct Report {
+    nodes: Vec<NodeReport>,
+    seconds: BTreeMap<&'static str, f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct NodeReport {
+    name: String,
+    kernel: String,
+    canary: bool,
+    steps: Vec<StepReport>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StepReport {
+    step: StepName,
+    at: Timestamp,
+    cve: Hole,
+    level: u32,
+    effective: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum StepName {
+    Before,
+    Canary,
+    Rest,
+    RolledBack,
+    Again,
+}
+
+/// Runs the demonstration on a new lab and leaves that up.
+///
+/// # Errors
+/// When anything is not as it should be.
+pub fn run() -> anyhow::Result<()> {
+    let mut clock = Clock::new();
+    say("everything that the lab needs");
+    let lab = Lab::build()?;
+    if lab.running() {
+        say("an older lab is up: down with it");
+        Lab::down(lab.state(), false)?;
+    }
+    let product = Product::new(&lab)?;
+    clock.lap("lab-tools");
+
+    say(&format!("the live patch for {RECIPE}, from Debian's own fixed source"));
+    let bundle = product.build_patch(RECIPE)?;
+    let repository = product.make_repository("demo", &bundle)?;
+    let check = Check::build(&product.recipe(RECIPE))?;
+    clock.lap("patch");
+
+    say("the lab: control plane and three nodes");
+    lab.up(u8::try_from(NODES.len())?)?;
+    clock.lap("lab-up");
+
+    say("images, Prometheus, the repository on a plain static server outside the cluster");
+    product.push_images()?;
+    lab.prometheus().up(lab.pki())?;
+    let url = lab.serve("repository", repository.folder(), crate::product::REPOSITORY_PORT)?;
+    say("helm install invivo-crds, helm install invivo");
+    product.install(&repository.root()?)?;
+    clock.lap("install");
+
+    let story = Story { fleet: Fleet::open(&lab)?, check, nodes: lab.nodes()? };
+    for node in &story.nodes {
+        story.check.install(&lab, node)?;
+    }
+    let mut report = story.kernels()?;
+    story.observe(StepName::Before, &mut report)?;
+    story.require(&report, StepName::Before, &[], &NODES)?;
+
+    say(&format!("kubectl label node {CANARY} invivo.dev/canary=true"));
+    product.kubectl(&["label", "node", CANARY, "invivo.dev/canary=true"])?;
+    say("kubectl apply -f patchfeed.yaml -f patchpolicy.yaml");
+    product.apply(&product.feed(&url, &repository.root()?))?;
+    product.apply(&product.policy("Latest"))?;
+
+    let begun = Instant::now();
+    story.wait_closed(&[CANARY])?;
+    println!("    {CANARY} closed {:.1} s after kubectl apply", begun.elapsed().as_secs_f64());
+    story.observe(StepName::Canary, &mut report)?;
+    story.require(&report, StepName::Canary, &[CANARY], &["node2", "node3"])?;
+    clock.lap("canary");
+
+    let until = story.fleet.wait("the canary's soak", PATIENCE, || {
+        let status = story.fleet.policy(POLICY)?.status.unwrap_or_default();
+        Ok(match status.stage.and_then(|stage| stage.soak_until) {
+            Some(until) => Seen::Answer((until, status.next_action)),
+            None => Seen::NotYet("no stage is soaking".to_owned()),
+        })
+    })?;
+    println!("    the canary soaks until {}: {}", until.0.0, until.1.unwrap_or_default());
+    story.wait_closed(&["node2", "node3"])?;
+    story.observe(StepName::Rest, &mut report)?;
+    story.require(&report, StepName::Rest, &NODES, &[])?;
+    clock.lap("rest");
+
+    say("kubectl get pp,np,ps");
+    println!("{}", product.kubectl(&["get", "pp,np,ps"])?);
+    story.questions()?;
+
+    say("target: {set: None}");
+    product.apply(&product.policy("None"))?;
+    story.wait_open()?;
+    story.observe(StepName::RolledBack, &mut report)?;
+    story.require(&report, StepName::RolledBack, &[], &NODES)?;
+    clock.lap("roll-back");
+
+    say("target: {set: Latest}");
+    product.apply(&product.policy("Latest"))?;
+    story.wait_closed(&NODES)?;
+    story.observe(StepName::Again, &mut report)?;
+    story.require(&report, StepName::Again, &NODES, &[])?;
+    clock.lap("again");
+
+    let report = Report { nodes: report, seconds: clock.finish() };
+    let path = write(&product, &report)?;
+    println!("\n{}", serde_json::to_string(&report.seconds)?);
+    println!(
+        "\nThe lab is up. Look around:\n  {lab} kubectl get pp,np,ps\n  {lab} query 'invivo_policy_nodes'\n  \
+         {lab} exec curl -s {prometheus}/api/v1/targets\n  make demo-clean   ends it\nReport: {path}",
+        lab = std::env::current_exe()?.display(),
+        prometheus = Prometheus::address(),
+        path = path.display(),
+    );
+    Ok(())
+}
+
+struct Story {
+
+    fleet: Fleet,
+    check: Check,
+    nodes: Vec<Node>,
+}
+
+impl Story {
+    fn kernels(&self) -> anyhow::Result<Vec<NodeReport>> {
+        self.nodes
+            .iter()
+            .map(|node| {
+                let kernel = node.run("uname -r", Duration::from_secs(30))?.text().trim().to_owned();
+                Ok(NodeReport {
+                    name: node.name().to_owned(),
+                    kernel,
+                    canary: node.name() == CANARY,
+                    steps: Vec::new(),
+                })
+            })
+            .collect()
+    }
+
+    /// Asks every kernel itself, and what its agent reported.
+    fn observe(&self, step: StepName, report: &mut [NodeReport]) -> anyhow::Result<()> {
+        let patches = self.fleet.patches()?;
+        println!("  {step:?}:");
+        for (node, entry) in self.nodes.iter().zip(report) {
+            let status = patches.get(node.name()).and_then(|patch| patch.status.clone());
+            let seen = StepReport {
+                step,
+                at: Timestamp::now(),
+                cve: self.check.run(node)?,
+                level: status.as_ref().map_or(0, |status| status.level.0),
+                effective: status.as_ref().and_then(|status| status.effective.clone()),
+            };
+            println!(
+                "    {} {} {RECIPE} {}; reported: level {} {} {}",
+                entry.name,
+                entry.kernel,
+                seen.cve,
+                seen.level,
+                seen.effective.as_deref().unwrap_or("-"),
+                status.map_or("no report", |status| status.state.as_str()),
+            );
+            entry.steps.push(seen);
+        }
+        Ok(())
+    }
+
+    fn require(&self, report: &[NodeReport], step: StepName, closed: &[&str], open: &[&str]) -> anyhow::Result<()> {
+        for (names, wanted) in [(closed, Hole::Closed), (open, Hole::Open)] {
+            for name in names {
+                let seen = report
+                    .iter()
+                    .find(|entry| entry.name == *name)
+                    .and_then(|entry| entry.steps.iter().find(|seen| seen.step == step))
+                    .with_context(|| format!("{name} was not looked at"))?;
+                if seen.cve != wanted {
+                    bail!("{step:?}: {name} is {}, not {wanted}", seen.cve);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_closed(&self, nodes: &[&str]) -> anyhow::Result<()> {
+        self.fleet.wait_states(nodes, &[NodeState::Applied, NodeState::Settled], PATIENCE)
+    }
+
+    fn wait_open(&self) -> anyhow::Result<()> {
+        self.fleet.wait_states(&NODES, &[NodeState::RolledBack, NodeState::Idle], PATIENCE)
+    }
+
+    /// Three questions that a person asks of a fleet, answered by Prometheus.
+    fn questions(&self) -> anyhow::Result<()> {
+        say("Prometheus");
+        for promql in [
+            "invivo_policy_nodes",
+            "count by (level) (invivo_node_level)",
+            "max(invivo_feed_ready)",
+        ] {
+            let answer = self.fleet.wait(promql, Duration::from_secs(60), || {
+                let answer = self.fleet.block_on(Prometheus::query(promql))?;
+                Ok(if answer.as_array().is_some_and(|rows| !rows.is_empty()) {
+                    Seen::Answer(answer)
+                } else {
+                    Seen::NotYet("no sample yet".to_owned())
+                })
+            })?;
+            println!("    {promql}");
+            for row in answer.as_array().into_iter().flatten() {
+                println!(
+                    "      {} {}",
+                    row.get("metric").map_or_else(String::new, ToString::to_string),
+                    row.pointer("/value/1").and_then(serde_json::Value::as_str).unwrap_or("-"),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write(product: &Product<'_>, report: &Report) -> anyhow::Result<PathBuf> {
+    let folder = product.tree().join("target/demo");
+    std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    let path = folder.join("report.json");
+    std::fs::write(&path, serde_json::to_vec_pretty(report)?).with_context(|| format!("write {}", path.display()))?;
+    Ok(path)
+}
+
+fn say(what: &str) {
+    println!("demo: {what}");
+}
+
+/// What each part took.
+struct Clock {
+    start: Instant,
+    last: Instant,
+    laps: BTreeMap<&'static str, f64>,
+}
+
+impl Clock {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { start: now, last: now, laps: BTreeMap::new() }
+    }
+
+    fn lap(&mut self, name: &'static str) {
+        let seconds = self.last.elapsed().as_secs_f64();
+        println!("demo: {name} took {seconds:.1} s");
+        self.laps.insert(name, round(seconds));
+        self.last = Instant::now();
+    }
+
+    fn finish(mut self) -> BTreeMap<&'static str, f64> {
+        self.laps.insert("total", round(self.start.elapsed().as_secs_f64()));
+        self.laps
+    }
+}
+
+fn round(seconds: f64) -> f64 {
+    (seconds * 10.0).round() / 10.0
+}

@@ -1,0 +1,119 @@
+//! Debian's Prometheus, run as a plain process. It finds pods through the API server and scrapes
+//! every container port named `metrics`.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::cache::Cache;
+use crate::network::HOST;
+use crate::packages::{self, Packages};
+use crate::pki::Pki;
+use crate::progress;
+use crate::state::{self, State, listens};
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its package.
+    #[error(transparent)]
+    Packages(#[from] packages::Error),
+    /// Its process.
+    #[error(transparent)]
+    State(#[from] state::Error),
+    /// The question could not be asked.
+    #[error("ask Prometheus: {0}")]
+    Http(#[from] reqwest::Error),
+    /// It did not like the question.
+    #[error("Prometheus refuses the query: {0}")]
+    Query(String),
+}
+
+/// The Prometheus of a lab.
+#[derive(Debug, Clone, Copy)]
+pub struct Prometheus<'a> {
+    /// Where its package is kept.
+    pub cache: &'a Cache,
+    /// Its pid file, log and data.
+    pub state: &'a State,
+}
+
+impl Prometheus<'_> {
+    /// Where people and programs reach it, in the lab's network.
+    pub fn address() -> String {
+        format!("http://{HOST}:9090")
+    }
+
+    /// Gets its package; does not start it.
+    ///
+    /// # Errors
+    /// When the package cannot be had.
+    pub fn fetch(self) -> Result<std::path::PathBuf, Error> {
+        Ok(Packages::new(self.cache).unpacked("prometheus")?)
+    }
+
+    /// Starts it, if it does not run.
+    ///
+    /// # Errors
+    /// When it cannot be had, started or does not get ready.
+    pub fn up(self, pki: &Pki) -> Result<(), Error> {
+        let package = self.fetch()?;
+        let step = progress::begin("start Prometheus");
+        let file = |name: &str| pki.path(name).display().to_string();
+        let configuration = include_str!("../prometheus.yaml")
+            .replace("@HOST@", HOST)
+            .replace("@CA@", &file("ca.crt"))
+            .replace("@CERTIFICATE@", &file("admin.crt"))
+            .replace("@KEY@", &file("admin.key"));
+        let configuration = self.state.write("prometheus.yaml", configuration)?;
+        let data = self.state.folder("prometheus")?;
+        let address = format!("{HOST}:9090");
+        self.state.service(
+            "prometheus",
+            Command::new(package.join("usr/bin/prometheus"))
+                .arg(format!("--config.file={}", configuration.display()))
+                .arg(format!("--storage.tsdb.path={}", data.display()))
+                .arg(format!("--web.listen-address={address}")),
+        )?;
+        self.state
+            .wait_ready("prometheus", Duration::from_secs(30), || listens(&address))?;
+        step.done();
+        Ok(())
+    }
+
+    /// Stops it.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn down(self) -> Result<(), Error> {
+        self.state
+            .pid_file("prometheus")
+            .stop(Duration::from_secs(5))
+            .map_err(state::Error::from)?;
+        Ok(())
+    }
+
+    /// The answer to a query, now: the `result` of Prometheus' own API.
+    ///
+    /// # Errors
+    /// When it cannot be reached or refuses the query.
+    pub async fn query(promql: &str) -> Result<Value, Error> {
+        let answer: Value = reqwest::Client::builder()
+            .timeout(Duration::from_secs(10))
+            .no_proxy()
+            .build()?
+            .get(format!("{}/api/v1/query", Self::address()))
+            .query(&[("query", promql)])
+            .send()
+            .await?
+            .json()
+            .await?;
+        if answer.get("status").and_then(Value::as_str) == Some("success") {
+            Ok(answer.pointer("/data/result").cloned().unwrap_or_default())
+        } else {
+            let error = answer.get("error").and_then(Value::as_str);
+            Err(Error::Query(error.unwrap_or("no reason given").to_owned()))
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Input that cannot work: every one is a named condition that says what to do, and nobody else notices.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use invivo_terms::NodeState;
+
+use super::{PATIENCE, Stage};
+use crate::check::Hole;
+
+use crate::fleet::Seen;
+use crate::product::POLICY;
+
+pub(super) fn feeds_that_cannot_work(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let root = stage.repository.root()?;
+    let nowhere = "http://10.77.0.1:9/";
+    let other_root = "0".repeat(64);
+    let empty = stage.product.folder("empty-repository")?;
+    let empty = stage.lab.serve("empty", &empty, 8088)?;
+    for (name, url, root, reason) in [
+        ("nowhere", nowhere, root.as_str(), "Unreachable"),
+        ("wrong-root", stage.url.as_str(), other_root.as_str(), "WrongRoot"),
+        ("empty", empty.as_str(), root.as_str(), "Unreachable"),
+    ] {
+        stage.product.apply(&stage.product.feed_named(name, url, root))?;
+        let message = stage.fleet.wait_feed(name, "False", reason, PATIENCE)?;
+        println!("  {name}: {reason}: {message}");
+        ensure!(!message.is_empty(), "{name}: the condition says nothing");
+        stage.product.kubectl(&["delete", "pf", name])?;
+    }
+    // A policy whose feed does not exist says so, and the feed that works is still believed.
+    stage.product.apply(&stage.product.policy_of("no-such-feed", "Latest"))?;
+    stage.fleet.wait("FeedNotFound", PATIENCE, || {
+        let conditions = stage.fleet.policy(POLICY)?.status.unwrap_or_default().conditions;
+        Ok(if conditions.iter().any(|condition| condition.reason == "FeedNotFound") {
+            Seen::Answer(())
+        } else {
+            Seen::NotYet(conditions.iter().map(|c| format!("{}={} {}", c.type_, c.status, c.reason)).collect::<Vec<_>>().join(", "))
+        })
+    })?;
+    stage.fleet.wait_feed(crate::product::FEED, "True", "Verified", PATIENCE)?;
+    Ok(())
+}
+
+pub(super) fn full_disk(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let node = stage.node("node3")?;
+    let small = node.run("mount -t tmpfs -o size=16k,mode=700 tmpfs /var/lib/invivo && cp -a /var/lib/invivo/. /tmp/ 2>/dev/null; true", Duration::from_secs(30))?;
+    ensure!(small.success(), "make the state folder small: {}", small.text());
+    restart_agent(stage, "node3")?;
+    stage.target("Latest")?;
+    let result = stage
+        .fleet
+        .wait("StorageFull on node3", PATIENCE, || {
+            let status = stage.fleet.patches()?.remove("node3").and_then(|patch| patch.status).unwrap_or_default();
+            Ok(if status.reason.as_deref() == Some("StorageFull") {
+                Seen::Answer(status.message.unwrap_or_default())
+            } else {
+                Seen::NotYet(format!("{} {:?}", status.state, status.reason))
+            })
+        })
+        .and_then(|message| {
+            println!("  node3: StorageFull: {message}");
+            stage.fleet.wait_states(&["node1", "node2"], &[NodeState::Applied, NodeState::Settled], PATIENCE)?;
+            stage.require("node3", Hole::Open)
+        });
+    let back = node.run("umount /var/lib/invivo", Duration::from_secs(30)).context("give the disk back");
+    restart_agent(stage, "node3")?;
+    result.and_then(|()| back.map(|_| ()))
+}
+
+/// A new pod sees what is mounted now.
+fn restart_agent(stage: &Stage<'_>, node: &str) -> anyhow::Result<()> {
+    stage.product.kubectl(&[
+        "delete", "pod", "-n", "invivo-system", "-l", "app.kubernetes.io/component=agent", "--field-selector", &format!("spec.nodeName={node}"),
+    ])?;
+    stage.product.kubectl(&["rollout", "status", "-n", "invivo-system", "ds/invivo-agent", "--timeout=180s"])?;
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! What must hold on real kernels: each scenario is a sentence, a function, and a line of the result.
+//!
+//! One lab serves them all, one after the other; each begins from a calm fleet (no patch on any
+//! node) and leaves behind what the next one can calm.
+
+mod faults;
+mod inputs;
+mod refusals;
+mod rollout;
+mod tokens;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use invivo_terms::NodeState;
+use jiff::Timestamp;
+
+use crate::audit::{self, Event};
+use crate::check::{Check, Hole};
+use crate::demo::{CANARY, NODES, RECIPE};
+use crate::fleet::Fleet;
+use crate::node::Node;
+use crate::product::{Product, REPOSITORY_PORT, Repository};
+use crate::{Lab, progress};
+
+/// One node, from instruction to report, under emulation and with others at work.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
+
+/// A sentence and how it is shown.
+type Scenario = (&'static str, fn(&Stage) -> anyhow::Result<()>);
+
+/// In this order; the ones that end a node's life come last.
+const SCENARIOS: &[Scenario] = &[
+    ("canary_then_rest_and_nothing_of_the_rest_before_the_soak_ended", rollout::canary_then_rest),
+    ("an_operator_killed_within_a_stage_starts_nothing_twice", rollout::operator_killed),
+    ("agent_and_loader_killed_between_load_and_report_lose_nothing", faults::agent_and_loader_killed),
+    ("a_node_reset_after_settling_comes_back_patched_by_itself", faults::reset_after_settling),
+    ("a_stolen_agent_token_writes_no_other_node_and_reads_nothing_else", tokens::stolen_agent_token),
+    ("a_bundle_with_one_byte_changed_is_refused_by_name", refusals::changed_bundle),
+    ("an_index_with_one_signature_of_two_is_refused_by_name", refusals::one_signature),
+    ("a_lying_patch_server_is_refused_by_agent_and_operator", refusals::lying_patch_server),
+    ("a_corrupted_agent_gets_nothing_past_the_loader", refusals::corrupted_agent),
+    ("wrong_addresses_roots_and_names_are_conditions_with_a_remedy", inputs::feeds_that_cannot_work),
+    ("a_full_disk_is_a_reason_and_the_rest_goes_on", inputs::full_disk),
+    ("a_kernel_that_the_repository_does_not_know_is_left_alone_and_others_go_on", rollout::unknown_kernel),
+];
+
+/// Runs every scenario whose name contains `filter`, on a new lab; takes the lab down if all passed.
+///
+/// # Errors
+/// When the lab itself does not come up.
+pub fn run(filter: Option<&str>, keep: bool) -> anyhow::Result<bool> {
+    let lab = Lab::build()?;
+    if lab.running() {
+        Lab::down(lab.state(), false)?;
+    }
+    let stage = Stage::set(&lab)?;
+    let (mut passed, mut failed) = (0, 0);
+    for (name, scenario) in SCENARIOS {
+        if filter.is_some_and(|filter| !name.contains(filter)) {
+            continue;
+        }
+        let start = Instant::now();
+        println!("scenario {name} ...");
+        let result = stage.calm().and_then(|()| scenario(&stage));
+        let seconds = start.elapsed().as_secs_f64();
+        match result {
+            Ok(()) => {
+                passed += 1;
+                println!("scenario {name} ... ok ({seconds:.1} s)");
+            }
+            Err(error) => {
+                failed += 1;
+                println!("scenario {name} ... FAILED ({seconds:.1} s): {error:#}");
+                stage.explain();
+            }
+        }
+    }
+    if !keep {
+        Lab::down(lab.state(), false)?;
+    }
+    println!("{passed} passed, {failed} failed");
+    Ok(failed == 0 && passed > 0)
+}
+
+/// A lab with Invivo in it.
+pub(crate) struct Stage<'a> {
+    pub(crate) lab: &'a Lab,
+    pub(crate) product: Product<'a>,
+    pub(crate) fleet: Fleet,
+    pub(crate) check: Check,
+    pub(crate) repository: Repository,
+    pub(crate) url: String,
+}
+
+impl<'a> Stage<'a> {
+    fn set(lab: &'a Lab) -> anyhow::Result<Self> {
+        let product = Product::new(lab)?;
+        let bundle = product.build_patch(RECIPE)?;
+        let repository = product.make_repository("test", &bundle)?;
+        let check = Check::build(&product.recipe(RECIPE))?;
+        lab.up(u8::try_from(NODES.len())?)?;
+        let step = progress::begin("install Invivo");
+        product.push_images()?;
+        lab.prometheus().up(lab.pki())?;
+        let url = lab.serve("repository", repository.folder(), REPOSITORY_PORT)?;
+        product.install(&repository.root()?)?;
+        let stage = Self { lab, product, fleet: Fleet::open(lab)?, check, repository, url };
+        stage.product.kubectl(&["label", "--overwrite", "node", CANARY, "invivo.dev/canary=true"])?;
+        for node in NODES {
+            stage.check.install(lab, &stage.node(node)?)?;
+        }
+        step.done();
+        Ok(stage)
+    }
+
+    /// No patch on any node, agents at work, the feed believed.
+    fn calm(&self) -> anyhow::Result<()> {
+        self.product.apply(&self.product.feed(&self.url, &self.repository.root()?))?;
+        self.product.apply(&self.product.policy("None"))?;
+        self.fleet.wait_feed(crate::product::FEED, "True", "Verified", PATIENCE)?;
+        self.fleet.wait_states(&NODES, &[NodeState::Idle, NodeState::RolledBack], PATIENCE)?;
+        for node in NODES {
+            self.require(node, Hole::Open)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn node(&self, name: &str) -> anyhow::Result<Node> {
+        Ok(self.lab.node(name)?)
+    }
+
+    /// The kernel itself is asked.
+    pub(crate) fn require(&self, node: &str, wanted: Hole) -> anyhow::Result<()> {
+        let seen = self.check.run(&self.node(node)?)?;
+        if seen == wanted { Ok(()) } else { bail!("{node} is {seen}, not {wanted}") }
+    }
+
+    pub(crate) fn target(&self, target: &str) -> anyhow::Result<()> {
+        self.product.apply(&self.product.policy(target))
+    }
+
+    pub(crate) fn wait_closed(&self, nodes: &[&str]) -> anyhow::Result<()> {
+        self.fleet.wait_states(nodes, &[NodeState::Applied, NodeState::Settled], PATIENCE)?;
+        nodes.iter().try_for_each(|node| self.require(node, Hole::Closed))
+    }
+
+    /// What the API server was asked since `since`, and granted.
+    pub(crate) fn audit(&self, since: Timestamp) -> anyhow::Result<Vec<Event>> {
+        let log: PathBuf = self.lab.audit_log();
+        Ok(audit::read(&log)
+            .context("read the audit log")?
+            .into_iter()
+            .filter(|event| event.request_received_timestamp >= since && event.granted())
+            .collect())
+    }
+
+    /// What a person would look at after a failure.
+    fn explain(&self) {
+        for arguments in [
+            &["get", "pf,pp,np,ps", "-o", "wide"][..],
+            &["get", "pods", "-n", "invivo-system", "-o", "wide"],
+            &["get", "pp,pf", "-o", "jsonpath={range .items[*]}{.kind}{\" \"}{.status}{\"\\n\"}{end}"],
+            &["logs", "-n", "invivo-system", "deploy/invivo-operator", "--tail=30"],
+            &["logs", "-n", "invivo-system", "ds/invivo-agent", "--all-containers", "--all-pods", "--tail=15"],
+        ] {
+            match self.product.kubectl(arguments) {
+                Ok(text) => println!("$ kubectl {}\n{text}", arguments.join(" ")),
+                Err(error) => println!("$ kubectl {}: {error:#}", arguments.join(" ")),
+            }
+        }
+    }
+}

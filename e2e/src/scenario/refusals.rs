@@ -1,0 +1,191 @@
+//! Bytes that nobody signed, offered along the way and past a patch server that lies.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use invivo_api::{NodePatch, NodePatchSpec};
+use invivo_terms::{NodeState, Refusal};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{Api, Patch, PatchParams};
+
+use super::{PATIENCE, Stage};
+use crate::check::Hole;
+use crate::corrupted::{self, Forgery};
+use crate::demo::NODES;
+use crate::fleet::Seen;
+use crate::prometheus::Prometheus;
+
+/// Ports of the servers that offer forgeries.
+const FORGED_PORT: u16 = 8090;
+
+pub(super) fn changed_bundle(stage: &Stage<'_>) -> anyhow::Result<()> {
+    refused(stage, Forgery::ChangedBundle)
+}
+
+pub(super) fn one_signature(stage: &Stage<'_>) -> anyhow::Result<()> {
+    refused(stage, Forgery::OneSignature)
+}
+
+/// A feed whose repository is forged: named in condition, metric and Event; nothing loaded, nothing unloaded.
+fn refused(stage: &Stage<'_>, forgery: Forgery) -> anyhow::Result<()> {
+    let reason = forgery.refusal().as_str();
+    stage.target("Latest")?;
+    stage.wait_closed(&NODES)?;
+
+    let forged = stage.repository.forge(forgery)?;
+    let name = forgery.name();
+    let url = stage.lab.serve(name, forged.folder(), FORGED_PORT + forgery as u16)?;
+    stage.product.apply(&stage.product.feed_named(name, &url, &stage.repository.root()?))?;
+    let message = stage.fleet.wait_feed(name, "False", reason, PATIENCE)?;
+    println!("  condition: {reason}: {message}");
+    stage.product.apply(&stage.product.policy_of(name, "Latest"))?;
+
+    let promql = format!("invivo_feed_refusals_total{{feed=\"{name}\",reason=\"{reason}\"}}");
+    let metric = stage.fleet.wait(&promql, PATIENCE, || {
+        let answer = stage.fleet.block_on(Prometheus::query(&promql))?;
+        Ok(match answer.pointer("/0/value/1").and_then(serde_json::Value::as_str) {
+            Some(value) if value != "0" => Seen::Answer(value.to_owned()),
+            other => Seen::NotYet(format!("{other:?}")),
+        })
+    })?;
+    println!("  metric: {promql} {metric}");
+    let events = stage.product.kubectl(&[
+        "get", "events.events.k8s.io", "-A", "-o",
+        "jsonpath={range .items[*]}{.regarding.kind}/{.regarding.name} {.reason} {.note}{\"\\n\"}{end}",
+    ])?;
+    let event = events.lines().find(|line| line.starts_with(&format!("PatchFeed/{name} {reason}")));
+    println!("  event: {}", event.with_context(|| format!("no Event of PatchFeed/{name} {reason} among:\n{events}"))?);
+
+    for node in NODES {
+        stage.require(node, Hole::Closed)?;
+    }
+    stage.product.apply(&stage.product.policy("Latest"))?;
+    stage.product.kubectl(&["delete", "pf", name])?;
+    Ok(())
+}
+
+pub(super) fn lying_patch_server(stage: &Stage<'_>) -> anyhow::Result<()> {
+    // A true instruction to repeat by hand, once the operator is away and the server lies.
+    stage.target("Latest")?;
+    stage.wait_closed(&NODES)?;
+    let truth = stage.fleet.patches()?.remove("node1").context("node1 has no NodePatch")?.spec;
+    stage.target("None")?;
+    stage.fleet.wait_states(&NODES, &[NodeState::RolledBack, NodeState::Idle], PATIENCE)?;
+
+    scale_operator(stage, 0)?;
+    let result = [Forgery::ChangedBundle, Forgery::OneSignature].into_iter().try_for_each(|forgery| {
+        let lie = Lie::begin(stage, forgery)?;
+        let result = agent_refuses(stage, &truth, forgery);
+        lie.end(stage)?;
+        result
+    });
+    scale_operator(stage, 1)?;
+    result
+}
+
+fn agent_refuses(stage: &Stage<'_>, truth: &NodePatchSpec, forgery: Forgery) -> anyhow::Result<()> {
+    let revision = instruct(stage, truth)?;
+    let wanted = forgery.refusal();
+    let seen = stage.fleet.wait("the agent's refusal", PATIENCE, || {
+        let status = stage.fleet.patches()?.remove("node1").and_then(|patch| patch.status).unwrap_or_default();
+        Ok(if status.observed_revision.0 == revision && status.state == NodeState::Refused {
+            Seen::Answer(status)
+        } else {
+            Seen::NotYet(format!("{} revision {} {:?}", status.state, status.observed_revision, status.reason))
+        })
+    })?;
+    println!("  agent: {} {}", seen.reason.clone().unwrap_or_default(), seen.message.unwrap_or_default());
+    ensure!(seen.reason.as_deref() == Some(wanted.as_str()), "refused as {:?}, not {wanted}", seen.reason);
+    stage.require("node1", Hole::Open)
+}
+
+/// The instruction again with a higher revision and a new deadline; returns the revision.
+fn instruct(stage: &Stage<'_>, truth: &NodePatchSpec) -> anyhow::Result<i64> {
+    let now = stage.fleet.patches()?.remove("node1").context("node1 has no NodePatch")?;
+    let mut spec = truth.clone();
+    spec.revision = now.spec.revision.next();
+    if let Some(apply) = &mut spec.apply {
+        apply.deadline = Time(jiff::Timestamp::now() + jiff::SignedDuration::from_mins(10));
+    }
+    let mut value = serde_json::json!({"spec": spec});
+    for other in ["rollBack", "hold"] {
+        if let Some(fields) = value.pointer_mut("/spec").and_then(serde_json::Value::as_object_mut) {
+            fields.insert(other.to_owned(), serde_json::Value::Null);
+        }
+    }
+    let api: Api<NodePatch> = Api::all(stage.fleet.client());
+    stage.fleet.block_on(api.patch("node1", &PatchParams::default(), &Patch::Merge(value)))?;
+    Ok(spec.revision.0)
+}
+
+pub(super) fn corrupted_agent(stage: &Stage<'_>) -> anyhow::Result<()> {
+    stage.target("Latest")?;
+    stage.wait_closed(&NODES)?;
+    let truth = stage.fleet.patches()?.remove("node1").context("node1 has no NodePatch")?.spec;
+    stage.target("None")?;
+    stage.fleet.wait_states(&NODES, &[NodeState::RolledBack, NodeState::Idle], PATIENCE)?;
+    let apply = truth.apply.context("node1 was not told to apply anything")?;
+    let uid = stage.fleet.patches()?.remove("node1").and_then(|patch| patch.metadata.uid).context("node1 has no NodePatch")?;
+    for forgery in [Forgery::ChangedModule, Forgery::OneSignature] {
+        let said = corrupted::ask_loader(stage, "node1", &uid, &apply, forgery)?;
+        println!("  loader to {}: {said}", forgery.name());
+        let wanted = match forgery {
+            Forgery::ChangedModule | Forgery::ChangedBundle => Refusal::ArbitrarySoftware,
+            Forgery::OneSignature => Refusal::BelowThreshold,
+        };
+        if !said.contains(wanted.as_str()) {
+            bail!("the loader did not answer {wanted}: {said}");
+        }
+        stage.require("node1", Hole::Open)?;
+    }
+    Ok(())
+}
+
+/// A patch server that serves a forgery and says that all is well.
+struct Lie;
+
+impl Lie {
+    fn begin(stage: &Stage<'_>, forgery: Forgery) -> anyhow::Result<Self> {
+        let folder = stage.repository.forge(forgery)?.as_patch_server(crate::product::FEED)?;
+        let port = FORGED_PORT + 10 + forgery as u16;
+        stage.lab.serve(&format!("liar-{}", forgery.name()), &folder, port)?;
+        stage.product.kubectl(&[
+            "patch", "service", "-n", "invivo-system", "invivo-patch-server", "--type=merge",
+            "-p", r#"{"spec":{"selector":{"app.kubernetes.io/component":"liar"}}}"#,
+        ])?;
+        stage.product.apply(&format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: invivo-liar\n  namespace: invivo-system\n  \
+             labels: {{kubernetes.io/service-name: invivo-patch-server}}\naddressType: IPv4\n\
+             ports: [{{name: http, port: {port}, protocol: TCP}}]\nendpoints: [{{addresses: [{host}], conditions: {{ready: true}}}}]\n",
+            host = crate::network::HOST,
+        ))?;
+        // kube-proxy on the node must have followed before the agent is told anything.
+        let node = stage.node("node1")?;
+        let service = stage.product.patch_server();
+        stage.fleet.wait("kube-proxy to follow", PATIENCE, || {
+            let output = node.run(&format!("busybox wget -q -O - {service}/feeds/liar"), Duration::from_secs(30))?;
+            let text = output.text();
+            Ok(if text.contains(forgery.name()) { Seen::Answer(()) } else { Seen::NotYet(text) })
+        })?;
+        Ok(Self)
+    }
+
+    fn end(self, stage: &Stage<'_>) -> anyhow::Result<()> {
+        stage.product.kubectl(&["delete", "endpointslice", "-n", "invivo-system", "invivo-liar"])?;
+        stage.product.kubectl(&[
+            "patch", "service", "-n", "invivo-system", "invivo-patch-server", "--type=merge",
+            "-p", r#"{"spec":{"selector":{"app.kubernetes.io/component":"patch-server"}}}"#,
+        ])?;
+        Ok(())
+    }
+}
+
+fn scale_operator(stage: &Stage<'_>, replicas: u8) -> anyhow::Result<()> {
+    stage.product.kubectl(&["scale", "-n", "invivo-system", "deploy/invivo-operator", &format!("--replicas={replicas}")])?;
+    if replicas == 0 {
+        stage.product.kubectl(&[
+            "wait", "-n", "invivo-system", "--for=delete", "pod", "-l", "app.kubernetes.io/component=operator", "--timeout=120s",
+        ])?;
+    }
+    Ok(())
+}
