@@ -1,7 +1,9 @@
 //! The versions seen, below which nothing is accepted any more.
 
-use invivo_terms::RepositoryName;
+use invivo_terms::{Refusal, RepositoryName};
 use serde::{Deserialize, Serialize};
+
+use crate::{Document, Rejection};
 
 /// The versions seen of one repository. They only rise, except that a rotation of the index or
 /// timestamp keys by a higher trust version starts those two anew.
@@ -16,4 +18,50 @@ pub struct Floors {
     pub index: u64,
     /// Version of the timestamp.
     pub timestamp: u64,
+}
+
+impl Floors {
+    /// The higher of the two, version by version. Floors of another repository change nothing.
+    ///
+    /// For remembering, not for verifying: verify against one's own floors, which alone tell
+    /// whether a rotation is news, then ask [`Floors::not_below`] with what others have seen.
+    #[must_use]
+    pub fn raise(&self, other: &Self) -> Self {
+        if self.repository.is_none() {
+            return other.clone();
+        }
+        if other.repository != self.repository {
+            return self.clone();
+        }
+        Self {
+            repository: self.repository.clone(),
+            trust: self.trust.max(other.trust),
+            index: self.index.max(other.index),
+            timestamp: self.timestamp.max(other.timestamp),
+        }
+    }
+
+    /// Refuses what was just verified (`self`) where somebody else has seen newer. Versions that a
+    /// later trust document started anew are not compared with those from before it.
+    ///
+    /// # Errors
+    ///
+    /// `Rollback`.
+    pub fn not_below(&self, seen: &Self) -> Result<(), Rejection> {
+        if seen.repository.is_none() || seen.repository != self.repository || self.trust > seen.trust {
+            return Ok(());
+        }
+        let pairs = [
+            (Document::Trust, self.trust, seen.trust),
+            (Document::Index, self.index, seen.index),
+            (Document::Timestamp, self.timestamp, seen.timestamp),
+        ];
+        match pairs.into_iter().find(|(_, found, seen)| found < seen) {
+            Some((document, found, seen)) => {
+                let detail = format!("version {found}, {seen} was seen in this fleet");
+                Err(Rejection::new(Refusal::Rollback, document, detail))
+            }
+            None => Ok(()),
+        }
+    }
 }

@@ -1,0 +1,1 @@
+//! Making a repository on disk.
