@@ -1,1 +1,84 @@
-//! Placeholder until this room is built.
+//! The privileged half of a node: verifies, loads, journals, watches, undoes. It has
+//! CAP_SYS_MODULE and no network; whatever the agent passes is verified here again, from the roots
+//! that people pinned, against the kernel that runs.
+//!
+//! The shape is `observe -> step::next (pure) -> do one step -> report`.
+
+pub mod errno;
+#[cfg(test)]
+mod fake;
+pub mod filter;
+pub mod journal;
+pub mod kernel;
+pub mod loader;
+pub mod module;
+pub mod order;
+mod recover;
+pub mod report;
+pub mod running;
+pub mod seen;
+pub mod socket;
+pub mod step;
+pub mod store;
+pub mod verify;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use invivo_terms::Digest;
+
+pub use filter::FilterError;
+pub use kernel::{Kernel, Linux};
+pub use loader::Loader;
+pub use running::{Folders, RunningError};
+pub use socket::{BindError, Peers, bind, converse, serve};
+pub use store::{Store, StoreError};
+
+/// How a loader is set up.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the socket is bound.
+    pub socket: PathBuf,
+    /// The state folder on the host.
+    pub state: PathBuf,
+    /// Where the kernel's files are seen.
+    pub folders: Folders,
+    /// Digests of the trust documents that people pinned.
+    pub roots: BTreeSet<Digest>,
+    /// Who may speak.
+    pub peers: Peers,
+}
+
+/// Why the loader does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Without its filter it must not.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// No state folder.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It cannot be known which kernel runs.
+    #[error(transparent)]
+    Running(#[from] RunningError),
+    /// No socket.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The socket broke.
+    #[error("serving the socket")]
+    Serve(#[source] std::io::Error),
+}
+
+/// Runs until killed, which is safe at any moment.
+///
+/// # Errors
+///
+/// See [`Error`]; it never returns otherwise.
+pub fn run(settings: Settings) -> Result<std::convert::Infallible, Error> {
+    filter::install()?;
+    let store = Store::open(&settings.state)?;
+    let mut loader = Loader::start(Linux::new(settings.folders), store, settings.roots)?;
+    let listener = bind(&settings.socket)?;
+    tracing::info!(socket = %settings.socket.display(), "ready");
+    Err(Error::Serve(serve(&listener, settings.peers, &mut loader)))
+}

@@ -3,7 +3,10 @@
 //! The agent asks, the loader answers; the loader believes nothing but what it can verify itself.
 //! A message is a [`frame`]: a length, a JSON head, and raw bytes behind it where the head says so.
 
+mod ask;
 pub mod frame;
+
+pub use ask::{AskError, Patient, ask};
 
 use invivo_feed::Floors;
 use invivo_terms::{Arch, BuildId, Digest, Level, Mechanism, NodeState, Refusal, Revision, SetName};
@@ -183,6 +186,10 @@ pub enum Fault {
     LowerLevel,
     /// The node's state folder or kernel files could not be read or written.
     NodeIo,
+    /// The node booted anew before the level had settled; it is not applied again by itself.
+    RebootedUnsettled,
+    /// The patch was active and is gone, by nobody's instruction.
+    Vanished,
 }
 
 impl Reason {
@@ -199,6 +206,8 @@ impl Reason {
                 Fault::DeadlinePassed => "DeadlinePassed",
                 Fault::LowerLevel => "LowerLevel",
                 Fault::NodeIo => "NodeIo",
+                Fault::RebootedUnsettled => "RebootedUnsettled",
+                Fault::Vanished => "Vanished",
             },
         }
     }

@@ -1,0 +1,200 @@
+//! A kernel that holds state instead of code: modules, live patches, transitions, boots.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use invivo_terms::{Arch, BuildId, Mechanism, ModuleName};
+use invivo_wire::{Kernel as KernelFacts, Signing};
+use jiff::{SignedDuration, Timestamp};
+use object::write::{Object, StandardSection};
+use rustix::io::Errno;
+
+use crate::kernel::Kernel;
+use crate::module::modinfo;
+use crate::running::{Running, RunningError};
+use crate::seen::{Blocker, Patch, Resident, Seen};
+
+/// A relocatable ELF file with this `.modinfo`.
+pub(crate) fn module_with(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut file = Object::new(object::BinaryFormat::Elf, object::Architecture::X86_64, object::Endianness::Little);
+    let text = file.section_id(StandardSection::Text);
+    file.append_section_data(text, &[0xc3], 1);
+    let section = file.add_section(Vec::new(), b".modinfo".to_vec(), object::SectionKind::ReadOnlyData);
+    let entries: Vec<u8> =
+        fields.iter().flat_map(|(key, value)| format!("{key}={value}\0").into_bytes()).collect();
+    file.append_section_data(section, &entries, 1);
+    file.write().unwrap()
+}
+
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) running: Running,
+    pub(crate) since_boot: Duration,
+    pub(crate) now: Timestamp,
+    pub(crate) patches: Vec<(Patch, Option<Duration>)>,
+    pub(crate) modules: Vec<ModuleName>,
+    /// What was handed to `init_module`, in order.
+    pub(crate) loads: Vec<Vec<u8>>,
+    pub(crate) load_error: Option<Errno>,
+    /// How long a transition takes; none for ever.
+    pub(crate) transition: Option<Duration>,
+    /// How long a reversal takes; none for ever.
+    pub(crate) reversal: Option<Duration>,
+}
+
+/// A handle on it; clones are handles on the same one.
+#[derive(Debug, Clone)]
+pub(crate) struct Fake(pub(crate) Rc<RefCell<World>>);
+
+pub(crate) fn build_id(byte: u8) -> BuildId {
+    format!("{byte:02x}").repeat(20).parse().unwrap()
+}
+
+impl Fake {
+    pub(crate) fn new() -> Self {
+        Self(Rc::new(RefCell::new(World {
+            running: Running {
+                boot_id: "boot-1".to_owned(),
+                kernel: KernelFacts {
+                    build_id: build_id(0xab),
+                    release: "6.1.0-47-cloud-amd64".to_owned(),
+                    version: Some("6.1.170-3".to_owned()),
+                    arch: Arch::X86_64,
+                    supports: vec![Mechanism::Livepatch],
+                    signing: Signing::Off,
+                },
+            },
+            since_boot: Duration::from_secs(1000),
+            now: "2026-11-21T12:00:00Z".parse().unwrap(),
+            patches: Vec::new(),
+            modules: Vec::new(),
+            loads: Vec::new(),
+            load_error: None,
+            transition: Some(Duration::from_millis(1200)),
+            reversal: Some(Duration::from_millis(700)),
+        })))
+    }
+
+    /// Power off and on: every patch and module is gone.
+    pub(crate) fn reboot(&self, boot_id: &str, up_for: Duration) {
+        let mut world = self.0.borrow_mut();
+        world.running.boot_id = boot_id.to_owned();
+        world.since_boot = up_for;
+        world.patches.clear();
+        world.modules.clear();
+        world.loads.clear();
+    }
+
+    pub(crate) fn loads(&self) -> usize {
+        self.0.borrow().loads.len()
+    }
+}
+
+impl World {
+    fn pass(&mut self, length: Duration) {
+        self.since_boot += length;
+        self.now += SignedDuration::try_from(length).unwrap();
+        let since_boot = self.since_boot;
+        let mut applied = None;
+        for (patch, until) in &mut self.patches {
+            if patch.transition && until.is_some_and(|until| until <= since_boot) {
+                patch.transition = false;
+                if patch.enabled {
+                    applied = Some(patch.name.clone());
+                }
+            }
+        }
+        // Taken off, or replaced by the one that is now on.
+        self.patches.retain(|(patch, _)| {
+            (patch.enabled || patch.transition) && applied.as_ref().is_none_or(|name| *name == patch.name)
+        });
+    }
+}
+
+impl Kernel for Fake {
+    fn running(&self) -> Result<Running, RunningError> {
+        Ok(self.0.borrow().running.clone())
+    }
+
+    fn seen(&self) -> io::Result<Seen> {
+        let world = self.0.borrow();
+        let patches: Vec<Patch> = world.patches.iter().map(|(patch, _)| patch.clone()).collect();
+        let modules = world
+            .modules
+            .iter()
+            .map(|name| Resident {
+                name: name.clone(),
+                references: u32::from(patches.iter().any(|patch| patch.name == name.as_str())),
+            })
+            .collect();
+        Ok(Seen { patches, modules })
+    }
+
+    fn blockers(&self, _: i8) -> Vec<Blocker> {
+        vec![Blocker { tid: 77, name: "sleeper".to_owned() }]
+    }
+
+    fn load(&mut self, image: &[u8]) -> Result<(), Errno> {
+        let mut world = self.0.borrow_mut();
+        if let Some(errno) = world.load_error {
+            return Err(errno);
+        }
+        let name: ModuleName = modinfo(image).map_err(|_| Errno::NOEXEC)?.name.parse().map_err(|_| Errno::NOEXEC)?;
+        if world.modules.contains(&name) {
+            return Err(Errno::EXIST);
+        }
+        if world.patches.iter().any(|(patch, _)| patch.transition) {
+            return Err(Errno::BUSY);
+        }
+        let until = world.transition.map(|length| world.since_boot + length);
+        world.patches.push((Patch { name: name.to_string(), enabled: true, transition: true }, until));
+        world.modules.push(name);
+        world.loads.push(image.to_vec());
+        Ok(())
+    }
+
+    fn unload(&mut self, name: &ModuleName) -> Result<(), Errno> {
+        let mut world = self.0.borrow_mut();
+        if world.patches.iter().any(|(patch, _)| patch.name == name.as_str()) {
+            return Err(Errno::AGAIN);
+        }
+        let before = world.modules.len();
+        world.modules.retain(|module| module != name);
+        if world.modules.len() == before { Err(Errno::NOENT) } else { Ok(()) }
+    }
+
+    fn switch(&mut self, name: &ModuleName, enabled: bool) -> io::Result<()> {
+        let mut world = self.0.borrow_mut();
+        let since_boot = world.since_boot;
+        let (transition, reversal) = (world.transition, world.reversal);
+        let (patch, until) = world
+            .patches
+            .iter_mut()
+            .find(|(patch, _)| patch.name == name.as_str())
+            .ok_or(io::ErrorKind::NotFound)?;
+        let length = if patch.transition { reversal } else { transition };
+        (patch.enabled, patch.transition) = (enabled, true);
+        *until = length.map(|length| since_boot + length);
+        Ok(())
+    }
+
+    fn now(&self) -> Timestamp {
+        self.0.borrow().now
+    }
+
+    fn since_boot(&self) -> Duration {
+        self.0.borrow().since_boot
+    }
+
+    fn pause(&mut self, length: Duration) {
+        self.0.borrow_mut().pass(length);
+    }
+}
+
+impl Fake {
+    pub(crate) fn pass(&self, length: Duration) {
+        self.0.borrow_mut().pass(length);
+    }
+}

@@ -1,0 +1,163 @@
+//! What the loader must not forget: instructions, floors, what is on, what comes back after a boot.
+
+use std::collections::BTreeMap;
+
+use invivo_feed::Floors;
+use invivo_terms::{BuildId, Digest, Level, ModuleName, NodeState, SetName};
+use invivo_wire::{Order, Reason};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The journal, one file in the state folder. Written before and after everything that is done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Journal {
+    /// The boot in which a loader last came up.
+    pub boot_id: Option<String>,
+    /// The highest instruction known.
+    pub order: Option<Order>,
+    /// What is being done; stays behind if the loader is killed at it.
+    pub task: Option<Task>,
+    /// What became of the last instruction.
+    pub outcome: Option<Outcome>,
+    /// What is on, in the boot that it names.
+    pub active: Option<Active>,
+    /// What comes back after a boot.
+    pub settled: Option<Loaded>,
+    /// How long this boot ran without it.
+    pub unpatched: Option<Unpatched>,
+    /// The floors, by the pinned root that they belong to.
+    pub floors: BTreeMap<Digest, Floors>,
+    /// The root last heard of.
+    pub last_root: Option<Digest>,
+}
+
+/// What is being done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Task {
+    /// In which boot.
+    pub boot_id: String,
+    /// What.
+    pub what: Doing,
+    /// The instruction's deadline.
+    pub deadline: Timestamp,
+}
+
+/// What is being done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Doing {
+    /// A level is being put on.
+    Applying(Box<Loaded>),
+    /// Every level is being taken off.
+    RollingBack,
+}
+
+/// A level as it was verified, enough to verify and load it again from the state folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Loaded {
+    /// The kernel build that it is for.
+    pub build_id: BuildId,
+    /// The module.
+    pub module: ModuleName,
+    /// Digest of the module's bytes; names the stored files.
+    pub module_digest: Digest,
+    /// The level.
+    pub level: Level,
+    /// The set it came with.
+    pub set: SetName,
+    /// That set's digest.
+    pub set_digest: Digest,
+    /// Digest of its manifest.
+    pub manifest: Digest,
+    /// The version up to which all fixes are in, where the author claims that.
+    pub complete: Option<String>,
+    /// Seconds of quiet after which it counts as settled.
+    pub settle_after_seconds: u64,
+    /// The pinned root that the proof begins with.
+    pub root: Digest,
+    /// When it was first verified, by the later clock. A stored proof is judged by this time and
+    /// these floors, so that going back to it after a boot needs no fresh documents.
+    pub verified_at: Timestamp,
+    /// The floors as they were then.
+    pub floors: Floors,
+}
+
+/// What is on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Active {
+    /// In which boot.
+    pub boot_id: String,
+    /// The level.
+    pub loaded: Loaded,
+    /// Seconds from boot to the end of the transition, suspend counted.
+    pub since_boot_seconds: u64,
+    /// It has been quiet for its settling time.
+    pub settled: bool,
+}
+
+/// What became of an instruction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Outcome {
+    /// In one word.
+    pub state: NodeState,
+    /// Why, where it is not what was asked for.
+    pub reason: Option<Reason>,
+    /// The same for people, at most 256 bytes.
+    pub message: Option<String>,
+    /// Since when.
+    pub since: Timestamp,
+    /// From the module's load to the end of the transition.
+    pub switch_millis: Option<u32>,
+}
+
+/// How long a boot ran without its settled level.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Unpatched {
+    /// Which boot.
+    pub boot_id: String,
+    /// From its start to the end of the transition.
+    pub seconds: u32,
+}
+
+impl Outcome {
+    /// Reached, with nothing to say.
+    pub fn reached(state: NodeState, since: Timestamp) -> Self {
+        Self { state, reason: None, message: None, since, switch_millis: None }
+    }
+
+    /// Not reached, and why. The message is cut to 256 bytes.
+    pub fn missed(state: NodeState, reason: Reason, message: impl Into<String>, since: Timestamp) -> Self {
+        let mut message: String = message.into();
+        message.truncate(message.floor_char_boundary(256));
+        Self { state, reason: Some(reason), message: Some(message), since, switch_millis: None }
+    }
+}
+
+impl Journal {
+    /// The floors below which nothing under `root` is believed.
+    pub fn floors_of(&self, root: &Digest) -> Floors {
+        self.floors.get(root).cloned().unwrap_or_default()
+    }
+
+    /// What was put on in this boot.
+    pub fn active_in(&self, boot_id: &str) -> Option<&Active> {
+        self.active.as_ref().filter(|active| active.boot_id == boot_id)
+    }
+
+    /// Digests of the stored modules that are still needed.
+    pub fn needed(&self) -> Vec<&Digest> {
+        let task = self.task.as_ref().and_then(|task| match &task.what {
+            Doing::Applying(loaded) => Some(&loaded.module_digest),
+            Doing::RollingBack => None,
+        });
+        let active = self.active.as_ref().map(|active| &active.loaded.module_digest);
+        let settled = self.settled.as_ref().map(|settled| &settled.module_digest);
+        [task, active, settled].into_iter().flatten().collect()
+    }
+}

@@ -1,0 +1,523 @@
+//! The loader: takes requests, does one step after the other, writes down what it does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use invivo_terms::{Digest, ModuleName, NodeState, Refusal};
+use invivo_wire::{Answer, ApplyRequest, Fault, Order, Reason, Request, RollBackRequest, State};
+use jiff::Timestamp;
+use rustix::io::Errno;
+
+use crate::errno;
+use crate::journal::{Active, Doing, Journal, Loaded, Outcome, Task};
+use crate::kernel::Kernel;
+use crate::order::{Place, place};
+use crate::report;
+use crate::running::{Running, RunningError};
+use crate::seen::Seen;
+use crate::step::{self, End, Goal, Phase, Situation, Step};
+use crate::store::{Store, StoreError};
+use crate::verify::{self, Ground, Refused, Verified};
+
+/// How often the kernel is looked at while tasks move.
+const LOOK: Duration = Duration::from_millis(50);
+/// How often a module whose last reference is just going is asked for.
+const UNLOAD_TRIES: u32 = 40;
+/// How often a loader at rest looks by itself.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// The loader of one node.
+#[derive(Debug)]
+pub struct Loader<K> {
+    pub(crate) kernel: K,
+    pub(crate) store: Store,
+    roots: BTreeSet<Digest>,
+    pub(crate) running: Running,
+    pub(crate) journal: Journal,
+    /// The journal on disk is older than the one in memory.
+    unsaved: bool,
+}
+
+/// Why something was not reached; ends up in the outcome.
+#[derive(Debug)]
+pub(crate) struct Missed {
+    pub(crate) state: NodeState,
+    pub(crate) reason: Reason,
+    pub(crate) message: String,
+}
+
+/// How a drive ended well.
+#[derive(Debug)]
+pub(crate) struct Reached {
+    millis: Option<u32>,
+}
+
+/// What is driven towards a goal.
+pub(crate) struct Drive<'a> {
+    pub(crate) goal: Goal,
+    pub(crate) phase: Phase,
+    pub(crate) deadline: Duration,
+    /// What to write down before the kernel is touched, with the bytes to keep.
+    pub(crate) task: Option<(Task, Option<Bytes<'a>>)>,
+    pub(crate) image: Option<&'a [u8]>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Bytes<'a> {
+    digest: &'a Digest,
+    module: &'a [u8],
+    proof: &'a [u8],
+}
+
+impl Missed {
+    pub(crate) fn fault(fault: Fault, message: impl Into<String>) -> Self {
+        let state = match fault {
+            Fault::TransitionStuck => NodeState::Blocked,
+            Fault::StaleInstruction | Fault::ForeignLivepatch | Fault::NoLivepatch | Fault::LowerLevel => {
+                NodeState::Refused
+            }
+            Fault::CannotReverse
+            | Fault::DeadlinePassed
+            | Fault::NodeIo
+            | Fault::RebootedUnsettled
+            | Fault::Vanished => NodeState::Failed,
+        };
+        Self { state, reason: Reason::Fault(fault), message: message.into() }
+    }
+
+    fn load(errno: Errno) -> Self {
+        let (name, meaning) = errno::of_load(errno);
+        Self {
+            state: NodeState::Failed,
+            reason: Reason::Refusal(Refusal::LoadRefused),
+            message: format!("{name}: {meaning}"),
+        }
+    }
+}
+
+impl From<Refused> for Missed {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Rejected(rejection) => Self {
+                state: NodeState::Refused,
+                reason: Reason::Refusal(rejection.refusal),
+                message: rejection.to_string(),
+            },
+            Refused::Fault(fault, message) => Self::fault(fault, message),
+        }
+    }
+}
+
+impl From<StoreError> for Missed {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full { .. } => Self {
+                state: NodeState::Refused,
+                reason: Reason::Refusal(Refusal::StorageFull),
+                message: error.to_string(),
+            },
+            StoreError::Io { .. } | StoreError::Damaged { .. } => Self::fault(Fault::NodeIo, error.to_string()),
+        }
+    }
+}
+
+impl From<std::io::Error> for Missed {
+    fn from(error: std::io::Error) -> Self {
+        Self::fault(Fault::NodeIo, format!("kernel files: {error}"))
+    }
+}
+
+impl<K: Kernel> Loader<K> {
+    /// Reads journal and kernel, finishes what a killed loader left, and brings back the settled
+    /// level after a boot. Whatever goes wrong there is reported, not fatal.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be known which kernel runs.
+    pub fn start(kernel: K, store: Store, roots: BTreeSet<Digest>) -> Result<Self, RunningError> {
+        let running = kernel.running()?;
+        let journal = store.journal().unwrap_or_else(|error| {
+            tracing::error!(error = %error, "journal");
+            Journal::default()
+        });
+        let mut loader = Self { kernel, store, roots, running, journal, unsaved: false };
+        loader.recover();
+        Ok(loader)
+    }
+
+    /// Answers one request.
+    pub fn handle(&mut self, request: Request, blobs: &[Vec<u8>]) -> Answer {
+        let answered = match (request, blobs) {
+            (Request::State, []) => {
+                self.tick();
+                self.state()
+            }
+            (Request::Hold { order }, []) => self.hold(order),
+            (Request::RollBack(request), []) => self.roll_back(&request),
+            (Request::Apply(request), [proof, module]) => self.apply(&request, proof, module),
+            (Request::State | Request::Hold { .. } | Request::RollBack(_) | Request::Apply(_), _) => {
+                return Answer::Refused { detail: "wrong number of blobs".to_owned() };
+            }
+        };
+        match answered {
+            Ok(state) => Answer::State(Box::new(state)),
+            Err(error) => Answer::Refused { detail: format!("kernel files: {error}") },
+        }
+    }
+
+    /// How things stand.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel's files cannot be read.
+    pub fn state(&self) -> std::io::Result<State> {
+        let seen = self.kernel.seen()?;
+        Ok(report::state(&self.journal, &self.running, &seen, self.kernel.since_boot(), self.kernel.now()))
+    }
+
+    /// What the loader does by itself: notices that a level has settled or is gone, removes modules
+    /// that nothing needs, writes what could not be written before.
+    pub fn tick(&mut self) {
+        if self.unsaved {
+            self.save();
+        }
+        let Ok(seen) = self.kernel.seen() else { return };
+        self.notice_vanished(&seen);
+        self.notice_settled();
+        let leftovers: Vec<ModuleName> = seen.leftovers().cloned().collect();
+        for name in leftovers {
+            // Still referenced for a moment: the next look will do.
+            let _ = self.kernel.unload(&name);
+        }
+    }
+
+    /// How long until the next [`Self::tick`] is worth it.
+    pub fn next_tick(&self) -> Duration {
+        let settles = self
+            .journal
+            .active_in(&self.running.boot_id)
+            .and_then(|active| report::settles_in(active, self.kernel.since_boot()));
+        settles.map_or(IDLE, |seconds| IDLE.min(Duration::from_secs(seconds.max(1))))
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.kernel.now()
+    }
+
+    pub(crate) fn ground(&self) -> Ground<'_> {
+        Ground { roots: &self.roots, running: &self.running }
+    }
+
+    /// The instruction's deadline on the clock that counts from boot.
+    pub(crate) fn since_boot_at(&self, deadline: Timestamp) -> Duration {
+        let left = deadline.duration_since(self.now());
+        self.kernel.since_boot() + Duration::try_from(left).unwrap_or(Duration::ZERO)
+    }
+
+    pub(crate) fn save(&mut self) {
+        match self.store.save(&self.journal) {
+            Ok(()) => self.unsaved = false,
+            Err(error) => {
+                self.unsaved = true;
+                tracing::warn!(error = %error, "journal not written; kept in memory");
+            }
+        }
+    }
+
+    pub(crate) fn sweep(&self) {
+        if let Err(error) = self.store.sweep(&self.journal.needed()) {
+            tracing::warn!(error = %error, "state folder not swept");
+        }
+    }
+
+    /// Whether the instruction is to be carried out; otherwise the answer to give.
+    fn admit(&mut self, order: &Order) -> Result<(), std::io::Result<State>> {
+        match place(self.journal.order.as_ref(), order) {
+            Place::New => Ok(()),
+            Place::Again if self.journal.task.is_some() || self.journal.outcome.is_none() => Ok(()),
+            Place::Again => {
+                self.tick();
+                Err(self.state())
+            }
+            Place::Stale => {
+                let stale = |mut state: State| {
+                    state.reason = Some(Reason::Fault(Fault::StaleInstruction));
+                    state.message = Some(format!("revision {} is older than one already known", order.revision));
+                    state
+                };
+                Err(self.state().map(stale))
+            }
+        }
+    }
+
+    fn hold(&mut self, order: Order) -> std::io::Result<State> {
+        if let Err(answer) = self.admit(&order) {
+            return answer;
+        }
+        let level = self.kernel.seen()?.level();
+        let at_rest = report::at_rest(level, self.journal.active_in(&self.running.boot_id));
+        let since = self.journal.outcome.as_ref().filter(|old| old.state == at_rest).map(|old| old.since);
+        self.journal.order = Some(order);
+        self.journal.task = None;
+        self.journal.outcome = Some(Outcome::reached(at_rest, since.unwrap_or(self.now())));
+        self.save();
+        self.state()
+    }
+
+    fn apply(&mut self, request: &ApplyRequest, proof: &[u8], module: &[u8]) -> std::io::Result<State> {
+        if let Err(answer) = self.admit(&request.order) {
+            return answer;
+        }
+        tracing::info!(revision = request.order.revision.0, level = request.level.0, set = %request.set, "apply");
+        self.journal.order = Some(request.order.clone());
+        self.journal.task = None;
+        self.journal.outcome = None;
+        let ended = self.try_apply(request, proof, module);
+        self.journal.task = None;
+        let outcome = match ended {
+            Ok((loaded, reached)) => self.applied(loaded, &reached),
+            Err(missed) => self.missed(missed),
+        };
+        self.journal.outcome = Some(outcome);
+        self.save();
+        self.sweep();
+        self.tick();
+        self.state()
+    }
+
+    fn try_apply(&mut self, request: &ApplyRequest, proof: &[u8], module: &[u8]) -> Result<(Loaded, Reached), Missed> {
+        let Verified { loaded, floors } = verify::passed(
+            self.ground(),
+            request,
+            |root| self.journal.floors_of(root),
+            self.now(),
+            proof,
+            module,
+        )?;
+        self.journal.last_root = Some(loaded.root.clone());
+        self.journal.floors.insert(loaded.root.clone(), floors);
+        let task = Task {
+            boot_id: self.running.boot_id.clone(),
+            what: Doing::Applying(Box::new(loaded.clone())),
+            deadline: request.deadline,
+        };
+        let reached = self.drive(Drive {
+            goal: Goal::Apply(loaded.module.clone()),
+            phase: Phase::Checking,
+            deadline: self.since_boot_at(request.deadline),
+            task: Some((task, Some(Bytes { digest: &loaded.module_digest, module, proof }))),
+            image: Some(module),
+        })?;
+        // Where the level was on already, nothing was written down on the way.
+        self.store.keep(&loaded.module_digest, module, proof)?;
+        Ok((loaded, reached))
+    }
+
+    pub(crate) fn applied(&mut self, loaded: Loaded, reached: &Reached) -> Outcome {
+        let before = self
+            .journal
+            .active_in(&self.running.boot_id)
+            .filter(|active| active.loaded.module_digest == loaded.module_digest);
+        let (since_boot_seconds, settled) =
+            before.map_or((self.kernel.since_boot().as_secs(), false), |b| (b.since_boot_seconds, b.settled));
+        if settled {
+            self.journal.settled = Some(loaded.clone());
+        }
+        let state = if settled { NodeState::Settled } else { NodeState::Applied };
+        self.journal.active =
+            Some(Active { boot_id: self.running.boot_id.clone(), loaded, since_boot_seconds, settled });
+        Outcome { switch_millis: reached.millis, ..Outcome::reached(state, self.now()) }
+    }
+
+    pub(crate) fn missed(&self, missed: Missed) -> Outcome {
+        tracing::warn!(reason = missed.reason.as_str(), message = %missed.message, "not reached");
+        Outcome::missed(missed.state, missed.reason, missed.message, self.now())
+    }
+
+    fn roll_back(&mut self, request: &RollBackRequest) -> std::io::Result<State> {
+        if let Err(answer) = self.admit(&request.order) {
+            return answer;
+        }
+        tracing::info!(revision = request.order.revision.0, "roll back");
+        self.journal.order = Some(request.order.clone());
+        self.journal.outcome = None;
+        let task = Task {
+            boot_id: self.running.boot_id.clone(),
+            what: Doing::RollingBack,
+            deadline: request.deadline,
+        };
+        let ended = self.drive(Drive {
+            goal: Goal::RollBack,
+            phase: Phase::Checking,
+            deadline: self.since_boot_at(request.deadline),
+            task: Some((task, None)),
+            image: None,
+        });
+        self.rolled_back(ended);
+        self.state()
+    }
+
+    pub(crate) fn rolled_back(&mut self, ended: Result<Reached, Missed>) {
+        self.journal.task = None;
+        let outcome = match ended {
+            Ok(reached) => {
+                self.journal.active = None;
+                self.journal.settled = None;
+                self.journal.unpatched = None;
+                Outcome { switch_millis: reached.millis, ..Outcome::reached(NodeState::RolledBack, self.now()) }
+            }
+            Err(missed) => self.missed(missed),
+        };
+        self.journal.outcome = Some(outcome);
+        self.save();
+        self.sweep();
+        self.tick();
+    }
+
+    /// Steps until the end.
+    pub(crate) fn drive(&mut self, mut drive: Drive<'_>) -> Result<Reached, Missed> {
+        let mut tries: BTreeMap<ModuleName, u32> = BTreeMap::new();
+        let mut kept = BTreeSet::new();
+        let mut told: Option<Duration> = None;
+        let mut blockers = String::new();
+        loop {
+            let seen = self.kernel.seen()?;
+            let now = self.kernel.since_boot();
+            let next = step::next(&Situation {
+                goal: &drive.goal,
+                phase: &drive.phase,
+                seen: &seen,
+                kept: &kept,
+                now,
+                deadline: drive.deadline,
+            });
+            match next {
+                Step::Unload(name) => {
+                    let tried = tries.entry(name.clone()).or_default();
+                    *tried += 1;
+                    match self.kernel.unload(&name) {
+                        Ok(()) | Err(Errno::NOENT) => {}
+                        Err(Errno::AGAIN | Errno::BUSY) if *tried < UNLOAD_TRIES => self.kernel.pause(LOOK),
+                        Err(_) => {
+                            kept.insert(name);
+                        }
+                    }
+                }
+                Step::Journal => {
+                    self.write_down(&mut drive)?;
+                    drive.phase = Phase::Journalled;
+                }
+                Step::Load => {
+                    let image = drive.image.ok_or_else(|| Missed::fault(Fault::Vanished, "the patch is gone"))?;
+                    told = Some(now);
+                    self.kernel.load(image).map_err(Missed::load)?;
+                    drive.phase = Phase::Switching;
+                }
+                Step::Switch(name, enabled) => {
+                    told = told.or(Some(now));
+                    self.kernel.switch(&name, enabled)?;
+                    drive.phase = Phase::Switching;
+                }
+                Step::Watch => drive.phase = Phase::Switching,
+                Step::Undo(name, enabled) => {
+                    blockers = self.blockers(enabled);
+                    self.kernel.switch(&name, enabled)?;
+                    drive.phase = Phase::Undoing { until: now + step::UNDOING };
+                }
+                Step::Wait => self.kernel.pause(LOOK),
+                Step::End(end) => return ended(end, told.map(|told| now.saturating_sub(told)), &blockers),
+            }
+        }
+    }
+
+    /// Before the kernel is touched. A roll-back goes on without: what it takes away it need not store.
+    fn write_down(&mut self, drive: &mut Drive<'_>) -> Result<(), Missed> {
+        let Some((task, bytes)) = drive.task.take() else { return Ok(()) };
+        if let Some(bytes) = bytes {
+            self.store.keep(bytes.digest, bytes.module, bytes.proof)?;
+        }
+        let demanded = matches!(task.what, Doing::Applying(_));
+        self.journal.task = Some(task);
+        match self.store.save(&self.journal) {
+            Ok(()) => Ok(()),
+            Err(error) if demanded => Err(error.into()),
+            Err(error) => {
+                self.unsaved = true;
+                tracing::warn!(error = %error, "rolling back without a journal");
+                Ok(())
+            }
+        }
+    }
+
+    /// Who keeps the transition from ending; `on_again` if it was one that takes a patch off.
+    fn blockers(&self, on_again: bool) -> String {
+        let names: Vec<String> = self
+            .kernel
+            .blockers(i8::from(on_again))
+            .into_iter()
+            .map(|blocker| format!("{} ({})", blocker.name, blocker.tid))
+            .collect();
+        if names.is_empty() { String::new() } else { format!("; threads that had not moved: {}", names.join(", ")) }
+    }
+
+    fn notice_settled(&mut self) {
+        let Some(active) = self.journal.active_in(&self.running.boot_id) else { return };
+        if active.settled || report::settles_in(active, self.kernel.since_boot()).is_some_and(|left| left > 0) {
+            return;
+        }
+        let mut settled = self.journal.clone();
+        if let Some(active) = settled.active.as_mut() {
+            active.settled = true;
+            settled.settled = Some(active.loaded.clone());
+        }
+        if let Some(outcome) = settled.outcome.as_mut().filter(|outcome| outcome.state == NodeState::Applied) {
+            outcome.state = NodeState::Settled;
+            outcome.since = self.now();
+        }
+        // Settled means that it comes back after a boot; so only once it is written down.
+        match self.store.save(&settled) {
+            Ok(()) => {
+                self.journal = settled;
+                self.unsaved = false;
+                self.sweep();
+                tracing::info!("settled");
+            }
+            Err(error) => tracing::warn!(error = %error, "settled level not written down"),
+        }
+    }
+
+    fn notice_vanished(&mut self, seen: &Seen) {
+        let Some(active) = self.journal.active_in(&self.running.boot_id) else { return };
+        if self.journal.task.is_some() || seen.patch(&active.loaded.module).is_some_and(|patch| patch.enabled) {
+            return;
+        }
+        let message = format!("{} was taken off by somebody else", active.loaded.module);
+        let missed = Missed::fault(Fault::Vanished, message);
+        self.journal.active = None;
+        self.journal.outcome = Some(self.missed(missed));
+        self.save();
+    }
+}
+
+fn ended(end: End, took: Option<Duration>, blockers: &str) -> Result<Reached, Missed> {
+    match end {
+        End::Reached => {
+            Ok(Reached { millis: took.map(|took| u32::try_from(took.as_millis()).unwrap_or(u32::MAX)) })
+        }
+        End::DeadlinePassed => Err(Missed::fault(Fault::DeadlinePassed, "the deadline had passed before it began")),
+        End::Foreign(name) => {
+            Err(Missed::fault(Fault::ForeignLivepatch, format!("live patch {name} is on; ours would replace it")))
+        }
+        End::Lower(level) => {
+            Err(Missed::fault(Fault::LowerLevel, format!("level {level} is on; take every patch off first")))
+        }
+        End::Stuck => Err(Missed::fault(
+            Fault::TransitionStuck,
+            format!("the transition did not end in time and was reversed{blockers}"),
+        )),
+        End::CannotReverse => Err(Missed::fault(
+            Fault::CannotReverse,
+            format!("the transition did not end in time and cannot be reversed{blockers}"),
+        )),
+    }
+}

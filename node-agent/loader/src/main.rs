@@ -1,0 +1,71 @@
+//! `invivo-loader`: runs as root with CAP_SYS_MODULE and CAP_DAC_READ_SEARCH and nothing else.
+//!
+//! Needs: an emptyDir for the socket (writable here, read-only in the agent; with `fsGroup` its
+//! setgid bit gives the socket its group); three hostPaths: `/var/lib/invivo` at `/host/state`,
+//! `/sys/kernel/livepatch` at `/host/livepatch` (writable, outside `/sys`), `/proc` at
+//! `/host/proc` (read-only).
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Parser;
+use invivo_loader::{Folders, Peers, Settings, run};
+use invivo_terms::Digest;
+
+/// Verifies and loads kernel live patches for the agent beside it.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Where to listen for the agent.
+    #[arg(long, env = "INVIVO_SOCKET", default_value = "/run/invivo/loader.sock")]
+    socket: PathBuf,
+    /// The state folder on the host; made root's alone.
+    #[arg(long, env = "INVIVO_STATE", default_value = "/host/state")]
+    state: PathBuf,
+    /// The host's /sys/kernel/livepatch, writable.
+    #[arg(long, env = "INVIVO_LIVEPATCH", default_value = "/host/livepatch")]
+    livepatch: PathBuf,
+    /// The host's /proc.
+    #[arg(long, env = "INVIVO_PROC", default_value = "/host/proc")]
+    proc: PathBuf,
+    /// Any /sys, read only: the kernel's notes and what it demands of modules.
+    #[arg(long, env = "INVIVO_SYS", default_value = "/sys")]
+    sys: PathBuf,
+    /// SHA-256 of a repository's trust/1.json; the only roots of trust there are. Repeated, or
+    /// separated by commas.
+    #[arg(long = "root", env = "INVIVO_ROOTS", value_delimiter = ',', required = true)]
+    roots: Vec<Digest>,
+    /// Uid of the agent; root may speak too.
+    #[arg(long, env = "INVIVO_AGENT_UID", default_value_t = 65532)]
+    agent_uid: u32,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt().json().with_max_level(tracing::Level::INFO).with_writer(std::io::stderr).init();
+    // As the first process of a container the loader would not hear SIGTERM otherwise. It may end
+    // at any moment: the journal says what was under way.
+    let at_once = Arc::new(AtomicBool::new(true));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        if let Err(error) = signal_hook::flag::register_conditional_shutdown(signal, 0, Arc::clone(&at_once)) {
+            tracing::warn!(error = %error, "signal not handled");
+        }
+    }
+    let settings = Settings {
+        socket: arguments.socket,
+        state: arguments.state,
+        folders: Folders { sys: arguments.sys, proc: arguments.proc, livepatch: arguments.livepatch },
+        roots: arguments.roots.into_iter().collect(),
+        peers: Peers { agent: arguments.agent_uid },
+    };
+    match run(settings) {
+        Ok(never) => match never {},
+        Err(error) => {
+            let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            tracing::error!(error = %error, source, "loader stopped");
+            ExitCode::FAILURE
+        }
+    }
+}

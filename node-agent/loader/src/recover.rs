@@ -1,0 +1,137 @@
+//! What the loader does first: finish what a killed one left, and bring back the settled level
+//! after a boot, before any agent speaks and without the network.
+
+use std::time::Duration;
+
+use invivo_terms::{NodeState, Refusal};
+use invivo_wire::{Fault, Reason};
+
+use crate::journal::{Active, Doing, Loaded, Outcome, Task, Unpatched};
+use crate::kernel::Kernel;
+use crate::loader::{Drive, Loader, Missed};
+use crate::step::{Goal, Phase};
+use crate::verify;
+
+/// How long a settled level may take to come back after a boot.
+const COMING_BACK: Duration = Duration::from_secs(300);
+
+impl<K: Kernel> Loader<K> {
+    /// Brings journal and kernel together again.
+    pub(crate) fn recover(&mut self) {
+        let boot = self.running.boot_id.clone();
+        match self.journal.task.clone() {
+            Some(task) if task.boot_id == boot => self.resume(task),
+            Some(task) => self.interrupted_by_boot(&task.what),
+            None => {}
+        }
+        if self.journal.boot_id.as_ref() != Some(&boot) {
+            self.after_boot();
+            self.journal.boot_id = Some(boot);
+            self.save();
+        }
+        self.sweep();
+        self.tick();
+    }
+
+    /// The loader was killed at it, in this very boot. What the kernel shows is the truth: a patch
+    /// that is there is seen to its end; one that is not was never loaded, and the task stays
+    /// open until the agent asks again.
+    fn resume(&mut self, task: Task) {
+        let deadline = self.since_boot_at(task.deadline);
+        match task.what {
+            Doing::Applying(loaded) => {
+                let there = self.kernel.seen().is_ok_and(|seen| seen.patch(&loaded.module).is_some());
+                if !there {
+                    return;
+                }
+                tracing::info!(module = %loaded.module, "watching a transition that began before");
+                let goal = Goal::Apply(loaded.module.clone());
+                let ended = self.drive(Drive { goal, phase: Phase::Journalled, deadline, task: None, image: None });
+                self.journal.task = None;
+                let outcome = match ended {
+                    Ok(reached) => self.applied(*loaded, &reached),
+                    Err(missed) => self.missed(missed),
+                };
+                self.journal.outcome = Some(outcome);
+                self.save();
+            }
+            Doing::RollingBack => {
+                let goal = Goal::RollBack;
+                let ended = self.drive(Drive { goal, phase: Phase::Journalled, deadline, task: None, image: None });
+                self.rolled_back(ended);
+            }
+        }
+    }
+
+    /// The machine went down at it. A boot takes every patch off.
+    fn interrupted_by_boot(&mut self, what: &Doing) {
+        self.journal.task = None;
+        let outcome = match what {
+            Doing::Applying(loaded) => self.lost(loaded),
+            Doing::RollingBack => {
+                self.journal.settled = None;
+                Outcome::reached(NodeState::RolledBack, self.now())
+            }
+        };
+        self.journal.outcome = Some(outcome);
+    }
+
+    fn lost(&self, loaded: &Loaded) -> Outcome {
+        let message =
+            format!("the node booted anew before level {} had settled; it is not applied again by itself", loaded.level);
+        self.missed(Missed::fault(Fault::RebootedUnsettled, message))
+    }
+
+    fn after_boot(&mut self) {
+        if let Some(Active { loaded, settled: false, .. }) = self.journal.active.take() {
+            let failed_since = self.journal.outcome.as_ref().is_some_and(|outcome| outcome.state.is_failure());
+            if !failed_since {
+                self.journal.outcome = Some(self.lost(&loaded));
+            }
+        }
+        let Some(settled) = self.journal.settled.clone() else { return };
+        match self.bring_back(&settled) {
+            Ok(()) => self.came_back(settled),
+            Err(missed) => {
+                tracing::error!(reason = missed.reason.as_str(), message = %missed.message, "settled level not brought back");
+                self.journal.outcome = Some(self.missed(missed));
+            }
+        }
+    }
+
+    fn came_back(&mut self, loaded: Loaded) {
+        let since_boot = self.kernel.since_boot().as_secs();
+        let boot_id = self.running.boot_id.clone();
+        tracing::info!(level = loaded.level.0, seconds = since_boot, "settled level is back");
+        self.journal.active =
+            Some(Active { boot_id: boot_id.clone(), loaded, since_boot_seconds: since_boot, settled: true });
+        self.journal.unpatched =
+            Some(Unpatched { boot_id, seconds: u32::try_from(since_boot).unwrap_or(u32::MAX) });
+        let failed = self.journal.outcome.as_ref().is_some_and(|outcome| outcome.state.is_failure());
+        if !failed {
+            self.journal.outcome = Some(Outcome::reached(NodeState::Settled, self.now()));
+        }
+    }
+
+    fn bring_back(&mut self, settled: &Loaded) -> Result<(), Missed> {
+        if settled.build_id != self.running.kernel.build_id {
+            return Err(Missed {
+                // Nothing was asked for on this kernel yet, and nothing went wrong.
+                state: NodeState::Idle,
+                reason: Reason::Refusal(Refusal::WrongKernel),
+                message: format!("the settled level {} is for kernel build {}", settled.level, settled.build_id),
+            });
+        }
+        let (module, proof) = self.store.kept(&settled.module_digest)?;
+        verify::kept(self.ground(), settled, &proof, &module)?;
+        let deadline = self.kernel.since_boot() + COMING_BACK;
+        self.drive(Drive {
+            goal: Goal::Apply(settled.module.clone()),
+            phase: Phase::Checking,
+            deadline,
+            task: None,
+            image: Some(&module),
+        })?;
+        Ok(())
+    }
+}

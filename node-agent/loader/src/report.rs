@@ -1,0 +1,67 @@
+//! How things stand, in the words of the wire: kernel first, journal second.
+
+use std::time::Duration;
+
+use invivo_terms::{Level, NodeState, effective_version};
+use invivo_wire::{Kernel, State};
+use jiff::Timestamp;
+
+use crate::journal::{Active, Journal};
+use crate::running::Running;
+use crate::seen::Seen;
+
+/// The answer to "how do things stand".
+pub fn state(journal: &Journal, running: &Running, seen: &Seen, since_boot: Duration, now: Timestamp) -> State {
+    let applied = seen.applied();
+    let active = journal
+        .active_in(&running.boot_id)
+        .filter(|active| applied.as_ref().is_some_and(|name| *name == active.loaded.module));
+    let loaded = active.map(|active| &active.loaded);
+    let level = seen.level();
+    let outcome = journal.outcome.as_ref();
+    let known = if journal.task.is_some() { Some(NodeState::Working) } else { outcome.map(|o| o.state) };
+    State {
+        boot_id: running.boot_id.clone(),
+        kernel: running.kernel.clone(),
+        order: journal.order.clone(),
+        level,
+        set: loaded.map(|loaded| loaded.set.clone()),
+        manifest: loaded.map(|loaded| loaded.manifest.clone()),
+        effective: effective_version(
+            version(&running.kernel),
+            level,
+            loaded.and_then(|loaded| loaded.complete.as_deref()),
+        ),
+        state: known.unwrap_or_else(|| at_rest(level, active)),
+        since: outcome.map_or(now, |outcome| outcome.since),
+        settles_in_seconds: active.and_then(|active| settles_in(active, since_boot)),
+        unpatched_seconds: journal
+            .unpatched
+            .as_ref()
+            .filter(|unpatched| unpatched.boot_id == running.boot_id)
+            .map(|unpatched| unpatched.seconds),
+        reason: outcome.and_then(|outcome| outcome.reason),
+        message: outcome.and_then(|outcome| outcome.message.clone()),
+        switch_millis: outcome.and_then(|outcome| outcome.switch_millis),
+        floors: journal.last_root.as_ref().map(|root| journal.floors_of(root)).unwrap_or_default(),
+    }
+}
+
+fn version(kernel: &Kernel) -> &str {
+    kernel.version.as_deref().unwrap_or(&kernel.release)
+}
+
+/// The state of a node that has nothing to do and nothing to complain about.
+pub fn at_rest(level: Level, active: Option<&Active>) -> NodeState {
+    match (level, active) {
+        (Level::UNPATCHED, _) => NodeState::Idle,
+        (_, Some(Active { settled: true, .. })) => NodeState::Settled,
+        (_, Some(_) | None) => NodeState::Applied,
+    }
+}
+
+/// Seconds until an applied level counts as settled; none once it does.
+pub fn settles_in(active: &Active, since_boot: Duration) -> Option<u64> {
+    let at = active.since_boot_seconds.saturating_add(active.loaded.settle_after_seconds);
+    (!active.settled).then(|| at.saturating_sub(since_boot.as_secs()))
+}

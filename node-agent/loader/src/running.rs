@@ -1,0 +1,225 @@
+//! Which kernel runs here, and what it demands of modules.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use invivo_terms::{Arch, BuildId, Mechanism};
+use invivo_wire::{Kernel, Signing};
+
+/// Why the running kernel is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum RunningError {
+    /// A file of the kernel could not be read.
+    #[error("reading {path}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The notes hold no build id.
+    #[error("the kernel's notes hold no GNU build id")]
+    NoBuildId,
+    /// Not an architecture that Invivo has patches for.
+    #[error("architecture {0} is not supported")]
+    Architecture(String),
+}
+
+/// The machine as this boot has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// Changes with every boot.
+    pub boot_id: String,
+    /// The kernel.
+    pub kernel: Kernel,
+}
+
+/// Where the kernel's files are seen.
+#[derive(Debug, Clone)]
+pub struct Folders {
+    /// `/sys` as the container has it: read-only.
+    pub sys: PathBuf,
+    /// `/proc` of the host, read-only.
+    pub proc: PathBuf,
+    /// `/sys/kernel/livepatch` of the host, writable, mounted outside `/sys`.
+    pub livepatch: PathBuf,
+}
+
+/// What `uname` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// `-r`
+    pub release: String,
+    /// `-v`
+    pub version: String,
+    /// `-m`
+    pub machine: String,
+}
+
+impl Names {
+    /// Of the running kernel.
+    pub fn now() -> Self {
+        let uname = rustix::system::uname();
+        let text = |s: &std::ffi::CStr| s.to_string_lossy().into_owned();
+        Self { release: text(uname.release()), version: text(uname.version()), machine: text(uname.machine()) }
+    }
+}
+
+/// Reads which kernel runs.
+///
+/// # Errors
+///
+/// `Read`, `NoBuildId`, `Architecture`.
+pub fn observe(folders: &Folders, names: &Names) -> Result<Running, RunningError> {
+    let arch = match names.machine.as_str() {
+        "x86_64" => Arch::X86_64,
+        other => return Err(RunningError::Architecture(other.to_owned())),
+    };
+    let notes_path = folders.sys.join("kernel/notes");
+    let notes = read(&notes_path)?;
+    let build_id = build_id(&notes).ok_or(RunningError::NoBuildId)?;
+    let boot_id = text(&folders.proc.join("sys/kernel/random/boot_id"))?;
+    let supports = if folders.livepatch.is_dir() { vec![Mechanism::Livepatch] } else { Vec::new() };
+    Ok(Running {
+        boot_id,
+        kernel: Kernel {
+            build_id,
+            release: names.release.clone(),
+            version: distribution_version(&names.version),
+            arch,
+            supports,
+            signing: signing(folders),
+        },
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, RunningError> {
+    fs::read(path).map_err(|source| RunningError::Read { path: path.to_owned(), source })
+}
+
+fn text(path: &Path) -> Result<String, RunningError> {
+    Ok(String::from_utf8_lossy(&read(path)?).trim().to_owned())
+}
+
+/// The note of owner `GNU` and type 3. The notes are walked, not searched: the same bytes can stand
+/// in another note's description.
+fn build_id(notes: &[u8]) -> Option<BuildId> {
+    const BUILD_ID_NOTE: u32 = 3;
+    let word = |at: usize| {
+        let bytes: [u8; 4] = notes.get(at..at.checked_add(4)?)?.try_into().ok()?;
+        Some(u32::from_le_bytes(bytes))
+    };
+    let padded = |length: u32| usize::try_from(length).ok()?.checked_next_multiple_of(4);
+    let mut at = 0;
+    loop {
+        let (owner_length, length, kind) = (word(at)?, word(at + 4)?, word(at + 8)?);
+        let owner_at = at + 12;
+        let at_description = owner_at.checked_add(padded(owner_length)?)?;
+        let end = at_description.checked_add(usize::try_from(length).ok()?)?;
+        let owner = notes.get(owner_at..owner_at.checked_add(usize::try_from(owner_length).ok()?)?)?;
+        let description = notes.get(at_description..end)?;
+        if owner == b"GNU\0" && kind == BUILD_ID_NOTE {
+            return hex(description).parse().ok();
+        }
+        at = at_description.checked_add(padded(length)?)?;
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot go wrong.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// `6.1.170-3` of `#1 SMP PREEMPT_DYNAMIC Debian 6.1.170-3 (2026-05-08)`.
+fn distribution_version(uname_v: &str) -> Option<String> {
+    let mut words = uname_v.split_whitespace();
+    words.find(|word| *word == "Debian")?;
+    let version = words.next()?;
+    version.starts_with(|c: char| c.is_ascii_digit()).then(|| version.to_owned())
+}
+
+/// Lockdown, else enforced signatures. What cannot be read counts as off: the kernel itself has the
+/// last word at the load.
+fn signing(folders: &Folders) -> Signing {
+    let words = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
+    let lockdown = words(folders.sys.join("kernel/security/lockdown"));
+    let command_line = words(folders.proc.join("cmdline"));
+    let locked = if lockdown.is_empty() {
+        command_line.split_whitespace().any(|w| matches!(w, "lockdown=integrity" | "lockdown=confidentiality"))
+    } else {
+        !lockdown.contains("[none]")
+    };
+    let enforced = words(folders.sys.join("module/module/parameters/sig_enforce")).starts_with('Y');
+    match (locked, enforced) {
+        (true, _) => Signing::Lockdown,
+        (false, true) => Signing::Enforced,
+        (false, false) => Signing::Off,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(owner: &[u8], kind: u32, description: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(u32::try_from(owner.len()).unwrap().to_le_bytes());
+        bytes.extend(u32::try_from(description.len()).unwrap().to_le_bytes());
+        bytes.extend(kind.to_le_bytes());
+        for part in [owner, description] {
+            bytes.extend(part);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        bytes
+    }
+
+    #[test]
+    fn the_build_id_is_found_behind_other_notes_and_not_inside_them() {
+        let decoy = note(b"GNU\0", 3, &[0xee; 20]);
+        let notes = [note(b"Linux\0", 257, &decoy), note(b"Xen\0", 3, &[9; 20]), note(b"GNU\0", 3, &[0xab; 20])];
+        assert_eq!(build_id(&notes.concat()).unwrap().as_str(), "ab".repeat(20));
+    }
+
+    #[test]
+    fn notes_cut_short_or_with_wild_lengths_hold_no_build_id() {
+        let whole = [note(b"Linux\0", 1, b"x"), note(b"GNU\0", 3, &[0xab; 20])].concat();
+        for cut in 0..whole.len() {
+            assert_eq!(build_id(&whole[..cut]), None, "cut at {cut}");
+        }
+        assert_eq!(build_id(&[0xff; 64]), None);
+        assert_eq!(build_id(&note(b"GNU\0", 3, &[1; 19])), None);
+    }
+
+    #[test]
+    fn debian_says_its_version_in_uname_v() {
+        let text = "#1 SMP PREEMPT_DYNAMIC Debian 6.1.170-3 (2026-05-08)";
+        assert_eq!(distribution_version(text).as_deref(), Some("6.1.170-3"));
+        assert_eq!(distribution_version("#1 SMP PREEMPT_DYNAMIC @0"), None);
+        assert_eq!(distribution_version("#1 Debian"), None);
+    }
+
+    #[test]
+    fn lockdown_and_enforced_signatures_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let folders = Folders {
+            sys: folder.path().join("sys"),
+            proc: folder.path().join("proc"),
+            livepatch: folder.path().join("livepatch"),
+        };
+        assert_eq!(signing(&folders), Signing::Off);
+        let parameters = folders.sys.join("module/module/parameters");
+        fs::create_dir_all(&parameters).unwrap();
+        fs::write(parameters.join("sig_enforce"), "Y\n").unwrap();
+        assert_eq!(signing(&folders), Signing::Enforced);
+        fs::create_dir_all(folders.sys.join("kernel/security")).unwrap();
+        fs::write(folders.sys.join("kernel/security/lockdown"), "none [integrity] confidentiality\n").unwrap();
+        assert_eq!(signing(&folders), Signing::Lockdown);
+        fs::write(folders.sys.join("kernel/security/lockdown"), "[none] integrity confidentiality\n").unwrap();
+        assert_eq!(signing(&folders), Signing::Enforced);
+    }
+}

@@ -1,0 +1,117 @@
+//! The Unix socket: who may speak, one at a time, and how long.
+
+use std::fs;
+use std::io;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use invivo_wire::{Answer, Patient, Request, frame};
+use rustix::fs::Mode;
+use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
+
+use crate::kernel::Kernel;
+use crate::loader::Loader;
+
+/// Longest that a peer may take to send its question or to take its answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why the socket is not there.
+#[derive(Debug, thiserror::Error)]
+#[error("binding {path}")]
+pub struct BindError {
+    /// Where.
+    path: PathBuf,
+    /// Why.
+    source: io::Error,
+}
+
+/// Binds the socket as `root:<group of the folder> 0660`: the folder's setgid bit gives the group,
+/// the umask the mode, so that no moment passes in which others could connect.
+///
+/// # Errors
+///
+/// If the folder is missing or the path is taken by something that cannot be removed.
+pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
+    let at = |source| BindError { path: path.to_owned(), source };
+    match fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(at(error)),
+    }
+    let before = rustix::process::umask(Mode::from_raw_mode(0o117));
+    let bound = UnixListener::bind(path);
+    rustix::process::umask(before);
+    bound.map_err(at)
+}
+
+/// Who may speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peers {
+    /// The agent's uid.
+    pub agent: u32,
+}
+
+impl Peers {
+    /// The agent and root. Judged by uid: the pid is 0 across pid namespaces, and group membership
+    /// already decided who can open the socket.
+    pub const fn may_speak(self, uid: u32) -> bool {
+        uid == self.agent || uid == 0
+    }
+}
+
+/// Answers for ever, one peer after the other, and lets the loader look by itself in between.
+pub fn serve<K: Kernel>(listener: &UnixListener, peers: Peers, loader: &mut Loader<K>) -> io::Error {
+    loop {
+        if let Err(error) = set_socket_timeout(listener, Timeout::Recv, Some(loader.next_tick())) {
+            return error.into();
+        }
+        match listener.accept() {
+            Ok((stream, _)) => converse(&stream, peers, loader),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => loader.tick(),
+            Err(error) => return error,
+        }
+    }
+}
+
+/// One question, one answer.
+pub fn converse<K: Kernel>(stream: &UnixStream, peers: Peers, loader: &mut Loader<K>) {
+    let answer = match socket_peercred(stream) {
+        Ok(peer) if peers.may_speak(peer.uid.as_raw()) => match frame::read::<Request>(&mut Patient::new(stream, PATIENCE)) {
+            Ok((request, blobs)) => loader.handle(request, &blobs),
+            Err(error) => Answer::Refused { detail: format!("request not understood: {error}") },
+        },
+        Ok(peer) => {
+            tracing::warn!(uid = peer.uid.as_raw(), "peer refused");
+            Answer::Refused { detail: format!("uid {} may not speak to the loader", peer.uid.as_raw()) }
+        }
+        Err(error) => Answer::Refused { detail: format!("peer unknown: {error}") },
+    };
+    if let Err(error) = frame::write(&mut Patient::new(stream, PATIENCE), &answer, &[]) {
+        // What was done is in the journal; the peer will ask how things stand.
+        tracing::info!(error = %error, "answer not taken");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_socket_is_open_to_owner_and_group_only_and_replaces_a_stale_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("loader.sock");
+        for _ in 0..2 {
+            let _listener = bind(&path).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        }
+    }
+
+    #[test]
+    fn only_the_agent_and_root_may_speak() {
+        let peers = Peers { agent: 65532 };
+        assert!(peers.may_speak(65532) && peers.may_speak(0));
+        assert!(!peers.may_speak(65533) && !peers.may_speak(1000));
+    }
+}

@@ -1,0 +1,414 @@
+//! One step at a time: what to do next, from what is wanted, how far it has come, and what the
+//! kernel shows. Pure; every wait is on the clock that counts suspend, handed in as `now`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use invivo_terms::{Level, ModuleName};
+
+use crate::seen::{Patch, Seen};
+
+/// How long the reversal of a stuck transition is waited for. Taking a big patch off was measured
+/// at 20 s.
+pub const UNDOING: Duration = Duration::from_secs(60);
+
+/// What is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Goal {
+    /// This module's patch is the applied one.
+    Apply(ModuleName),
+    /// None of our patches is on.
+    RollBack,
+}
+
+/// How far it has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing was done yet.
+    Checking,
+    /// The journal says what is about to be done.
+    Journalled,
+    /// The kernel was told; tasks are moving.
+    Switching,
+    /// It took too long and is being reversed, with patience until then.
+    Undoing {
+        /// On the clock of `now`.
+        until: Duration,
+    },
+}
+
+/// Everything that the next step rests on.
+#[derive(Debug)]
+pub struct Situation<'a> {
+    /// What is wanted.
+    pub goal: &'a Goal,
+    /// How far it has come.
+    pub phase: &'a Phase,
+    /// What the kernel shows.
+    pub seen: &'a Seen,
+    /// Modules that the kernel would not let go of; they are not asked for again.
+    pub kept: &'a BTreeSet<ModuleName>,
+    /// Time since boot.
+    pub now: Duration,
+    /// The instruction's deadline on the same clock.
+    pub deadline: Duration,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Remove a module that nothing needs.
+    Unload(ModuleName),
+    /// Write down what is about to be done.
+    Journal,
+    /// Load the module.
+    Load,
+    /// Write `enabled`, the first time.
+    Switch(ModuleName, bool),
+    /// The kernel is at it already: watch.
+    Watch,
+    /// Write `enabled` the other way: the transition is stuck.
+    Undo(ModuleName, bool),
+    /// Look again soon.
+    Wait,
+    /// Nothing more to do.
+    End(End),
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// As wanted.
+    Reached,
+    /// The deadline had passed before anything was done.
+    DeadlinePassed,
+    /// A live patch that is not ours is there; ours would replace it.
+    Foreign(String),
+    /// A higher level is on.
+    Lower(Level),
+    /// Stuck until the deadline, and reversed.
+    Stuck,
+    /// Stuck, and the reversal is stuck too.
+    CannotReverse,
+}
+
+/// The next step.
+pub fn next(situation: &Situation<'_>) -> Step {
+    match (situation.goal, situation.phase) {
+        (Goal::Apply(module), Phase::Checking) => check_apply(situation, module),
+        (Goal::Apply(module), Phase::Journalled) => match situation.seen.patch(module) {
+            Some(_) => Step::Watch,
+            None => Step::Load,
+        },
+        (Goal::Apply(module), Phase::Switching) => watch_apply(situation, module),
+        (Goal::Apply(module), Phase::Undoing { until }) => undo_apply(situation, module, *until),
+        (Goal::RollBack, Phase::Checking) => check_roll_back(situation),
+        (Goal::RollBack, Phase::Journalled) => {
+            match situation.seen.ours().find(|(_, patch)| patch.enabled) {
+                Some((name, _)) => Step::Switch(name, false),
+                None => Step::Watch,
+            }
+        }
+        (Goal::RollBack, Phase::Switching) => watch_roll_back(situation),
+        (Goal::RollBack, Phase::Undoing { until }) => undo_roll_back(situation, *until),
+    }
+}
+
+impl Situation<'_> {
+    fn late(&self) -> bool {
+        self.now >= self.deadline
+    }
+
+    fn leftover(&self) -> Option<ModuleName> {
+        self.seen.leftovers().find(|name| !self.kept.contains(*name)).cloned()
+    }
+}
+
+fn check_apply(situation: &Situation<'_>, module: &ModuleName) -> Step {
+    let seen = situation.seen;
+    if let Some(name) = seen.foreign() {
+        return Step::End(End::Foreign(name.to_owned()));
+    }
+    match seen.patch(module) {
+        Some(patch) if patch.is_applied() => return Step::End(End::Reached),
+        Some(patch) if patch.enabled => return Step::Journal,
+        // It is on its way out; its module must go before it can come again.
+        Some(_) if situation.late() => return Step::End(End::DeadlinePassed),
+        Some(_) => return Step::Wait,
+        None => {}
+    }
+    if situation.late() {
+        return Step::End(End::DeadlinePassed);
+    }
+    if seen.level() > module.level() {
+        return Step::End(End::Lower(seen.level()));
+    }
+    if seen.ours().any(|(_, patch)| patch.transition) {
+        return Step::Wait;
+    }
+    match situation.leftover() {
+        Some(name) => Step::Unload(name),
+        None => Step::Journal,
+    }
+}
+
+fn watch_apply(situation: &Situation<'_>, module: &ModuleName) -> Step {
+    match situation.seen.patch(module) {
+        Some(patch) if patch.is_applied() => Step::End(End::Reached),
+        Some(patch) if patch.enabled && situation.late() => Step::Undo(module.clone(), false),
+        Some(patch) if patch.enabled => Step::Wait,
+        // Not by us: somebody wrote to `enabled`. Seen to its end like a reversal of our own.
+        Some(_) | None => undo_apply(situation, module, situation.deadline + UNDOING),
+    }
+}
+
+fn undo_apply(situation: &Situation<'_>, module: &ModuleName, until: Duration) -> Step {
+    match situation.seen.patch(module) {
+        // It ended after all, in the moment before it was reversed.
+        Some(patch) if patch.is_applied() => Step::End(End::Reached),
+        Some(Patch { transition: true, .. }) if situation.now >= until => Step::End(End::CannotReverse),
+        Some(Patch { transition: true, .. }) => Step::Wait,
+        Some(_) | None => match situation.leftover() {
+            Some(name) => Step::Unload(name),
+            None => Step::End(End::Stuck),
+        },
+    }
+}
+
+fn check_roll_back(situation: &Situation<'_>) -> Step {
+    let nothing_on = situation.seen.ours().next().is_none();
+    match situation.leftover() {
+        Some(name) if nothing_on => Step::Unload(name),
+        None if nothing_on => Step::End(End::Reached),
+        Some(_) | None if situation.late() => Step::End(End::DeadlinePassed),
+        Some(_) | None => Step::Journal,
+    }
+}
+
+fn watch_roll_back(situation: &Situation<'_>) -> Step {
+    let stuck = situation.seen.ours().find(|(_, patch)| patch.transition);
+    let on_again = situation.seen.ours().find(|(_, patch)| patch.is_applied());
+    match (stuck, on_again) {
+        (Some((name, _)), _) if situation.late() => Step::Undo(name, true),
+        (Some(_), _) => Step::Wait,
+        (None, Some(_)) if situation.late() => Step::End(End::Stuck),
+        (None, Some((name, _))) => Step::Switch(name, false),
+        (None, None) => match situation.leftover() {
+            Some(name) => Step::Unload(name),
+            None => Step::End(End::Reached),
+        },
+    }
+}
+
+fn undo_roll_back(situation: &Situation<'_>, until: Duration) -> Step {
+    let moving = situation.seen.ours().any(|(_, patch)| patch.transition);
+    let on = situation.seen.applied().is_some();
+    match (moving, on) {
+        (true, _) if situation.now >= until => Step::End(End::CannotReverse),
+        (true, _) => Step::Wait,
+        (false, true) => Step::End(End::Stuck),
+        // It ended after all, in the moment before it was reversed.
+        (false, false) => match situation.leftover() {
+            Some(name) => Step::Unload(name),
+            None => Step::End(End::Reached),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seen::Resident;
+
+    const ONE: &str = "invivo_l1_0123456789abcdef";
+    const TWO: &str = "invivo_l2_0123456789abcdef";
+
+    fn name(text: &str) -> ModuleName {
+        text.parse().unwrap()
+    }
+
+    fn patch(name: &str, enabled: bool, transition: bool) -> Patch {
+        Patch { name: name.to_owned(), enabled, transition }
+    }
+
+    fn seen(patches: &[Patch]) -> Seen {
+        Seen { patches: patches.to_vec(), modules: Vec::new() }
+    }
+
+    fn with_leftover(mut seen: Seen, text: &str, references: u32) -> Seen {
+        seen.modules.push(Resident { name: name(text), references });
+        seen
+    }
+
+    /// The next step at second `now` with the deadline at second 100.
+    fn at(now: u64, goal: &Goal, phase: &Phase, seen: &Seen) -> Step {
+        at_with(now, goal, phase, seen, &BTreeSet::new())
+    }
+
+    fn at_with(now: u64, goal: &Goal, phase: &Phase, seen: &Seen, kept: &BTreeSet<ModuleName>) -> Step {
+        next(&Situation {
+            goal,
+            phase,
+            seen,
+            kept,
+            now: Duration::from_secs(now),
+            deadline: Duration::from_secs(100),
+        })
+    }
+
+    const LATE: u64 = 100;
+
+    fn apply(text: &str) -> Goal {
+        Goal::Apply(name(text))
+    }
+
+    fn undoing() -> Phase {
+        Phase::Undoing { until: Duration::from_secs(160) }
+    }
+
+    #[test]
+    fn a_clean_kernel_is_journalled_then_loaded_then_watched() {
+        let goal = apply(ONE);
+        assert_eq!(at(0, &goal, &Phase::Checking, &seen(&[])), Step::Journal);
+        assert_eq!(at(0, &goal, &Phase::Journalled, &seen(&[])), Step::Load);
+        assert_eq!(at(0, &goal, &Phase::Switching, &seen(&[patch(ONE, true, true)])), Step::Wait);
+        assert_eq!(at(0, &goal, &Phase::Switching, &seen(&[patch(ONE, true, false)])), Step::End(End::Reached));
+    }
+
+    #[test]
+    fn a_patch_in_transition_is_not_applied() {
+        let both = seen(&[patch(ONE, true, false), patch(TWO, true, true)]);
+        assert_eq!(both.level(), Level(1));
+        assert_eq!(at(0, &apply(TWO), &Phase::Switching, &both), Step::Wait);
+    }
+
+    #[test]
+    fn what_is_applied_already_needs_nothing_even_after_the_deadline() {
+        let goal = apply(ONE);
+        assert_eq!(at(LATE, &goal, &Phase::Checking, &seen(&[patch(ONE, true, false)])), Step::End(End::Reached));
+    }
+
+    #[test]
+    fn a_transition_begun_before_the_loader_was_killed_is_watched_and_not_loaded_again() {
+        let goal = apply(ONE);
+        let moving = seen(&[patch(ONE, true, true)]);
+        assert_eq!(at(0, &goal, &Phase::Checking, &moving), Step::Journal);
+        assert_eq!(at(0, &goal, &Phase::Journalled, &moving), Step::Watch);
+    }
+
+    #[test]
+    fn nothing_begins_after_the_deadline() {
+        assert_eq!(at(LATE, &apply(ONE), &Phase::Checking, &seen(&[])), Step::End(End::DeadlinePassed));
+        let on = seen(&[patch(ONE, true, false)]);
+        assert_eq!(at(LATE, &Goal::RollBack, &Phase::Checking, &on), Step::End(End::DeadlinePassed));
+    }
+
+    #[test]
+    fn a_foreign_livepatch_stops_a_load_but_not_a_roll_back_of_ours() {
+        let foreign = seen(&[patch("kpatch_x", true, false), patch(ONE, true, false)]);
+        assert_eq!(
+            at(0, &apply(TWO), &Phase::Checking, &foreign),
+            Step::End(End::Foreign("kpatch_x".to_owned()))
+        );
+        assert_eq!(at(0, &Goal::RollBack, &Phase::Journalled, &foreign), Step::Switch(name(ONE), false));
+        let left = seen(&[patch("kpatch_x", true, false)]);
+        assert_eq!(at(0, &Goal::RollBack, &Phase::Switching, &left), Step::End(End::Reached));
+    }
+
+    #[test]
+    fn a_lower_level_is_refused_and_the_same_level_built_anew_is_not() {
+        let on = seen(&[patch(TWO, true, false)]);
+        assert_eq!(at(0, &apply(ONE), &Phase::Checking, &on), Step::End(End::Lower(Level(2))));
+        assert_eq!(at(0, &apply("invivo_l2_ffffffffffffffff"), &Phase::Checking, &on), Step::Journal);
+    }
+
+    #[test]
+    fn replaced_modules_are_removed_before_a_load_and_never_one_that_is_on() {
+        let on = with_leftover(seen(&[patch(ONE, true, false)]), "invivo_l0_0123456789abcdef", 0);
+        assert_eq!(
+            at(0, &apply(TWO), &Phase::Checking, &on),
+            Step::Unload(name("invivo_l0_0123456789abcdef"))
+        );
+        let busy = with_leftover(with_leftover(seen(&[patch(ONE, true, false)]), ONE, 0), "invivo_l0_0123456789abcdef", 1);
+        assert_eq!(at(0, &apply(TWO), &Phase::Checking, &busy), Step::Journal);
+    }
+
+    #[test]
+    fn a_module_that_the_kernel_keeps_is_not_asked_for_for_ever() {
+        let on = with_leftover(seen(&[]), ONE, 0);
+        let kept = BTreeSet::from([name(ONE)]);
+        assert_eq!(at_with(0, &apply(TWO), &Phase::Checking, &on, &kept), Step::Journal);
+        assert_eq!(at_with(0, &Goal::RollBack, &Phase::Checking, &on, &kept), Step::End(End::Reached));
+    }
+
+    #[test]
+    fn a_load_waits_for_another_transition_of_ours() {
+        let moving = seen(&[patch(ONE, false, true)]);
+        assert_eq!(at(0, &apply(TWO), &Phase::Checking, &moving), Step::Wait);
+        assert_eq!(at(LATE, &apply(TWO), &Phase::Checking, &moving), Step::End(End::DeadlinePassed));
+        assert_eq!(at(0, &apply(ONE), &Phase::Checking, &moving), Step::Wait);
+        assert_eq!(at(LATE, &apply(ONE), &Phase::Checking, &moving), Step::End(End::DeadlinePassed));
+    }
+
+    #[test]
+    fn a_stuck_transition_is_reversed_removed_and_reported() {
+        let goal = apply(ONE);
+        let moving = seen(&[patch(ONE, true, true)]);
+        assert_eq!(at(99, &goal, &Phase::Switching, &moving), Step::Wait);
+        assert_eq!(at(LATE, &goal, &Phase::Switching, &moving), Step::Undo(name(ONE), false));
+        let back = seen(&[patch(ONE, false, true)]);
+        assert_eq!(at(101, &goal, &undoing(), &back), Step::Wait);
+        assert_eq!(at(160, &goal, &undoing(), &back), Step::End(End::CannotReverse));
+        let gone = with_leftover(seen(&[]), ONE, 0);
+        assert_eq!(at(102, &goal, &undoing(), &gone), Step::Unload(name(ONE)));
+        assert_eq!(at(102, &goal, &undoing(), &seen(&[])), Step::End(End::Stuck));
+    }
+
+    #[test]
+    fn a_transition_that_ends_in_the_moment_of_its_reversal_counts() {
+        assert_eq!(at(101, &apply(ONE), &undoing(), &seen(&[patch(ONE, true, false)])), Step::End(End::Reached));
+        assert_eq!(at(101, &Goal::RollBack, &undoing(), &seen(&[])), Step::End(End::Reached));
+    }
+
+    #[test]
+    fn a_patch_that_somebody_else_took_off_is_not_applied() {
+        assert_eq!(at(1, &apply(ONE), &Phase::Switching, &seen(&[])), Step::End(End::Stuck));
+        assert_eq!(at(1, &apply(ONE), &Phase::Switching, &seen(&[patch(ONE, false, true)])), Step::Wait);
+    }
+
+    #[test]
+    fn a_roll_back_switches_off_waits_and_removes() {
+        let goal = Goal::RollBack;
+        let on = seen(&[patch(ONE, true, false)]);
+        assert_eq!(at(0, &goal, &Phase::Checking, &on), Step::Journal);
+        assert_eq!(at(0, &goal, &Phase::Journalled, &on), Step::Switch(name(ONE), false));
+        assert_eq!(at(0, &goal, &Phase::Switching, &seen(&[patch(ONE, false, true)])), Step::Wait);
+        let gone = with_leftover(seen(&[]), ONE, 0);
+        assert_eq!(at(0, &goal, &Phase::Switching, &gone), Step::Unload(name(ONE)));
+        assert_eq!(at(0, &goal, &Phase::Switching, &seen(&[])), Step::End(End::Reached));
+    }
+
+    #[test]
+    fn a_roll_back_of_nothing_is_done_at_once() {
+        assert_eq!(at(LATE, &Goal::RollBack, &Phase::Checking, &seen(&[])), Step::End(End::Reached));
+        let left = with_leftover(seen(&[]), ONE, 0);
+        assert_eq!(at(0, &Goal::RollBack, &Phase::Checking, &left), Step::Unload(name(ONE)));
+    }
+
+    #[test]
+    fn a_stuck_roll_back_is_put_back_on() {
+        let goal = Goal::RollBack;
+        let moving = seen(&[patch(ONE, false, true)]);
+        assert_eq!(at(LATE, &goal, &Phase::Switching, &moving), Step::Undo(name(ONE), true));
+        assert_eq!(at(101, &goal, &undoing(), &seen(&[patch(ONE, true, true)])), Step::Wait);
+        assert_eq!(at(160, &goal, &undoing(), &seen(&[patch(ONE, true, true)])), Step::End(End::CannotReverse));
+        assert_eq!(at(102, &goal, &undoing(), &seen(&[patch(ONE, true, false)])), Step::End(End::Stuck));
+    }
+
+    #[test]
+    fn a_roll_back_that_somebody_undid_is_tried_again_until_the_deadline() {
+        let on = seen(&[patch(ONE, true, false)]);
+        assert_eq!(at(1, &Goal::RollBack, &Phase::Switching, &on), Step::Switch(name(ONE), false));
+        assert_eq!(at(LATE, &Goal::RollBack, &Phase::Switching, &on), Step::End(End::Stuck));
+    }
+}
