@@ -1,0 +1,162 @@
+//! Which feeds there are: the cluster's `PatchFeed`s, as they come and go.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use invivo_api::PatchFeed;
+use invivo_terms::{Digest, Refusal};
+use jiff::Timestamp;
+use kube::core::DeserializeGuard;
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::watch as channel;
+use tokio::task::JoinSet;
+
+use crate::FeedName;
+use crate::poll::Mirroring;
+use crate::state::{AttemptState, Reason};
+
+/// What a feed asks the patch server to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedFeed {
+    /// Its name.
+    pub name: FeedName,
+    /// Where the repository is.
+    pub url: String,
+    /// The digest that people pinned for its first trust document.
+    pub root: Digest,
+    /// How often to look.
+    pub poll_interval: Duration,
+}
+
+/// What `feed` asks for; none if its name is none (the API server does not admit such).
+pub fn wanted(feed: &PatchFeed) -> Option<WantedFeed> {
+    Some(WantedFeed {
+        name: feed.name_any().parse().ok()?,
+        url: feed.spec.source.repository.url.clone(),
+        root: feed.spec.trust.root_sha256.clone(),
+        poll_interval: feed.spec.poll_interval.get().max(Duration::from_secs(10)),
+    })
+}
+
+/// Runs one mirroring task per feed.
+#[derive(Debug)]
+pub struct Supervisor {
+    mirroring: Mirroring,
+    max_feeds: usize,
+    feeds: BTreeMap<FeedName, channel::Sender<WantedFeed>>,
+    // Dropping the set ends every task.
+    tasks: JoinSet<()>,
+}
+
+impl Supervisor {
+    /// A supervisor of at most `max_feeds` feeds.
+    pub fn new(mirroring: Mirroring, max_feeds: usize) -> Self {
+        Self { mirroring, max_feeds, feeds: BTreeMap::new(), tasks: JoinSet::new() }
+    }
+
+    /// Begins to mirror a feed, or follows its change.
+    pub fn apply(&mut self, feed: WantedFeed) {
+        while self.tasks.try_join_next().is_some() {}
+        if let Some(sender) = self.feeds.get(&feed.name) {
+            sender.send_if_modified(|current| {
+                let changed = *current != feed;
+                *current = feed;
+                changed
+            });
+            return;
+        }
+        if self.feeds.len() >= self.max_feeds {
+            let message = format!(
+                "this patch server mirrors at most {} feeds; raise its --max-feeds or remove a PatchFeed",
+                self.max_feeds
+            );
+            tracing::warn!(feed = feed.name.as_str(), message, "not mirrored");
+            self.mirroring.library.change(&feed.name, |served| {
+                served.state = Some(std::sync::Arc::new(AttemptState {
+                    attempt: Timestamp::now(),
+                    verified: None,
+                    reason: Reason::Refused(Refusal::StorageFull),
+                    document: None,
+                    message,
+                }));
+            });
+            return;
+        }
+        let (sender, receiver) = channel::channel(feed.clone());
+        self.feeds.insert(feed.name, sender);
+        self.tasks.spawn(self.mirroring.clone().run(receiver));
+    }
+
+    /// Stops serving a feed and removes its mirror.
+    pub fn delete(&mut self, feed: &FeedName) {
+        self.feeds.remove(feed);
+        self.mirroring.library.remove(feed);
+        self.mirroring.metrics.forget(feed);
+        self.mirroring.disk.remove(feed);
+        tracing::info!(feed = feed.as_str(), "feed is gone, its mirror removed");
+    }
+
+    /// Removes every feed that a whole list did not have.
+    pub fn keep_only(&mut self, listed: &BTreeSet<FeedName>) {
+        let gone: Vec<_> = self.feeds.keys().filter(|name| !listed.contains(*name)).cloned().collect();
+        for name in gone {
+            self.delete(&name);
+        }
+    }
+}
+
+/// Follows the cluster's feeds for ever; `ready` is told once the first list is complete.
+pub async fn watch_feeds(client: Client, mut supervisor: Supervisor, ready: channel::Sender<bool>) {
+    let api: Api<DeserializeGuard<PatchFeed>> = Api::all(client);
+    let events = watch(api, watcher::Config::default()).default_backoff();
+    follow(events, &mut supervisor, &ready).await;
+}
+
+async fn follow(
+    events: impl Stream<Item = watcher::Result<Event<DeserializeGuard<PatchFeed>>>>,
+    supervisor: &mut Supervisor,
+    ready: &channel::Sender<bool>,
+) {
+    let mut events = pin!(events);
+    let mut listed = BTreeSet::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitApply(feed)) => {
+                // One that cannot be read is still there: what is served of it stays.
+                listed.extend(feed.name_any().parse::<FeedName>());
+                take(supervisor, feed);
+            }
+            Ok(Event::InitDone) => {
+                supervisor.keep_only(&listed);
+                ready.send_replace(true);
+            }
+            Ok(Event::Apply(feed)) => take(supervisor, feed),
+            Ok(Event::Delete(feed)) => {
+                if let Ok(name) = feed.name_any().parse() {
+                    supervisor.delete(&name);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "watching PatchFeeds was interrupted; what is served stays"),
+        }
+    }
+}
+
+fn take(supervisor: &mut Supervisor, feed: DeserializeGuard<PatchFeed>) {
+    let name = feed.name_any();
+    match feed.0 {
+        Ok(feed) => match wanted(&feed) {
+            Some(wanted) => supervisor.apply(wanted),
+            None => tracing::warn!(feed = name, "not a name that a feed can have"),
+        },
+        Err(error) => tracing::warn!(
+            feed = name,
+            error = error.error,
+            "this PatchFeed cannot be read; what is served of it stays"
+        ),
+    }
+}
