@@ -1,1 +1,35 @@
-//! Placeholder until this room is built.
+//! The operator: decides which node goes to which level when, and writes that down.
+//!
+//! `observe -> validate -> plan -> write`. Only the two ends do IO; everything between is pure.
+
+pub mod admission;
+pub mod claim;
+pub mod context;
+pub mod engine;
+pub mod error;
+pub mod event;
+pub mod feed;
+pub mod http;
+pub mod lease;
+pub mod lookout;
+pub mod memory;
+pub mod metrics;
+pub mod node;
+pub mod observe;
+pub mod options;
+pub mod policy;
+pub mod queue;
+pub mod report;
+mod run;
+pub mod seen;
+pub mod set;
+pub mod sight;
+pub mod signal;
+pub mod status;
+pub mod store;
+pub mod validate;
+pub mod watch;
+pub mod write;
+
+pub use options::Options;
+pub use run::{StartError, run};

@@ -1,0 +1,47 @@
+//! What every reconcile is given.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::Client;
+use kube::runtime::events::Recorder;
+
+use crate::metrics::Metrics;
+use crate::observe::{Sights, Stores};
+
+/// The ends where IO happens, and what is known.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// What was seen of it.
+    pub stores: Arc<Stores>,
+    /// What is known of the feeds.
+    pub sights: Arc<Sights>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Where Events go.
+    pub recorder: Recorder,
+}
+
+/// How a reconcile ended well.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Done {
+    /// When to look again even if nothing changes.
+    pub wake: Option<Duration>,
+    /// The policies should look again: what their feed offers has changed.
+    pub policies: bool,
+}
+
+impl Done {
+    /// Looks again at this instant.
+    pub fn wake_at(instant: Option<Timestamp>, now: Timestamp) -> Self {
+        let wake = instant.map(|instant| Duration::try_from(instant.duration_since(now)).unwrap_or(Duration::ZERO));
+        Self { wake, policies: false }
+    }
+}
+
+/// The present, in whole seconds: statuses hold no more, and what is read back must be equal.
+pub fn whole_seconds(now: Timestamp) -> Timestamp {
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}

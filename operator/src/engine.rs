@@ -1,0 +1,247 @@
+//! Turns changes into work, and does the work while this replica may.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use invivo_api::NodePatch;
+use jiff::Timestamp;
+use kube::Resource;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::admission::Admission;
+use crate::context::{Context, Done, whole_seconds};
+use crate::error::Error;
+use crate::event::{self, Note};
+use crate::metrics::Work;
+use crate::queue::Queue;
+use crate::signal::{Signal, Signals};
+use crate::{feed, node, policy};
+
+/// How many keys are worked on at the same time.
+const AT_ONCE: usize = 16;
+
+/// How long reports are gathered before a feed's sets are counted again.
+const COUNT_AFTER: Duration = Duration::from_secs(2);
+
+/// One thing to bring up to date.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Feed(String),
+    Node(String),
+    Policy(String),
+}
+
+impl Key {
+    const fn work(&self) -> Work {
+        match self {
+            Self::Feed(_) => Work::Feed,
+            Self::Node(_) => Work::Node,
+            Self::Policy(_) => Work::Policy,
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Feed(name) | Self::Node(name) | Self::Policy(name) => name,
+        }
+    }
+}
+
+/// What must be true before anything is written.
+#[derive(Clone)]
+pub struct Leave {
+    /// This replica holds the lease.
+    pub leader: watch::Receiver<bool>,
+    /// Our admission policies hold.
+    pub admission: watch::Receiver<Admission>,
+}
+
+impl Leave {
+    fn given(&self, context: &Context) -> bool {
+        *self.leader.borrow() && self.admission.borrow().in_force() && context.stores.incomplete().is_empty()
+    }
+}
+
+/// A node that failed, to be told.
+pub type Failure = (String, String, Note);
+
+/// Works until `stop` turns true.
+pub async fn run(
+    context: Arc<Context>,
+    signals: Arc<Signals>,
+    mut leave: Leave,
+    mut failures: mpsc::Receiver<Failure>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut queue = Queue::default();
+    let mut running = FuturesUnordered::new();
+    let mut given = false;
+    loop {
+        expand(&context, &mut queue, signals.take());
+        let was = std::mem::replace(&mut given, leave.given(&context));
+        if given && !was {
+            tracing::info!("work begins");
+            everything(&context, &mut queue);
+        } else if was && !given {
+            tracing::warn!("work stops: no lease, or the admission policies are not in force");
+        }
+        while given && running.len() < AT_ONCE {
+            let Some(key) = queue.take(Instant::now()) else { break };
+            running.push(work(&context, key));
+        }
+        let due = queue.next().filter(|_| given && running.len() < AT_ONCE);
+        tokio::select! {
+            biased;
+            _ = stop.changed() => break,
+            Some((key, ended)) = running.next(), if !running.is_empty() => finish(&context, &mut queue, key, ended),
+            () = signals.heard() => {}
+            Ok(()) = leave.leader.changed() => {}
+            Ok(()) = leave.admission.changed() => {}
+            Some(failure) = failures.recv() => tell(&context, given, failure).await,
+            () = sleep_until(due) => {}
+        }
+    }
+    // What has begun ends: a wave is not left half-written if that can be helped.
+    let rest = async { while running.next().await.is_some() {} };
+    if tokio::time::timeout(Duration::from_secs(5), rest).await.is_err() {
+        tracing::warn!("stopped with writes under way");
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn work(context: &Context, key: Key) -> (Key, Result<Done, Error>) {
+    let now = whole_seconds(Timestamp::now());
+    let ended = match &key {
+        Key::Feed(name) => feed::reconcile(context, name, now).await,
+        Key::Node(name) => node::reconcile(context, name).await,
+        Key::Policy(name) => policy::reconcile(context, name, now).await,
+    };
+    (key, ended)
+}
+
+fn finish(context: &Context, queue: &mut Queue<Key>, key: Key, ended: Result<Done, Error>) {
+    let now = Instant::now();
+    match ended {
+        Ok(done) => {
+            if done.policies {
+                all_policies(context, queue, now);
+            }
+            queue.done(key, done.wake.map(|wake| now + wake));
+        }
+        Err(error) => {
+            let category = error.category();
+            context.metrics.reconcile_error(key.work(), category);
+            let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(kind = ?key.work(), name = key.name(), ?category, %error, source, "write did not happen");
+            queue.failed(key, now);
+        }
+    }
+}
+
+async fn tell(context: &Context, given: bool, (name, uid, note): Failure) {
+    if !given {
+        return;
+    }
+    let about = k8s_openapi::api::core::v1::ObjectReference {
+        api_version: Some(NodePatch::api_version(&()).into_owned()),
+        kind: Some(NodePatch::kind(&()).into_owned()),
+        name: Some(name),
+        uid: Some(uid),
+        ..Default::default()
+    };
+    event::publish(&context.recorder, &about, &[note]).await;
+}
+
+fn everything(context: &Context, queue: &mut Queue<Key>) {
+    let now = Instant::now();
+    for feed in context.stores.feeds.all() {
+        queue.add(Key::Feed(feed.name), now);
+    }
+    for node in context.stores.nodes.all() {
+        queue.add(Key::Node(node.name), now);
+    }
+    all_policies(context, queue, now);
+}
+
+fn all_policies(context: &Context, queue: &mut Queue<Key>, now: Instant) {
+    for policy in context.stores.policies.all() {
+        queue.add(Key::Policy(policy.name), now + policy::GATHER);
+    }
+}
+
+/// Which work follows from these changes.
+fn expand(context: &Context, queue: &mut Queue<Key>, signals: std::collections::BTreeSet<Signal>) {
+    let now = Instant::now();
+    let mut count_sets = false;
+    let mut plan = false;
+    for signal in signals {
+        match signal {
+            Signal::Feed(name) => {
+                queue.add(Key::Feed(name), now);
+                plan = true;
+            }
+            Signal::Sight(name) => {
+                queue.add(Key::Feed(name), now);
+                plan = true;
+            }
+            Signal::Policy(name) => {
+                // One policy's wish may move a node from or to another.
+                queue.add(Key::Policy(name), now);
+                plan = true;
+                for node in context.stores.nodes.all() {
+                    queue.add(Key::Node(node.name), now);
+                }
+            }
+            Signal::Set(name) => {
+                if let Some((feed, _)) = feed_and_set(&name) {
+                    queue.add(Key::Feed(feed.to_owned()), now + COUNT_AFTER);
+                }
+            }
+            Signal::Patch(name) => {
+                queue.add(Key::Node(name), now);
+                plan = true;
+                count_sets = true;
+            }
+            Signal::Node(name) => {
+                queue.add(Key::Node(name), now);
+                plan = true;
+            }
+        }
+    }
+    if plan {
+        all_policies(context, queue, now);
+    }
+    if count_sets {
+        for feed in context.stores.feeds.all() {
+            queue.add(Key::Feed(feed.name), now + COUNT_AFTER);
+        }
+    }
+}
+
+/// `production.2026-11-21.1` is set `2026-11-21.1` of feed `production`; a feed's name may hold dots.
+fn feed_and_set(name: &str) -> Option<(&str, &str)> {
+    let (head, _) = name.rsplit_once('.')?;
+    let (feed, _) = head.rsplit_once('.')?;
+    Some((feed, name.get(feed.len() + 1..)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sets_name_tells_its_feed() {
+        assert_eq!(feed_and_set("production.2026-11-21.1"), Some(("production", "2026-11-21.1")));
+        assert_eq!(feed_and_set("a.b.2026-11-21.1"), Some(("a.b", "2026-11-21.1")));
+        assert_eq!(feed_and_set("nonsense"), None);
+    }
+}

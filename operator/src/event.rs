@@ -1,0 +1,179 @@
+//! What is worth an Event: each change of a condition, each step of a rollout, each failed node,
+//! once. Pure: from what was and what is to what to say.
+
+use invivo_api::{NodePatchStatus, PatchPolicyStatus};
+use invivo_terms::Refusal;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::runtime::events::{Event, EventType, Recorder};
+
+use crate::seen::SeenPatch;
+
+/// One thing to say about an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// A warning rather than news.
+    pub warning: bool,
+    /// In one word.
+    pub reason: String,
+    /// What was being done.
+    pub action: &'static str,
+    /// For people.
+    pub text: String,
+}
+
+impl Note {
+    fn new(warning: bool, reason: &str, action: &'static str, text: impl Into<String>) -> Self {
+        Self { warning, reason: reason.to_owned(), action, text: text.into() }
+    }
+}
+
+fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == kind)
+}
+
+/// What a feed's new conditions are worth.
+pub fn of_feed(old: &[Condition], new: &[Condition]) -> Vec<Note> {
+    let Some(ready) = find(new, "Ready") else { return Vec::new() };
+    let same = find(old, "Ready").is_some_and(|was| was.reason == ready.reason && was.status == ready.status);
+    if same {
+        return Vec::new();
+    }
+    let warning = find(new, "Stalled").is_some_and(|stalled| stalled.status == "True");
+    vec![Note::new(warning, &ready.reason, "Verify", ready.message.clone())]
+}
+
+/// What a policy's new status is worth.
+pub fn of_policy(old: Option<&PatchPolicyStatus>, new: &PatchPolicyStatus) -> Vec<Note> {
+    let mut notes = Vec::new();
+    let was = old.and_then(|status| status.rollout.as_ref());
+    if let Some(rollout) = &new.rollout {
+        let same = was.is_some_and(|was| was.key.number == rollout.key.number);
+        let target = &rollout.key.target;
+        if !same && !rollout.complete {
+            notes.push(Note::new(false, "RolloutStarted", "Rollout", format!("rollout {} to {target}", rollout.key.number)));
+        }
+        let stage_was = old.filter(|_| same).and_then(|status| status.stage.as_ref()).map(|stage| stage.index);
+        if let Some(stage) = new.stage.as_ref().filter(|stage| !rollout.complete && stage_was != Some(stage.index)) {
+            let text = format!("stage {} of rollout {}: {} nodes", stage.name, rollout.key.number, stage.nodes.total);
+            notes.push(Note::new(false, "StageStarted", "Rollout", text));
+        }
+        if rollout.complete && was.is_some_and(|was| same && !was.complete) {
+            let text = format!(
+                "rollout {} to {target}: {} nodes instructed, {} failed",
+                rollout.key.number, rollout.started, rollout.failed
+            );
+            notes.push(Note::new(false, "RolloutFinished", "Rollout", text));
+        }
+    }
+    if let Some(stalled) = find(&new.conditions, "Stalled").filter(|stalled| stalled.status == "True") {
+        let before = old.and_then(|status| find(&status.conditions, "Stalled"));
+        if !before.is_some_and(|before| before.status == "True" && before.reason == stalled.reason) {
+            notes.push(Note::new(true, &stalled.reason, "Plan", stalled.message.clone()));
+        }
+    }
+    notes
+}
+
+/// What a node's new answer is worth: one warning for each attempt that ended without success.
+pub fn of_node(before: Option<&SeenPatch>, after: &SeenPatch) -> Option<Note> {
+    let status = after.status.as_ref().filter(|status| status.state.is_failure())?;
+    let told = |was: &NodePatchStatus| {
+        was.state == status.state && was.reason == status.reason && was.observed_revision == status.observed_revision
+    };
+    // An answer met on starting up was told by the operator before.
+    if before?.status.as_ref().is_some_and(told) {
+        return None;
+    }
+    let reason = status.reason.as_deref().filter(|reason| is_word(reason)).unwrap_or(status.state.as_str());
+    let remedy = Refusal::ALL.iter().find(|refusal| refusal.as_str() == reason).map(|refusal| refusal.remedy());
+    let message = status.message.as_deref().unwrap_or("no message");
+    let remedy = remedy.map(|remedy| format!(" ({remedy})")).unwrap_or_default();
+    Some(Note::new(true, reason, "Patch", format!("{}: {message}{remedy}", status.state)))
+}
+
+fn is_word(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+/// Says it. An Event that cannot be written is logged and let go: it decides nothing.
+pub async fn publish(recorder: &Recorder, about: &ObjectReference, notes: &[Note]) {
+    for note in notes {
+        let event = Event {
+            type_: if note.warning { EventType::Warning } else { EventType::Normal },
+            reason: note.reason.clone(),
+            note: Some(note.text.chars().take(1000).collect()),
+            action: note.action.to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = recorder.publish(&event, about).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(reason = note.reason, name = about.name.as_deref().unwrap_or_default(), error, "event lost");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn conditions(reason: &str, stalled: &str) -> Vec<Condition> {
+        let at = "2026-11-22T12:00:00Z";
+        serde_json::from_value(json!([
+            {"type": "Ready", "status": "False", "reason": reason, "message": "m", "lastTransitionTime": at},
+            {"type": "Stalled", "status": stalled, "reason": reason, "message": "m", "lastTransitionTime": at}
+        ]))
+        .unwrap()
+    }
+
+    fn patch(state: &str, revision: i64) -> SeenPatch {
+        SeenPatch {
+            owner: None,
+            spec: serde_json::from_value(json!({"revision": revision, "hold": {}})).unwrap(),
+            status: Some(
+                serde_json::from_value(json!({"observedRevision": revision, "state": state,
+                    "reason": "ArbitrarySoftware", "message": "digest differs"}))
+                .unwrap(),
+            ),
+        }
+    }
+
+    #[test]
+    fn a_feed_speaks_once_for_each_change() {
+        let (good, bad) = (conditions("Verified", "False"), conditions("BelowThreshold", "True"));
+        assert_eq!(of_feed(&good, &good), []);
+        let notes = of_feed(&good, &bad);
+        assert_eq!(notes.len(), 1);
+        assert!(notes[0].warning && notes[0].reason == "BelowThreshold");
+    }
+
+    #[test]
+    fn a_failed_node_is_told_once_by_the_name_of_the_refusal() {
+        let note = of_node(Some(&patch("Working", 2)), &patch("Refused", 2)).unwrap();
+        assert_eq!(note.reason, "ArbitrarySoftware");
+        assert_eq!(of_node(Some(&patch("Refused", 2)), &patch("Refused", 2)), None);
+        assert!(of_node(Some(&patch("Refused", 2)), &patch("Refused", 3)).is_some());
+        assert_eq!(of_node(None, &patch("Refused", 2)), None);
+    }
+
+    #[test]
+    fn a_rollout_tells_its_start_its_stages_and_its_end() {
+        let status = |number: u64, stage: u32, complete: bool| -> PatchPolicyStatus {
+            serde_json::from_value(json!({
+                "rollout": {"key": {"number": number, "target": "None", "mechanism": "Livepatch"},
+                    "started": 1, "finished": 1, "failed": 0, "complete": complete},
+                "stage": {"name": format!("s{stage}"), "index": stage, "since": "2026-11-22T12:00:00Z",
+                    "nodes": {"total": 1, "done": 0, "inFlight": 0, "failed": 0, "excused": 0}}
+            }))
+            .unwrap()
+        };
+        let reasons = |old: Option<&PatchPolicyStatus>, new: &PatchPolicyStatus| -> Vec<String> {
+            of_policy(old, new).into_iter().map(|note| note.reason).collect()
+        };
+        assert_eq!(reasons(None, &status(1, 0, false)), ["RolloutStarted", "StageStarted"]);
+        assert_eq!(reasons(Some(&status(1, 0, false)), &status(1, 1, false)), ["StageStarted"]);
+        assert_eq!(reasons(Some(&status(1, 1, false)), &status(1, 1, true)), ["RolloutFinished"]);
+        assert!(reasons(Some(&status(1, 1, true)), &status(1, 1, true)).is_empty());
+    }
+}

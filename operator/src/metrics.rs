@@ -1,0 +1,211 @@
+//! What is exported at `/metrics`. Labels come from enums and from names of our own objects only.
+
+use std::fmt::Write as _;
+
+use invivo_terms::Refusal;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::error::Category;
+
+/// What happened to a watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum WatchFault {
+    /// It broke and is begun again.
+    Interrupted,
+    /// An object did not deserialise.
+    Unreadable,
+}
+
+/// What the operator works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Work {
+    /// A node's labels and NodePatch.
+    Node,
+    /// A feed's status and its sets.
+    Feed,
+    /// A policy's rollout.
+    Policy,
+}
+
+/// A static name as a label value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Name(pub &'static str);
+
+impl EncodeLabelValue for Name {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        encoder.write_str(self.0)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PolicyState {
+    policy: String,
+    state: Name,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PolicyName {
+    policy: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FeedReason {
+    feed: String,
+    reason: Name,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FaultLabels {
+    kind: String,
+    fault: WatchFault,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ErrorLabels {
+    kind: Work,
+    category: Category,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailureLabels {
+    state: Name,
+    reason: Name,
+}
+
+/// Everything that is counted.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    policy_nodes: Family<PolicyState, Gauge>,
+    policy_stage: Family<PolicyName, Gauge>,
+    feed_ready: Family<FeedReason, Gauge>,
+    feed_refusals: Family<FeedReason, Counter>,
+    rollout_started: Family<PolicyName, Gauge>,
+    rollout_finished: Family<PolicyName, Gauge>,
+    rollout_failed: Family<PolicyName, Gauge>,
+    node_failures: Family<FailureLabels, Counter>,
+    reconcile_errors: Family<ErrorLabels, Counter>,
+    watch_faults: Family<FaultLabels, Counter>,
+    admission_in_force: Gauge,
+    is_leader: Gauge,
+}
+
+impl Metrics {
+    /// Makes everything visible in `registry`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("invivo");
+        registry.register("policy_nodes", "Nodes of a policy by state", self.policy_nodes.clone());
+        registry.register("policy_stage", "Index of the stage that a rollout is in", self.policy_stage.clone());
+        registry.register("feed_ready", "1 while a feed may be taken from, by reason", self.feed_ready.clone());
+        registry.register("feed_refusals", "Looks at a feed that ended in a refusal", self.feed_refusals.clone());
+        registry.register("rollout_started", "Nodes instructed in the present rollout", self.rollout_started.clone());
+        registry.register("rollout_finished", "Of these, the ones that have ended", self.rollout_finished.clone());
+        registry.register("rollout_failed", "Of these, the ones that ended without success", self.rollout_failed.clone());
+        registry.register("node_failures", "Instructions that ended without success", self.node_failures.clone());
+        registry.register("reconcile_errors", "Writes that did not happen", self.reconcile_errors.clone());
+        registry.register("watch_faults", "Watches broken and objects skipped", self.watch_faults.clone());
+        registry.register("admission_in_force", "1 while our admission policies hold", self.admission_in_force.clone());
+        registry.register("is_leader", "1 while this replica decides", self.is_leader.clone());
+    }
+
+    /// How many of a policy's nodes are in a state.
+    pub fn policy_nodes(&self, policy: &str, state: &'static str, nodes: u32) {
+        let labels = PolicyState { policy: policy.to_owned(), state: Name(state) };
+        self.policy_nodes.get_or_create(&labels).set(i64::from(nodes));
+    }
+
+    /// Where a policy's rollout is.
+    pub fn rollout(&self, policy: &str, stage: Option<u32>, started: u32, finished: u32, failed: u32) {
+        let labels = PolicyName { policy: policy.to_owned() };
+        match stage {
+            Some(stage) => drop(self.policy_stage.get_or_create(&labels).set(i64::from(stage))),
+            None => drop(self.policy_stage.remove(&labels)),
+        }
+        self.rollout_started.get_or_create(&labels).set(i64::from(started));
+        self.rollout_finished.get_or_create(&labels).set(i64::from(finished));
+        self.rollout_failed.get_or_create(&labels).set(i64::from(failed));
+    }
+
+    /// A policy is gone.
+    pub fn forget_policy(&self, policy: &str) {
+        let labels = PolicyName { policy: policy.to_owned() };
+        self.policy_stage.remove(&labels);
+        self.rollout_started.remove(&labels);
+        self.rollout_finished.remove(&labels);
+        self.rollout_failed.remove(&labels);
+        for state in crate::status::NODE_STATES {
+            self.policy_nodes.remove(&PolicyState { policy: policy.to_owned(), state: Name(state) });
+        }
+    }
+
+    /// Whether a feed may be taken from, and why.
+    pub fn feed(&self, feed: &str, reason: &'static str, ready: bool) {
+        self.forget_feed(feed);
+        let labels = FeedReason { feed: feed.to_owned(), reason: Name(reason) };
+        self.feed_ready.get_or_create(&labels).set(i64::from(ready));
+    }
+
+    /// A feed is gone, or its reason has changed.
+    pub fn forget_feed(&self, feed: &str) {
+        let others = ["Verified", "Unreachable", "Pending"];
+        for reason in Refusal::ALL.iter().map(|refusal| refusal.as_str()).chain(others) {
+            self.feed_ready.remove(&FeedReason { feed: feed.to_owned(), reason: Name(reason) });
+        }
+    }
+
+    /// A look at a feed ended in a refusal.
+    pub fn feed_refused(&self, feed: &str, refusal: Refusal) {
+        let labels = FeedReason { feed: feed.to_owned(), reason: Name(refusal.as_str()) };
+        self.feed_refusals.get_or_create(&labels).inc();
+    }
+
+    /// A node's instruction ended without success. What is no named refusal counts as `Other`.
+    pub fn node_failed(&self, state: invivo_terms::NodeState, reason: Option<&str>) {
+        let named = Refusal::ALL.iter().find(|refusal| Some(refusal.as_str()) == reason);
+        let reason = Name(named.map_or("Other", |refusal| refusal.as_str()));
+        self.node_failures.get_or_create(&FailureLabels { state: Name(state.as_str()), reason }).inc();
+    }
+
+    /// A write did not happen.
+    pub fn reconcile_error(&self, kind: Work, category: Category) {
+        self.reconcile_errors.get_or_create(&ErrorLabels { kind, category }).inc();
+    }
+
+    /// Something was wrong with a watch.
+    pub fn watch_fault(&self, kind: &str, fault: WatchFault) {
+        self.watch_faults.get_or_create(&FaultLabels { kind: kind.to_owned(), fault }).inc();
+    }
+
+    /// Whether our admission policies hold.
+    pub fn admission(&self, in_force: bool) {
+        self.admission_in_force.set(i64::from(in_force));
+    }
+
+    /// Whether this replica decides.
+    pub fn leader(&self, is_leader: bool) {
+        self.is_leader.set(i64::from(is_leader));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_feed_has_one_reason_at_a_time() {
+        let metrics = Metrics::default();
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        metrics.feed("production", "Verified", true);
+        metrics.feed("production", "BelowThreshold", false);
+        metrics.feed_refused("production", Refusal::BelowThreshold);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        assert!(text.contains(r#"invivo_feed_ready{feed="production",reason="BelowThreshold"} 0"#), "{text}");
+        assert!(!text.contains(r#"reason="Verified""#), "{text}");
+        assert!(text.contains(r#"invivo_feed_refusals_total{feed="production",reason="BelowThreshold"} 1"#), "{text}");
+    }
+}

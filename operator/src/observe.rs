@@ -1,0 +1,249 @@
+//! From the stores to what one decision rests on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use invivo_api::{NodePatchSpec, NodePatchStatus, PatchFeed, PatchPolicy, PatchSet};
+use invivo_rollout as rollout;
+use invivo_terms::{BuildId, Level};
+use jiff::Timestamp;
+use kube::Resource;
+
+use crate::claim::{Claimant, claim};
+use crate::memory;
+use crate::seen::{SeenNode, SeenPatch};
+use crate::sight::{Own, Server, Sight, Verdict, Verified};
+use crate::store::{Entry, Store};
+use crate::validate::{Checked, Invalid};
+
+/// Every kind that is watched.
+#[derive(Default)]
+pub struct Stores {
+    /// The feeds.
+    pub feeds: Arc<Store<PatchFeed>>,
+    /// The policies.
+    pub policies: Arc<Store<PatchPolicy>>,
+    /// The sets.
+    pub sets: Arc<Store<PatchSet>>,
+    /// The instructions and answers.
+    pub patches: Arc<Store<SeenPatch>>,
+    /// The nodes.
+    pub nodes: Arc<Store<SeenNode>>,
+}
+
+impl Stores {
+    /// The kinds that have not been seen in full yet. Nothing is decided while there is one.
+    pub fn incomplete(&self) -> Vec<&'static str> {
+        [
+            ("PatchFeed", self.feeds.is_complete()),
+            ("PatchPolicy", self.policies.is_complete()),
+            ("PatchSet", self.sets.is_complete()),
+            ("NodePatch", self.patches.is_complete()),
+            ("Node", self.nodes.is_complete()),
+        ]
+        .into_iter()
+        .filter_map(|(kind, complete)| (!complete).then_some(kind))
+        .collect()
+    }
+
+    /// Every policy as one that may claim nodes.
+    pub fn claimants(&self) -> Vec<Claimant> {
+        self.policies.all().iter().map(claimant).collect()
+    }
+
+    /// The kernel builds that agents report, with `uname -r` and the number of nodes.
+    pub fn builds(&self) -> BTreeMap<BuildId, (String, u32)> {
+        let mut builds = BTreeMap::new();
+        for patch in self.patches.all() {
+            if let Some(kernel) = patch.value.status.as_ref().and_then(|status| status.kernel.as_ref()) {
+                let entry = builds.entry(kernel.build_id.clone()).or_insert_with(|| (kernel.release.clone(), 0));
+                entry.1 += 1;
+            }
+        }
+        builds
+    }
+}
+
+fn claimant(policy: &Entry<PatchPolicy>) -> Claimant {
+    let created = policy.value.meta().creation_timestamp.as_ref();
+    Claimant {
+        name: policy.name.clone(),
+        created: created.map_or(Timestamp::MAX, |time| time.0),
+        selector: Checked::of(&policy.value.spec).ok().map(|checked| checked.selector),
+    }
+}
+
+/// What is known of every feed; written by the look-outs, read by decisions.
+#[derive(Default)]
+pub struct Sights(Mutex<BTreeMap<String, Sight>>);
+
+impl Sights {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Sight>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of a feed.
+    pub fn get(&self, feed: &str) -> Sight {
+        self.lock().get(feed).cloned().unwrap_or_default()
+    }
+
+    /// Something new is known.
+    pub fn put(&self, feed: &str, server: Server, own: Own, verified: Option<Arc<Verified>>) {
+        let mut sights = self.lock();
+        let sight = sights.entry(feed.to_owned()).or_default();
+        sight.server = server;
+        sight.own = own;
+        sight.verified = verified;
+    }
+
+    /// The floors of this catalogue stand in the feed's status: it may be used.
+    pub fn stored(&self, feed: &str, verified: &Arc<Verified>) {
+        if let Some(sight) = self.lock().get_mut(feed) {
+            sight.stored = Some(Arc::clone(verified));
+        }
+    }
+
+    /// Forgets the feeds that are gone.
+    pub fn keep(&self, feeds: &BTreeSet<String>) {
+        self.lock().retain(|feed, _| feeds.contains(feed));
+    }
+}
+
+/// A policy's feed as a decision sees it.
+#[derive(Debug, Clone)]
+pub enum FeedView {
+    /// There is no such PatchFeed.
+    Missing,
+    /// It is there, and this may be done with it.
+    Known {
+        /// The judgement.
+        verdict: Verdict,
+        /// What it offers, once its floors are stored.
+        verified: Option<Arc<Verified>>,
+    },
+}
+
+impl FeedView {
+    /// Looks at a feed at `now`. What it offers counts only once its floors stand in the status,
+    /// so that no later reader accepts anything older.
+    pub fn of(stores: &Stores, sights: &Sights, name: &str, now: Timestamp) -> Self {
+        if stores.feeds.get(name).is_none() {
+            return Self::Missing;
+        }
+        let sight = sights.get(name);
+        let verified = sight.stored.clone();
+        Self::Known { verdict: sight.verdict(now), verified }
+    }
+
+    fn offer(&self) -> rollout::Offer {
+        match self {
+            Self::Known { verdict, verified: Some(verified) } if verdict.allows() => {
+                rollout::Offer::Sets(verified.sets())
+            }
+            Self::Known { .. } | Self::Missing => rollout::Offer::Unknown,
+        }
+    }
+}
+
+/// One policy with everything that was decided about it.
+pub struct View {
+    /// The policy as last seen.
+    pub policy: Entry<PatchPolicy>,
+    /// Its feed.
+    pub feed: FeedView,
+    /// The decision, or what is wrong with the policy.
+    pub decision: Result<Decision, Invalid>,
+}
+
+/// A decision and what it rests on.
+pub struct Decision {
+    /// The policy, checked.
+    pub checked: Checked,
+    /// What was seen.
+    pub world: rollout::World,
+    /// What to do.
+    pub plan: rollout::Plan,
+}
+
+/// Looks at one policy at `now` and decides. Reads the stores, writes nothing.
+pub fn view(stores: &Stores, sights: &Sights, name: &str, now: Timestamp) -> Option<View> {
+    let policy = stores.policies.get(name)?;
+    let feed = FeedView::of(stores, sights, &policy.value.spec.feed, now);
+    let decision = Checked::of(&policy.value.spec).map(|checked| {
+        let world = rollout::World {
+            now,
+            policy: checked.policy.clone(),
+            offer: feed.offer(),
+            memory: memory::recall(policy.value.status.as_ref()),
+            nodes: nodes(stores, name, &checked, now),
+        };
+        let plan = rollout::plan(&world);
+        Decision { checked, world, plan }
+    });
+    Some(View { policy, feed, decision })
+}
+
+fn nodes(stores: &Stores, policy: &str, checked: &Checked, now: Timestamp) -> BTreeMap<String, rollout::Node> {
+    use kube::core::SelectorExt;
+    let claimants = stores.claimants();
+    stores
+        .nodes
+        .all()
+        .into_iter()
+        .filter(|node| checked.selector.matches(&node.value.labels))
+        .map(|node| {
+            let patch = patch_of(stores, &node);
+            let bound = patch.as_ref().and_then(|patch| patch.value.spec.policy.as_deref());
+            let owner = claim(&node.value.labels, bound, &claimants);
+            let seen = rollout::Node {
+                stage: checked.stage_of(&node.value.labels),
+                ready: node.value.ready,
+                claimed_by_other: owner.is_some_and(|owner| owner.name != policy),
+                spec: patch.as_ref().map(|patch| instructed(&patch.value.spec)),
+                report: patch
+                    .as_ref()
+                    .and_then(|patch| patch.value.status.as_ref())
+                    .and_then(|status| report(status, now)),
+            };
+            (node.name, seen)
+        })
+        .collect()
+}
+
+/// The NodePatch of this very node; one that an earlier node of the same name left is not it.
+pub fn patch_of(stores: &Stores, node: &Entry<SeenNode>) -> Option<Entry<SeenPatch>> {
+    stores.patches.get(&node.name).filter(|patch| patch.value.owner.as_deref() == Some(node.value.uid.as_str()))
+}
+
+fn instructed(spec: &NodePatchSpec) -> rollout::Instructed {
+    let instruction = match (&spec.apply, &spec.roll_back) {
+        (Some(apply), _) => rollout::Instruction::Apply(rollout::Apply {
+            build_id: apply.build_id.clone(),
+            level: apply.level,
+            set: apply.set.clone(),
+            digest: apply.digest.clone(),
+            manifest: apply.manifest.clone(),
+            mechanism: apply.mechanism,
+            deadline: apply.deadline.0,
+            settle_after: apply.settle_after.get(),
+            from: apply.from.as_ref().map_or((Level::UNPATCHED, None), |from| (from.level, from.set.clone())),
+        }),
+        (None, Some(roll_back)) => rollout::Instruction::RollBack { deadline: roll_back.deadline.0 },
+        (None, None) => rollout::Instruction::Hold,
+    };
+    rollout::Instructed { revision: spec.revision, instruction }
+}
+
+/// A report counts once it names the kernel. Without an instant it counts as of now, so that no
+/// soak is cut short.
+fn report(status: &NodePatchStatus, now: Timestamp) -> Option<rollout::Report> {
+    let kernel = status.kernel.as_ref()?;
+    Some(rollout::Report {
+        observed: status.observed_revision,
+        build_id: kernel.build_id.clone(),
+        level: status.level,
+        set: status.set.clone(),
+        state: status.state,
+        since: status.since.as_ref().map_or(now, |since| since.0),
+    })
+}

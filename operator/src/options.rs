@@ -1,0 +1,35 @@
+//! How the operator is started.
+
+use std::net::SocketAddr;
+
+/// Decides which node goes to which patch level when, and writes that down.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "invivo-operator", version)]
+pub struct Options {
+    /// Base URL of the patch server in the cluster, such as `http://invivo-patch-server`.
+    #[arg(long, env = "INVIVO_PATCH_SERVER")]
+    pub patch_server: String,
+    /// Where /livez, /readyz, /metrics and /plan/<policy> are served.
+    #[arg(long, env = "INVIVO_LISTEN", default_value = "0.0.0.0:9464")]
+    pub listen: SocketAddr,
+    /// The namespace of the lease.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "invivo-system")]
+    pub namespace: String,
+    /// The name of the lease.
+    #[arg(long, env = "INVIVO_LEASE_NAME", default_value = "invivo-operator")]
+    pub lease_name: String,
+    /// Who holds the lease, and who says so in Events.
+    #[arg(long, env = "POD_NAME", default_value = "invivo-operator")]
+    pub identity: String,
+    /// Admission policies that must be in force before anything is written.
+    #[arg(
+        long,
+        env = "INVIVO_ADMISSION_POLICIES",
+        value_delimiter = ',',
+        default_value = "invivo-agent,invivo-operator-nodes"
+    )]
+    pub admission_policies: Vec<String>,
+    /// What is logged: a level, or directives such as `info,invivo_operator=debug`.
+    #[arg(long, env = "INVIVO_LOG", default_value = "info")]
+    pub log: String,
+}

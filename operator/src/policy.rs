@@ -1,0 +1,122 @@
+//! One policy: observe, validate, plan, write the status, then the instructions.
+//!
+//! The order is what keeps two operators, or one that is killed half-way, from starting too much:
+//! the status with the raised count goes first and only if the policy is still what was read;
+//! only then come the instructions, each bound to the NodePatch that was read.
+
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use invivo_api::{Apply, HoldInstruction, NodePatchSpec, OnNode, RollBack};
+use invivo_rollout::Instruction;
+use invivo_terms::{HumanDuration, Revision};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Resource;
+
+use crate::context::{Context, Done};
+use crate::error::Error;
+use crate::event;
+use crate::observe::{Decision, View, view};
+use crate::seen::SeenPatch;
+use crate::status;
+use crate::store::Entry;
+use crate::write;
+
+/// How many instructions are written at the same time.
+const WRITES_AT_ONCE: usize = 16;
+
+/// Brings one policy a step further at `now`.
+///
+/// # Errors
+///
+/// The first write that did not happen. After a failed status write nothing is instructed.
+pub async fn reconcile(context: &Context, name: &str, now: Timestamp) -> Result<Done, Error> {
+    let Some(view) = view(&context.stores, &context.sights, name, now) else {
+        context.metrics.forget_policy(name);
+        return Ok(Done::default());
+    };
+    let wanted = status::of(&view, now);
+    let present = view.policy.value.status.as_ref();
+    let actions = view.decision.as_ref().is_ok_and(|decision| !decision.plan.actions.is_empty());
+    // With actions it is written even if nothing differs: that proves that what was read still holds.
+    if actions || present != Some(&wanted) {
+        write::policy_status(&context.client, &context.stores, &view.policy, &wanted).await?;
+        let notes = event::of_policy(present, &wanted);
+        event::publish(&context.recorder, &view.policy.value.object_ref(&()), &notes).await;
+    }
+    measure(context, name, &wanted);
+    let Ok(decision) = &view.decision else { return Ok(Done::default()) };
+    instruct(context, &view, decision).await?;
+    Ok(Done::wake_at(decision.plan.wake, now))
+}
+
+async fn instruct(context: &Context, view: &View, decision: &Decision) -> Result<(), Error> {
+    let writes = decision.plan.actions.iter().filter_map(|(node, instruction)| {
+        let node = context.stores.nodes.get(node)?;
+        let patch = crate::observe::patch_of(&context.stores, &node)?;
+        // What was planned for must still be what is there; the API server checks it once more.
+        let planned = decision.world.nodes.get(&node.name)?.spec.as_ref()?;
+        (planned.revision == patch.value.spec.revision).then(|| {
+            let spec = next_spec(view, &patch, instruction);
+            async move {
+                let written = write::instruct(&context.client, &context.stores, &patch, &spec).await;
+                if written.is_ok() {
+                    tracing::info!(policy = view.policy.name, node = patch.name, revision = spec.revision.0, "instructed");
+                }
+                written
+            }
+        })
+    });
+    let results: Vec<Result<(), Error>> =
+        stream::iter(writes.collect::<Vec<_>>()).buffer_unordered(WRITES_AT_ONCE).collect().await;
+    results.into_iter().collect()
+}
+
+/// The spec that gives this instruction, with the next revision.
+fn next_spec(view: &View, patch: &Entry<SeenPatch>, instruction: &Instruction) -> NodePatchSpec {
+    let observed = patch.value.status.as_ref().map_or(Revision(0), |status| status.observed_revision);
+    let mut spec = NodePatchSpec {
+        revision: patch.value.spec.revision.max(observed).next(),
+        policy: Some(view.policy.name.clone()),
+        feed: Some(view.policy.value.spec.feed.clone()),
+        apply: None,
+        roll_back: None,
+        hold: None,
+    };
+    match instruction {
+        Instruction::Apply(apply) => {
+            let (level, set) = apply.from.clone();
+            spec.apply = Some(Apply {
+                build_id: apply.build_id.clone(),
+                level: apply.level,
+                set: apply.set.clone(),
+                digest: apply.digest.clone(),
+                manifest: apply.manifest.clone(),
+                mechanism: apply.mechanism,
+                deadline: Time(apply.deadline),
+                settle_after: HumanDuration::from_secs(apply.settle_after.as_secs()),
+                from: Some(OnNode { level, set }),
+            });
+        }
+        Instruction::RollBack { deadline } => spec.roll_back = Some(RollBack { deadline: Time(*deadline) }),
+        Instruction::Hold => spec.hold = Some(HoldInstruction {}),
+    }
+    spec
+}
+
+fn measure(context: &Context, name: &str, status: &invivo_api::PatchPolicyStatus) {
+    if let Some(nodes) = &status.nodes {
+        let counts = [nodes.total, nodes.current, nodes.pending, nodes.in_flight, nodes.failed, nodes.unsupported];
+        for (state, count) in status::NODE_STATES.into_iter().zip(counts) {
+            context.metrics.policy_nodes(name, state, count);
+        }
+    }
+    if let Some(rollout) = &status.rollout {
+        let stage = status.stage.as_ref().map(|stage| stage.index);
+        context.metrics.rollout(name, stage, rollout.started, rollout.finished, rollout.failed);
+    }
+}
+
+/// How long changes are gathered before a policy is planned again.
+pub const GATHER: Duration = Duration::from_millis(100);

@@ -1,0 +1,130 @@
+//! What is to be done when. One key is worked on by one worker at a time; a key that failed comes
+//! back later each time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// First delay after a failure.
+const FIRST: Duration = Duration::from_millis(200);
+/// Longest delay after failures.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// A queue of keys by the instant that they are due.
+#[derive(Debug)]
+pub struct Queue<K> {
+    due: BTreeMap<K, Instant>,
+    order: BTreeSet<(Instant, K)>,
+    running: BTreeMap<K, Option<Instant>>,
+    failures: BTreeMap<K, u32>,
+}
+
+impl<K> Default for Queue<K> {
+    fn default() -> Self {
+        Self { due: BTreeMap::new(), order: BTreeSet::new(), running: BTreeMap::new(), failures: BTreeMap::new() }
+    }
+}
+
+impl<K: Ord + Clone> Queue<K> {
+    /// Adds a key, or moves it forward.
+    pub fn add(&mut self, key: K, at: Instant) {
+        if let Some(again) = self.running.get_mut(&key) {
+            *again = Some(again.map_or(at, |before| before.min(at)));
+            return;
+        }
+        match self.due.get(&key) {
+            Some(before) if *before <= at => return,
+            Some(before) => drop(self.order.remove(&(*before, key.clone()))),
+            None => {}
+        }
+        self.order.insert((at, key.clone()));
+        self.due.insert(key, at);
+    }
+
+    /// When the next key is due.
+    pub fn next(&self) -> Option<Instant> {
+        self.order.first().map(|(at, _)| *at)
+    }
+
+    /// Takes a key that is due; it counts as being worked on until [`Queue::done`].
+    pub fn take(&mut self, now: Instant) -> Option<K> {
+        if self.next()? > now {
+            return None;
+        }
+        let (_, key) = self.order.pop_first()?;
+        self.due.remove(&key);
+        self.running.insert(key.clone(), None);
+        Some(key)
+    }
+
+    /// The work on a key has ended well; it is due again at `wake`.
+    pub fn done(&mut self, key: K, wake: Option<Instant>) {
+        self.failures.remove(&key);
+        let again = self.running.remove(&key).flatten();
+        if let Some(at) = again.into_iter().chain(wake).min() {
+            self.add(key, at);
+        }
+    }
+
+    /// The work on a key has failed; it is due again after a while, twice as long each time.
+    pub fn failed(&mut self, key: K, now: Instant) {
+        self.running.remove(&key);
+        let failures = self.failures.entry(key.clone()).or_insert(0);
+        let delay = FIRST.saturating_mul(2_u32.saturating_pow(*failures)).min(LONGEST);
+        *failures = failures.saturating_add(1);
+        self.add(key, now + jittered(delay));
+    }
+}
+
+/// Between half of a delay and all of it.
+pub fn jittered(delay: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish() % 512;
+    let half = delay / 2;
+    half + half.mul_f64(f64::from(u32::try_from(random).unwrap_or(0)) / 512.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_is_worked_on_is_not_taken_twice() {
+        let mut queue = Queue::default();
+        let now = Instant::now();
+        queue.add("a", now);
+        assert_eq!(queue.take(now), Some("a"));
+        queue.add("a", now);
+        assert_eq!(queue.take(now), None);
+        queue.done("a", None);
+        assert_eq!(queue.take(now), Some("a"));
+        queue.done("a", None);
+        assert_eq!(queue.take(now), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_wait_longer_each_time_up_to_a_minute() {
+        let mut queue = Queue::default();
+        let now = Instant::now();
+        let mut last = Duration::ZERO;
+        for _ in 0..12 {
+            queue.add("a", now);
+            let _ = queue.take(queue.next().unwrap());
+            queue.failed("a", now);
+            last = queue.next().unwrap() - now;
+            assert_eq!(queue.take(now), None);
+        }
+        assert!(last >= Duration::from_secs(30) && last <= Duration::from_secs(60), "{last:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_earlier_of_two_instants_counts() {
+        let mut queue = Queue::default();
+        let now = Instant::now();
+        queue.add("a", now + Duration::from_secs(9));
+        queue.add("a", now + Duration::from_secs(3));
+        queue.add("a", now + Duration::from_secs(6));
+        assert_eq!(queue.next(), Some(now + Duration::from_secs(3)));
+    }
+}

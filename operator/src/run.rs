@@ -1,0 +1,181 @@
+//! Puts the parts together and takes them apart again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::runtime::events::{Recorder, Reporter};
+use kube::{Client, Config};
+use prometheus_client::registry::Registry;
+use tokio::sync::{mpsc, watch};
+
+use crate::admission::{self, Admission};
+use crate::context::Context;
+use crate::engine::{self, Failure, Leave};
+use crate::event;
+use crate::http::{self, Served};
+use crate::lease;
+use crate::lookout::Lookout;
+use crate::metrics::Metrics;
+use crate::observe::{Sights, Stores};
+use crate::options::Options;
+use crate::seen::SeenPatch;
+use crate::signal::{Signal, Signals};
+use crate::store::Change;
+use crate::watch::follow;
+
+/// Why the operator did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no way to the API server.
+    #[error("find the API server")]
+    FindApiServer(#[source] kube::config::InferConfigError),
+    /// The client for the API server cannot be made.
+    #[error("make a client for the API server")]
+    MakeClient(#[source] kube::Error),
+    /// The client for the patch server cannot be made.
+    #[error("make a client for the patch server")]
+    MakeHttpClient(#[source] reqwest::Error),
+    /// The address to listen on cannot be had.
+    #[error("listen on {address}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The signals that end the program cannot be caught.
+    #[error("catch SIGTERM")]
+    CatchSignal(#[source] std::io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// If it cannot start; once started it goes on whatever happens.
+pub async fn run(options: Options) -> Result<(), StartError> {
+    // Installed once for every TLS client in the process; a second time changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut config = Config::infer().await.map_err(StartError::FindApiServer)?;
+    // Watches last longer than any other request; dead connections are found by the watch itself.
+    config.connect_timeout = Some(Duration::from_secs(10));
+    config.write_timeout = Some(Duration::from_secs(30));
+    let client = Client::try_from(config).map_err(StartError::MakeClient)?;
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .map_err(StartError::MakeHttpClient)?;
+    let listener = tokio::net::TcpListener::bind(options.listen)
+        .await
+        .map_err(|source| StartError::Listen { address: options.listen, source })?;
+    let (stopping, stop) = watch::channel(false);
+    let ending = ending().map_err(StartError::CatchSignal)?;
+
+    let metrics = Arc::new(Metrics::default());
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let reporter = Reporter { controller: "invivo-operator".to_owned(), instance: Some(options.identity.clone()) };
+    let context = Arc::new(Context {
+        client: client.clone(),
+        stores: Arc::new(Stores::default()),
+        sights: Arc::new(Sights::default()),
+        metrics: Arc::clone(&metrics),
+        recorder: Recorder::new(client.clone(), reporter),
+    });
+    let signals = Arc::new(Signals::default());
+    let (failures_in, failures) = mpsc::channel(1024);
+    start_watches(&context, &signals, failures_in);
+
+    let unknown = Admission::NotInForce("the admission policies have not been tried yet".to_owned());
+    let (say_admission, admission) = watch::channel(unknown);
+    let (say_leader, leader) = watch::channel(false);
+    let leave = Leave { leader, admission };
+    tokio::spawn(admission::keep_checking(
+        client.clone(),
+        Arc::clone(&context.stores),
+        options.admission_policies.clone(),
+        Arc::clone(&metrics),
+        say_admission,
+    ));
+    let lookout = Lookout {
+        base: options.patch_server.trim_end_matches('/').to_owned(),
+        http,
+        stores: Arc::clone(&context.stores),
+        sights: Arc::clone(&context.sights),
+        metrics: Arc::clone(&metrics),
+        signals: Arc::clone(&signals),
+    };
+    tokio::spawn(Arc::new(lookout).run());
+    let served = Served { context: Arc::clone(&context), registry: Arc::new(registry), leave: leave.clone() };
+    let mut stop_http = stop.clone();
+    let server = axum::serve(listener, http::router(served)).with_graceful_shutdown(async move {
+        let _ = stop_http.changed().await;
+    });
+    tracing::info!(listen = %options.listen, patch_server = options.patch_server, "started");
+
+    let engine = engine::run(context, signals, leave, failures, stop.clone());
+    let lease = async {
+        // The lease goes last: whoever takes it finds the work ended.
+        let mut engine_stopped = stop.clone();
+        let _ = &mut engine_stopped;
+        lease::hold(client, &options, &metrics, say_leader, engine_stopped).await;
+    };
+    let waiting = async {
+        ending.await;
+        tracing::info!("stopping");
+        let _ = stopping.send(true);
+        // Connections that linger do not hold the process back.
+        tokio::time::sleep(Duration::from_secs(8)).await;
+    };
+    tokio::select! {
+        _ = async { tokio::join!(engine, lease, server.into_future()) } => {}
+        () = waiting => {}
+    }
+    Ok(())
+}
+
+fn start_watches(context: &Context, signals: &Arc<Signals>, failures: mpsc::Sender<Failure>) {
+    /// Follows one kind and tells of its changes by name.
+    macro_rules! watch {
+        ($store:ident, $signal:ident) => {{
+            let signals = Arc::clone(signals);
+            let (store, metrics) = (Arc::clone(&context.stores.$store), Arc::clone(&context.metrics));
+            tokio::spawn(follow(context.client.clone(), store, metrics, move |change| {
+                signals.tell(Signal::$signal(change.name.clone()));
+            }));
+        }};
+    }
+    watch!(feeds, Feed);
+    watch!(policies, Policy);
+    watch!(sets, Set);
+    watch!(nodes, Node);
+    let signals = Arc::clone(signals);
+    let (store, metrics) = (Arc::clone(&context.stores.patches), Arc::clone(&context.metrics));
+    let stores = Arc::clone(&context.stores);
+    tokio::spawn(follow(context.client.clone(), store, Arc::clone(&metrics), move |change: &Change<SeenPatch>| {
+        signals.tell(Signal::Patch(change.name.clone()));
+        let Some(after) = &change.after else { return };
+        let Some(note) = event::of_node(change.before.as_deref(), after) else { return };
+        if let Some(status) = &after.status {
+            metrics.node_failed(status.state, status.reason.as_deref());
+        }
+        let uid = stores.patches.get(&change.name).map(|patch| patch.uid).unwrap_or_default();
+        if failures.try_send((change.name.clone(), uid, note)).is_err() {
+            tracing::warn!(node = change.name, "event lost: too many at once");
+        }
+    }));
+}
+
+/// Ends with SIGTERM or SIGINT.
+fn ending() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,376 @@
+//! What is known of a feed: what the patch server said of its last attempt, and what our own
+//! look at its mirror came to. The first can only stop loads, never allow one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use invivo_feed::Floors;
+use invivo_feed::document::{Index, KernelDocument, SetEntry, SetStatus};
+use invivo_feed::document::Channel;
+use invivo_terms::{BuildId, Digest, Refusal, SetName};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+/// `GET /feeds/<feed>/state` of the patch server.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ServerState {
+    /// When it last tried.
+    pub attempt: Timestamp,
+    /// When it last succeeded.
+    pub verified: Option<Timestamp>,
+    /// How the last attempt ended.
+    pub reason: ServerReason,
+    /// Which document, where one was refused.
+    #[serde(default)]
+    pub document: Option<String>,
+    /// The same for people.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum ServerReason {
+    /// Nothing was refused, or the source did not answer.
+    Plain(PlainReason),
+    /// A named refusal.
+    Refused(Refusal),
+}
+
+/// The two ends of an attempt that are not refusals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum PlainReason {
+    /// The mirror is what the repository's owner signed.
+    Verified,
+    /// The repository did not answer.
+    Unreachable,
+}
+
+/// What the patch server tells.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Server {
+    /// It was not asked yet.
+    #[default]
+    NotAsked,
+    /// It does not know the feed yet.
+    NotMirrored,
+    /// It does not answer, or not sensibly.
+    Down {
+        /// What went wrong.
+        detail: String,
+    },
+    /// It answers.
+    Says(ServerState),
+}
+
+/// What our own look came to.
+#[derive(Debug, Clone, Default)]
+pub enum Own {
+    /// None yet.
+    #[default]
+    NotLooked,
+    /// A document was refused.
+    Refused {
+        /// Which refusal.
+        refusal: Refusal,
+        /// For people.
+        message: String,
+    },
+    /// The mirror did not answer.
+    Unreachable {
+        /// What went wrong.
+        detail: String,
+    },
+    /// It held.
+    Held,
+}
+
+/// A verified catalogue as plain data.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verified {
+    /// The versions that it has.
+    pub floors: Floors,
+    /// When the first of its documents expires.
+    pub expires: Timestamp,
+    /// The index.
+    pub index: Index,
+    /// The digest of each set.
+    pub digests: BTreeMap<SetName, Digest>,
+    /// The kernel documents of the builds in this fleet.
+    pub kernels: BTreeMap<BuildId, KernelDocument>,
+}
+
+/// All that is known of one feed.
+#[derive(Debug, Clone, Default)]
+pub struct Sight {
+    /// What the patch server tells.
+    pub server: Server,
+    /// What our own last look came to.
+    pub own: Own,
+    /// The last catalogue that held; kept through later trouble, used only while nothing is refused.
+    pub verified: Option<Arc<Verified>>,
+    /// The last one whose floors stand in the feed's status. Only this one is planned with.
+    pub stored: Option<Arc<Verified>>,
+}
+
+/// What may be done with a feed now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not known yet; it is being found out.
+    Pending {
+        /// For people.
+        message: String,
+    },
+    /// Something was refused. Nothing new starts.
+    Refused {
+        /// The name.
+        refusal: Refusal,
+        /// For people.
+        message: String,
+    },
+    /// Something does not answer.
+    Unreachable {
+        /// For people.
+        message: String,
+        /// The mirror still serves what was verified before.
+        usable: bool,
+    },
+    /// All is well.
+    Verified,
+}
+
+impl Verdict {
+    /// Condition reason, Event reason and metric label.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Pending { .. } => "Pending",
+            Self::Refused { refusal, .. } => refusal.as_str(),
+            Self::Unreachable { .. } => "Unreachable",
+            Self::Verified => "Verified",
+        }
+    }
+
+    /// Whether new loads may start.
+    pub const fn allows(&self) -> bool {
+        match self {
+            Self::Verified | Self::Unreachable { usable: true, .. } => true,
+            Self::Pending { .. } | Self::Refused { .. } | Self::Unreachable { usable: false, .. } => false,
+        }
+    }
+}
+
+impl Sight {
+    /// Judges at `now`. What we refuse ourselves comes first, then what the patch server refused.
+    pub fn verdict(&self, now: Timestamp) -> Verdict {
+        if let Own::Refused { refusal, message } = &self.own {
+            return Verdict::Refused { refusal: *refusal, message: message.clone() };
+        }
+        let state = match &self.server {
+            Server::NotAsked => {
+                return Verdict::Pending { message: "the patch server is being asked".to_owned() };
+            }
+            Server::NotMirrored => {
+                let message = "the patch server has not tried this feed yet; see its log if this lasts";
+                return Verdict::Pending { message: message.to_owned() };
+            }
+            Server::Down { detail } => {
+                let message = format!("the patch server does not answer ({detail}): see its pod and Service");
+                return Verdict::Unreachable { message, usable: false };
+            }
+            Server::Says(state) => state,
+        };
+        if let ServerReason::Refused(refusal) = state.reason {
+            let document = state.document.as_deref().map(|d| format!("{d}: ")).unwrap_or_default();
+            let message = format!("{document}{} ({})", state.message, refusal.remedy());
+            return Verdict::Refused { refusal, message };
+        }
+        let Some(verified) = &self.verified else {
+            return self.without_catalogue(state);
+        };
+        if verified.expires <= now {
+            let refusal = Refusal::Expired;
+            let message = format!("the catalogue is past {} ({})", verified.expires, refusal.remedy());
+            return Verdict::Refused { refusal, message };
+        }
+        if let Own::Unreachable { detail } = &self.own {
+            let message = format!("the mirror does not answer ({detail}); what was verified before holds");
+            return Verdict::Unreachable { message, usable: true };
+        }
+        match state.reason {
+            ServerReason::Plain(PlainReason::Verified) => Verdict::Verified,
+            ServerReason::Plain(PlainReason::Unreachable) => Verdict::Unreachable {
+                message: format!(
+                    "the repository does not answer ({}); what was verified before holds until {}",
+                    state.message, verified.expires
+                ),
+                usable: true,
+            },
+            ServerReason::Refused(refusal) => Verdict::Refused { refusal, message: state.message.clone() },
+        }
+    }
+
+    fn without_catalogue(&self, state: &ServerState) -> Verdict {
+        match (&self.own, state.reason) {
+            (_, ServerReason::Plain(PlainReason::Unreachable)) => Verdict::Unreachable {
+                message: format!("the repository does not answer ({}): check spec.source.repository.url", state.message),
+                usable: false,
+            },
+            (Own::Unreachable { detail }, _) => {
+                Verdict::Unreachable { message: format!("the mirror does not answer ({detail})"), usable: false }
+            }
+            (Own::NotLooked | Own::Held | Own::Refused { .. }, _) => {
+                Verdict::Pending { message: "the mirror is being verified".to_owned() }
+            }
+        }
+    }
+}
+
+/// Why `Latest` may not choose a set; none if it may.
+pub const fn barred(set: &SetEntry) -> Option<&'static str> {
+    match (set.status, set.channel) {
+        (SetStatus::Withdrawn, _) => Some("Withdrawn"),
+        (SetStatus::Active, Channel::Test) => Some("TestOnly"),
+        (SetStatus::Active, Channel::Stable) => None,
+    }
+}
+
+impl Verified {
+    /// What the planner may choose from, in order of publication.
+    pub fn sets(&self) -> Vec<invivo_rollout::Set> {
+        self.index
+            .sets
+            .iter()
+            .filter_map(|set| {
+                let kernels = set.kernels.iter().map(|(build, kernel)| {
+                    let kernel = invivo_rollout::SetKernel { level: kernel.level, manifest: kernel.manifest.clone() };
+                    (build.clone(), kernel)
+                });
+                Some(invivo_rollout::Set {
+                    name: set.name.clone(),
+                    digest: self.digests.get(&set.name)?.clone(),
+                    eligible: barred(set).is_none(),
+                    active: set.status == SetStatus::Active,
+                    kernels: kernels.collect(),
+                })
+            })
+            .collect()
+    }
+
+    /// The newest set that `Latest` may choose.
+    pub fn latest(&self) -> Option<&SetEntry> {
+        self.index.sets.iter().rev().find(|set| barred(set).is_none())
+    }
+
+    /// The highest level that an eligible set brings to this build.
+    pub fn level(&self, build: &BuildId) -> Option<invivo_terms::Level> {
+        let eligible = self.index.sets.iter().filter(|set| barred(set).is_none());
+        eligible.filter_map(|set| set.kernels.get(build)).map(|kernel| kernel.level).max()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// A catalogue with these sets: name, channel, status; each brings its position + 1 as level.
+    pub(crate) fn verified(sets: &[(&str, &str, &str)], build: &str) -> Verified {
+        let entries: Vec<_> = sets
+            .iter()
+            .enumerate()
+            .map(|(position, (name, channel, status))| {
+                json!({"name": name, "released": "2026-11-21T00:00:00Z", "channel": channel, "status": status,
+                    "summary": "", "kernels": {build: {"level": position + 1, "manifest": "c".repeat(64)}}})
+            })
+            .collect();
+        let index: Index = serde_json::from_value(json!({"type": "index", "repository": "patches", "version": 5,
+            "expires": "2027-01-01T00:00:00Z", "sets": entries,
+            "kernels": {build: {"release": "6.1.0-47", "length": 1, "sha256": "d".repeat(64)}}}))
+        .unwrap();
+        let digests = index.sets.iter().map(|set| (set.name.clone(), "e".repeat(64).parse().unwrap())).collect();
+        Verified {
+            floors: Floors { repository: Some("patches".parse().unwrap()), trust: 1, index: 5, timestamp: 9 },
+            expires: "2027-01-01T00:00:00Z".parse().unwrap(),
+            index,
+            digests,
+            kernels: BTreeMap::new(),
+        }
+    }
+
+    fn said(reason: &str) -> Server {
+        let state = json!({"attempt": "2026-11-22T12:00:00Z", "verified": null, "reason": reason,
+            "document": "index", "message": "details"});
+        Server::Says(serde_json::from_value(state).unwrap())
+    }
+
+    fn sight(reason: &str) -> Sight {
+        let build = "b".repeat(40);
+        Sight {
+            server: said(reason),
+            own: Own::Held,
+            verified: Some(Arc::new(verified(&[("2026-11-21.1", "stable", "active")], &build))),
+            stored: None,
+        }
+    }
+
+    fn now() -> Timestamp {
+        "2026-11-22T12:00:01Z".parse().unwrap()
+    }
+
+    #[test]
+    fn every_refusal_of_the_patch_server_stops_loads_by_its_own_name() {
+        for refusal in Refusal::ALL {
+            let verdict = sight(refusal.as_str()).verdict(now());
+            assert_eq!(verdict.reason(), refusal.as_str());
+            assert!(!verdict.allows());
+        }
+    }
+
+    #[test]
+    fn a_patch_server_that_says_all_is_well_allows_nothing_that_we_refuse() {
+        let mut lying = sight("Verified");
+        lying.own = Own::Refused { refusal: Refusal::BelowThreshold, message: "one of two".into() };
+        assert_eq!(lying.verdict(now()).reason(), "BelowThreshold");
+        lying.own = Own::NotLooked;
+        lying.verified = None;
+        assert!(!lying.verdict(now()).allows());
+    }
+
+    #[test]
+    fn a_repository_that_does_not_answer_leaves_what_was_verified_until_it_expires() {
+        let sight = sight("Unreachable");
+        assert_eq!(sight.verdict(now()).reason(), "Unreachable");
+        assert!(sight.verdict(now()).allows());
+        let later = "2027-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!(sight.verdict(later).reason(), "Expired");
+        assert!(!sight.verdict(later).allows());
+    }
+
+    #[test]
+    fn without_a_patch_server_nothing_new_starts() {
+        let mut down = sight("Verified");
+        down.server = Server::Down { detail: "connection refused".into() };
+        assert_eq!(down.verdict(now()).reason(), "Unreachable");
+        assert!(!down.verdict(now()).allows());
+    }
+
+    #[test]
+    fn latest_is_the_newest_set_that_is_neither_a_test_nor_withdrawn() {
+        let build = "b".repeat(40);
+        let sets = [
+            ("2026-11-19.1", "stable", "active"),
+            ("2026-11-20.1", "stable", "withdrawn"),
+            ("2026-11-21.1", "test", "active"),
+        ];
+        let verified = verified(&sets, &build);
+        assert_eq!(verified.latest().unwrap().name.as_str(), "2026-11-19.1");
+        assert_eq!(verified.level(&build.parse().unwrap()), Some(invivo_terms::Level(1)));
+        let offered = verified.sets();
+        assert_eq!(offered.iter().map(|s| (s.eligible, s.active)).collect::<Vec<_>>(), [
+            (true, true),
+            (false, false),
+            (false, true)
+        ]);
+    }
+}

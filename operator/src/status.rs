@@ -1,0 +1,239 @@
+//! From a decision to a policy's status: what people and `kubectl wait` read.
+
+use std::collections::BTreeMap;
+
+use invivo_api::{ConditionType, HoldCount, NodeCounts, PatchPolicyStatus, condition, set_conditions};
+use invivo_rollout::Plan;
+use invivo_terms::Hold;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::memory;
+use crate::observe::{Decision, FeedView, View};
+use crate::sight::Verdict;
+
+/// The states that a policy's nodes are counted by in the metrics.
+pub const NODE_STATES: [&str; 6] = ["total", "current", "pending", "in_flight", "failed", "unsupported"];
+
+/// How many names stand in a message or a hold.
+const EXAMPLES: usize = 20;
+
+/// How a policy stands: one of the three conditions is true, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Which condition is true.
+    pub condition: ConditionType,
+    /// Its reason, also that of the other two.
+    pub reason: &'static str,
+    /// What is the matter and what to do.
+    pub message: String,
+}
+
+impl Standing {
+    fn new(condition: ConditionType, reason: &'static str, message: String) -> Self {
+        Self { condition, reason, message }
+    }
+}
+
+/// The status that this view asks for. Equal to the present one if nothing has changed.
+pub fn of(view: &View, now: Timestamp) -> PatchPolicyStatus {
+    let old = view.policy.value.status.clone().unwrap_or_default();
+    let generation = view.policy.value.metadata.generation;
+    let standing = standing(view);
+    let conditions = [ConditionType::Ready, ConditionType::Reconciling, ConditionType::Stalled]
+        .into_iter()
+        .map(|kind| {
+            condition(kind, kind == standing.condition, standing.reason, &standing.message, generation, Time(now))
+        })
+        .collect();
+    let conditions = set_conditions(&old.conditions, conditions);
+    let base = PatchPolicyStatus { observed_generation: generation, conditions, ..old };
+    match &view.decision {
+        // What is remembered stays: a slip in the spec is not an instruction to forget.
+        Err(_) => PatchPolicyStatus { holds: Vec::new(), next_action: Some(standing.message), ..base },
+        Ok(decision) => {
+            let rollout = decision.plan.memory.rollout.as_ref();
+            PatchPolicyStatus {
+                rollout: rollout.map(memory::write_rollout),
+                stage: rollout.map(|rollout| {
+                    let name = decision.checked.stage_name(rollout.stage);
+                    memory::write_stage(rollout, name, decision.plan.stage.as_ref())
+                }),
+                nodes: Some(counts(decision)),
+                holds: holds(&decision.plan),
+                proven: memory::write_proven(&decision.plan.memory),
+                next_action: next_action(decision, &standing),
+                ..base
+            }
+        }
+    }
+}
+
+/// How many nodes are where.
+pub fn counts(decision: &Decision) -> NodeCounts {
+    let plan = &decision.plan;
+    let held = |wanted: Hold| plan.holds.values().filter(|held| held.hold == wanted).count();
+    let total = decision.world.nodes.values().filter(|node| !node.claimed_by_other).count();
+    let current = plan.done.len();
+    let in_flight = plan.in_flight.union(&plan.actions.keys().cloned().collect()).count();
+    let failed = plan.failed.len();
+    let unsupported = held(Hold::UnsupportedKernel);
+    let pending = plan
+        .holds
+        .iter()
+        .filter(|(name, held)| !plan.failed.contains(*name) && waits(held.hold))
+        .count();
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    NodeCounts {
+        total: number(total),
+        current: number(current),
+        pending: number(pending),
+        in_flight: number(in_flight),
+        failed: number(failed),
+        unsupported: number(unsupported),
+    }
+}
+
+/// Whether a node held for this reason is still to be moved.
+const fn waits(hold: Hold) -> bool {
+    !matches!(hold, Hold::UnsupportedKernel | Hold::AheadOfTarget | Hold::ClaimedByOther)
+}
+
+fn holds(plan: &Plan) -> Vec<HoldCount> {
+    let mut by_reason: BTreeMap<Hold, HoldCount> = BTreeMap::new();
+    for (node, held) in &plan.holds {
+        let count = by_reason.entry(held.hold).or_insert_with(|| HoldCount {
+            reason: held.hold,
+            nodes: 0,
+            examples: Vec::new(),
+            until: None,
+        });
+        count.nodes = count.nodes.saturating_add(1);
+        if count.examples.len() < EXAMPLES {
+            count.examples.push(node.clone());
+        }
+        let until = held.until.map(Time);
+        count.until = match (count.until.take(), until) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+    let mut counts: Vec<_> = by_reason.into_values().collect();
+    counts.sort_by(|a, b| b.nodes.cmp(&a.nodes).then(a.reason.cmp(&b.reason)));
+    counts
+}
+
+/// How the policy stands, worst first.
+pub fn standing(view: &View) -> Standing {
+    use ConditionType::{Reconciling, Stalled};
+    let decision = match &view.decision {
+        Ok(decision) => decision,
+        Err(invalid) => return Standing::new(Stalled, invalid.category(), format!("correct {invalid}")),
+    };
+    let feed = &view.policy.value.spec.feed;
+    match &view.feed {
+        FeedView::Missing => {
+            let message = format!("there is no PatchFeed {feed}: create it, or correct spec.feed");
+            return Standing::new(Stalled, "FeedNotFound", message);
+        }
+        FeedView::Known { verdict: Verdict::Refused { refusal, message }, .. } => {
+            let message = format!("PatchFeed {feed}: {refusal}: {message}; nothing new starts, nothing is taken off");
+            return Standing::new(Stalled, "FeedStalled", message);
+        }
+        FeedView::Known { verdict: Verdict::Unreachable { message, usable: false }, .. } => {
+            let message = format!("PatchFeed {feed}: {message}; nothing new starts, nothing is taken off");
+            return Standing::new(Stalled, "FeedStalled", message);
+        }
+        FeedView::Known { verdict: Verdict::Pending { message }, .. } => {
+            return Standing::new(Reconciling, "FeedPending", format!("PatchFeed {feed}: {message}"));
+        }
+        FeedView::Known { verified: None, .. } => {
+            return Standing::new(Reconciling, "FeedPending", format!("PatchFeed {feed} is being read"));
+        }
+        FeedView::Known { verdict: Verdict::Verified | Verdict::Unreachable { .. }, verified: Some(_) } => {}
+    }
+    progress(decision)
+}
+
+fn progress(decision: &Decision) -> Standing {
+    use ConditionType::{Ready, Reconciling, Stalled};
+    let (plan, counts) = (&decision.plan, counts(decision));
+    let holding = |wanted: Hold| plan.holds.values().any(|held| held.hold == wanted);
+    let stage = plan.stage.as_ref().map_or("rest", |stage| stage.name.as_str());
+    if counts.total == 0 {
+        let message = "spec.nodeSelector matches no node that is free: label nodes or widen it".to_owned();
+        return Standing::new(Stalled, "NoNodes", message);
+    }
+    if !plan.failed.is_empty() {
+        let names = some_of(plan.failed.iter());
+        let message = format!("{} ended without success: {names}; {}", nodes(counts.failed), Hold::AttemptEnded.remedy());
+        return Standing::new(Stalled, "NodeFailed", message);
+    }
+    for hold in [Hold::TargetMissing, Hold::EmptyStage, Hold::FailureBudgetSpent] {
+        if holding(hold) {
+            return Standing::new(Stalled, hold.as_str(), format!("stage {stage}: {}", hold.remedy()));
+        }
+    }
+    let complete = plan.memory.rollout.as_ref().is_none_or(|rollout| rollout.complete);
+    if counts.in_flight > 0 {
+        let names = some_of(plan.actions.keys().chain(&plan.in_flight));
+        let message = format!("stage {stage}: {} under way: {names}; {} to go", nodes(counts.in_flight), counts.pending);
+        return Standing::new(Reconciling, "RolloutInProgress", message);
+    }
+    if decision.checked.policy.paused && (counts.pending > 0 || !complete) {
+        let message = format!("{} to go; {}", nodes(counts.pending), Hold::Paused.remedy());
+        return Standing::new(Reconciling, "Paused", message);
+    }
+    if counts.pending > 0 || !complete {
+        let soak = plan.memory.rollout.as_ref().and_then(|rollout| rollout.soak_until);
+        if let (Some(until), false) = (soak, complete) {
+            let message = format!("stage {stage} is watched until {until}; {} to go", nodes(counts.pending));
+            return Standing::new(Reconciling, "StageSoaking", message);
+        }
+        let why = main_hold(plan).map_or_else(String::new, |hold| format!(": {hold}: {}", hold.remedy()));
+        let message = format!("stage {stage}: {} to go{why}", nodes(counts.pending));
+        return Standing::new(Reconciling, "RolloutInProgress", message);
+    }
+    let unsupported = match counts.unsupported {
+        0 => String::new(),
+        count => format!("; nothing for the kernel of {}: {}", nodes(count), Hold::UnsupportedKernel.remedy()),
+    };
+    if plan.memory.rollout.is_none() && counts.current == 0 {
+        return Standing::new(Ready, "NothingToApply", format!("the feed has nothing for these nodes{unsupported}"));
+    }
+    Standing::new(Ready, "AtTarget", format!("{} at the target{unsupported}", nodes(counts.current)))
+}
+
+fn next_action(decision: &Decision, standing: &Standing) -> Option<String> {
+    match standing.condition {
+        ConditionType::Ready | ConditionType::Eligible => None,
+        ConditionType::Stalled => Some(standing.message.clone()),
+        ConditionType::Reconciling => {
+            let rollout = decision.plan.memory.rollout.as_ref();
+            let soak = rollout.filter(|rollout| !rollout.complete).and_then(|rollout| rollout.soak_until);
+            match soak {
+                Some(until) if standing.reason == "StageSoaking" => Some(format!("{until}: the soak ends")),
+                Some(_) | None => Some(standing.message.clone()),
+            }
+        }
+    }
+}
+
+/// The most frequent reason for which nodes wait.
+fn main_hold(plan: &Plan) -> Option<Hold> {
+    holds(plan).into_iter().map(|count| count.reason).find(|hold| waits(*hold))
+}
+
+fn nodes(count: u32) -> String {
+    if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
+}
+
+fn some_of<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    let mut names: Vec<&str> = names.map(String::as_str).collect();
+    names.sort_unstable();
+    names.dedup();
+    let more = names.len().saturating_sub(5);
+    names.truncate(5);
+    let shown = names.join(", ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
+}

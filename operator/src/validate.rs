@@ -1,0 +1,211 @@
+//! From a policy as people wrote it to one that can be planned with, or what is wrong with it.
+
+use std::collections::BTreeMap;
+
+use invivo_api::{PatchPolicySpec, Stage};
+use invivo_rollout as rollout;
+use invivo_terms::{Mechanism, TargetSet};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::core::{Selector, SelectorExt};
+
+/// A policy that can be planned with.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// Which nodes it wants.
+    pub selector: Selector,
+    /// Which of these are in each stage but the last.
+    pub stages: Vec<Selector>,
+    /// The planner's part.
+    pub policy: rollout::Policy,
+}
+
+/// What is wrong with a policy, beyond what its schema can say.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// A label selector that cannot be read.
+    #[error("{field}: {detail}")]
+    Selector {
+        /// Where it stands.
+        field: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A pace that is neither a number nor a share.
+    #[error("{field}: {text:?} is neither a number from 1 nor a share from 1% to 100%")]
+    Pace {
+        /// Where it stands.
+        field: String,
+        /// What was given.
+        text: String,
+    },
+    /// A stage in the middle that takes every node.
+    #[error("{field}: only the last stage may leave out nodeSelector")]
+    Unselective {
+        /// Which stage.
+        field: String,
+    },
+}
+
+impl Invalid {
+    /// The condition reason.
+    pub const fn category(&self) -> &'static str {
+        match self {
+            Self::Selector { .. } => "InvalidSelector",
+            Self::Pace { .. } => "InvalidMaxParallel",
+            Self::Unselective { .. } => "InvalidStages",
+        }
+    }
+}
+
+impl Checked {
+    /// Checks a policy.
+    ///
+    /// # Errors
+    ///
+    /// The first thing found wrong, with the field that it is in.
+    pub fn of(spec: &PatchPolicySpec) -> Result<Self, Invalid> {
+        let selector = read_selector("spec.nodeSelector", &spec.node_selector)?;
+        let mut selectors = Vec::new();
+        let mut stages = Vec::new();
+        let mut rest = rollout::Stage {
+            name: "rest".to_owned(),
+            optional: true,
+            max_parallel: rollout::Parallel::Nodes(1),
+            soak: std::time::Duration::ZERO,
+        };
+        let count = spec.rollout.stages.len();
+        for (index, written) in spec.rollout.stages.iter().enumerate() {
+            let field = format!("spec.rollout.stages[{index}]");
+            let mut stage = read_stage(&field, written)?;
+            if let Some(nodes) = &written.node_selector {
+                selectors.push(read_selector(&format!("{field}.nodeSelector"), nodes)?);
+                stages.push(stage);
+            } else if index + 1 == count {
+                stage.optional = true;
+                rest = stage;
+            } else {
+                return Err(Invalid::Unselective { field });
+            }
+        }
+        let target = match &spec.target.set {
+            TargetSet::Latest => rollout::Wish::Latest,
+            TargetSet::None => rollout::Wish::None,
+            TargetSet::Named(name) => rollout::Wish::Named(name.clone()),
+        };
+        let policy = rollout::Policy {
+            target,
+            stages,
+            rest,
+            node_deadline: spec.rollout.node_deadline.get(),
+            paused: spec.paused,
+            mechanism: Mechanism::Livepatch,
+        };
+        Ok(Self { selector, stages: selectors, policy })
+    }
+
+    /// The index of the first stage that matches these labels, or the number of stages for the rest.
+    pub fn stage_of(&self, labels: &BTreeMap<String, String>) -> usize {
+        self.stages.iter().position(|selector| selector.matches(labels)).unwrap_or(self.stages.len())
+    }
+
+    /// The name of a stage by its index; the rest beyond the last.
+    pub fn stage_name(&self, index: usize) -> &str {
+        self.policy.stages.get(index).map_or(&self.policy.rest.name, |stage| &stage.name)
+    }
+}
+
+fn read_stage(field: &str, stage: &Stage) -> Result<rollout::Stage, Invalid> {
+    Ok(rollout::Stage {
+        name: stage.name.clone(),
+        optional: stage.optional,
+        max_parallel: read_pace(field, &stage.max_parallel)?,
+        soak: stage.soak.get(),
+    })
+}
+
+fn read_pace(field: &str, pace: &IntOrString) -> Result<rollout::Parallel, Invalid> {
+    let wrong = |text: String| Invalid::Pace { field: format!("{field}.maxParallel"), text };
+    match pace {
+        IntOrString::Int(number) => match u32::try_from(*number) {
+            Ok(nodes) if nodes >= 1 => Ok(rollout::Parallel::Nodes(nodes)),
+            Ok(_) | Err(_) => Err(wrong(number.to_string())),
+        },
+        IntOrString::String(text) => match text.strip_suffix('%').and_then(|share| share.parse::<u8>().ok()) {
+            Some(share) if (1..=100).contains(&share) => Ok(rollout::Parallel::Percent(share)),
+            Some(_) | None => Err(wrong(text.clone())),
+        },
+    }
+}
+
+fn read_selector(field: &str, selector: &LabelSelector) -> Result<Selector, Invalid> {
+    let wrong = |detail: String| Invalid::Selector { field: field.to_owned(), detail };
+    for requirement in selector.match_expressions.iter().flatten() {
+        let values = requirement.values.as_ref().map_or(0, Vec::len);
+        match requirement.operator.as_str() {
+            "In" | "NotIn" if values == 0 => {
+                return Err(wrong(format!("operator {} of key {} needs values", requirement.operator, requirement.key)));
+            }
+            "Exists" | "DoesNotExist" if values > 0 => {
+                return Err(wrong(format!("operator {} of key {} takes no values", requirement.operator, requirement.key)));
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            other => {
+                return Err(wrong(format!("operator {other:?} is none of In, NotIn, Exists, DoesNotExist")));
+            }
+        }
+    }
+    Selector::try_from(selector.clone()).map_err(|error| wrong(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn check(spec: Value) -> Result<Checked, Invalid> {
+        Checked::of(&serde_json::from_value(spec).unwrap())
+    }
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_node_is_in_the_first_stage_that_matches_it_else_in_the_rest() {
+        let checked = check(json!({"feed": "f", "rollout": {"stages": [
+            {"name": "canary", "nodeSelector": {"matchLabels": {"canary": "true"}}, "soak": "1m"},
+            {"name": "zone-a", "nodeSelector": {"matchLabels": {"zone": "a"}}, "maxParallel": "25%"}
+        ]}}))
+        .unwrap();
+        assert_eq!(checked.stage_of(&labels(&[("canary", "true"), ("zone", "a")])), 0);
+        assert_eq!(checked.stage_of(&labels(&[("zone", "a")])), 1);
+        assert_eq!(checked.stage_of(&labels(&[("zone", "b")])), 2);
+        assert_eq!(checked.stage_name(2), "rest");
+    }
+
+    #[test]
+    fn a_last_stage_without_selector_sets_the_pace_of_the_rest() {
+        let checked = check(json!({"feed": "f", "rollout": {"stages": [
+            {"name": "canary", "nodeSelector": {}},
+            {"name": "everyone", "maxParallel": 7}
+        ]}}))
+        .unwrap();
+        assert_eq!(checked.policy.stages.len(), 1);
+        assert_eq!(checked.policy.rest.name, "everyone");
+        assert_eq!(checked.policy.rest.max_parallel, rollout::Parallel::Nodes(7));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_field() {
+        let wrong = check(json!({"feed": "f", "nodeSelector": {"matchExpressions": [{"key": "k", "operator": "Like"}]}}));
+        assert!(wrong.unwrap_err().to_string().starts_with("spec.nodeSelector: operator \"Like\""));
+        let wrong = check(json!({"feed": "f", "rollout": {"stages": [
+            {"name": "a", "nodeSelector": {"matchExpressions": [{"key": "k", "operator": "In"}]}}]}}));
+        assert!(wrong.unwrap_err().to_string().starts_with("spec.rollout.stages[0].nodeSelector"));
+        let wrong = check(json!({"feed": "f", "rollout": {"stages": [{"name": "a", "maxParallel": "101%"}]}}));
+        assert_eq!(wrong.unwrap_err().category(), "InvalidMaxParallel");
+        let wrong = check(json!({"feed": "f", "rollout": {"stages": [{"name": "a"}, {"name": "b"}]}}));
+        assert_eq!(wrong.unwrap_err().category(), "InvalidStages");
+    }
+}

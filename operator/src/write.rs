@@ -1,0 +1,187 @@
+//! The operator's writes, one function each. Every one of them is idempotent, bound to the state
+//! that it rests on, and its answer goes into the store at once.
+
+use invivo_api::{GROUP, NodePatch, NodePatchSpec, PatchFeed, PatchFeedStatus, PatchPolicy, PatchPolicyStatus};
+use invivo_api::{PatchSet, PatchSetSpec, PatchSetStatus, VERSION};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::observe::Stores;
+use crate::seen::{Seen, SeenNode, SeenPatch};
+use crate::store::{Entry, Store};
+
+/// The field manager of everything that the operator writes.
+pub const MANAGER: &str = "invivo-operator";
+
+fn api_version() -> String {
+    format!("{GROUP}/{VERSION}")
+}
+
+/// Writes the whole status of `entry`, if it still is what it was when it was read.
+async fn status<T>(client: &Client, store: &Store<T>, entry: &Entry<T>, status: &impl Serialize) -> Result<(), Error>
+where
+    T: Seen<Object = T> + Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let kind = T::kind(&());
+    let body = json!({
+        "apiVersion": api_version(),
+        "kind": kind,
+        "metadata": {"name": entry.name, "uid": entry.uid, "resourceVersion": entry.resource_version},
+        "status": status,
+    });
+    let api: Api<T> = Api::all(client.clone());
+    let answer = api.patch_status(&entry.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&body)).await;
+    let written = answer.map_err(|source| Error::WriteStatus {
+        kind: match kind.as_ref() {
+            "PatchFeed" => "PatchFeed",
+            "PatchPolicy" => "PatchPolicy",
+            _ => "PatchSet",
+        },
+        name: entry.name.clone(),
+        source: Box::new(source),
+    })?;
+    store.wrote(Entry::of(written));
+    Ok(())
+}
+
+/// Writes a policy's status by compare-and-swap.
+///
+/// # Errors
+///
+/// A conflict if the policy has changed since it was read; then nothing else may be written.
+pub async fn policy_status(
+    client: &Client,
+    stores: &Stores,
+    policy: &Entry<PatchPolicy>,
+    wanted: &PatchPolicyStatus,
+) -> Result<(), Error> {
+    status(client, &stores.policies, policy, wanted).await
+}
+
+/// Writes a feed's status by compare-and-swap.
+///
+/// # Errors
+///
+/// A conflict if the feed has changed since it was read.
+pub async fn feed_status(
+    client: &Client,
+    stores: &Stores,
+    feed: &Entry<PatchFeed>,
+    wanted: &PatchFeedStatus,
+) -> Result<(), Error> {
+    status(client, &stores.feeds, feed, wanted).await
+}
+
+/// Writes a set's status by compare-and-swap.
+///
+/// # Errors
+///
+/// A conflict if the set has changed since it was read.
+pub async fn set_status(
+    client: &Client,
+    stores: &Stores,
+    set: &Entry<PatchSet>,
+    wanted: &PatchSetStatus,
+) -> Result<(), Error> {
+    status(client, &stores.sets, set, wanted).await
+}
+
+/// Creates a PatchSet.
+///
+/// # Errors
+///
+/// Whatever the API server says; an existing set of another content is refused by its schema.
+pub async fn create_set(client: &Client, stores: &Stores, name: &str, spec: &PatchSetSpec) -> Result<(), Error> {
+    let body = json!({
+        "apiVersion": api_version(), "kind": "PatchSet", "metadata": {"name": name}, "spec": spec,
+    });
+    let api: Api<PatchSet> = Api::all(client.clone());
+    let answer = api.patch(name, &PatchParams::apply(MANAGER), &Patch::Apply(&body)).await;
+    let set = answer.map_err(|source| Error::CreatePatchSet { name: name.to_owned(), source: Box::new(source) })?;
+    stores.sets.wrote(Entry::of(set));
+    Ok(())
+}
+
+/// The owner reference of a NodePatch.
+fn owner(node: &str, uid: &str) -> Value {
+    json!([{"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid}])
+}
+
+/// Creates the NodePatch of a node. One that is there already is not changed: its schema lets a
+/// revision only rise.
+///
+/// # Errors
+///
+/// Whatever the API server says.
+pub async fn create_patch(
+    client: &Client,
+    stores: &Stores,
+    node: &Entry<SeenNode>,
+    spec: &NodePatchSpec,
+) -> Result<(), Error> {
+    let body = json!({
+        "apiVersion": api_version(), "kind": "NodePatch",
+        "metadata": {"name": node.name, "ownerReferences": owner(&node.name, &node.uid)},
+        "spec": spec,
+    });
+    let api: Api<NodePatch> = Api::all(client.clone());
+    let answer = api.patch(&node.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&body)).await;
+    let patch =
+        answer.map_err(|source| Error::CreateNodePatch { node: node.name.clone(), source: Box::new(source) })?;
+    stores.patches.wrote(Entry::of(patch));
+    Ok(())
+}
+
+/// Gives a node its instruction, if its NodePatch still is what it was when it was read. A second
+/// operator that read the same is refused.
+///
+/// # Errors
+///
+/// A conflict if the NodePatch has changed since; whatever else the API server says.
+pub async fn instruct(
+    client: &Client,
+    stores: &Stores,
+    patch: &Entry<SeenPatch>,
+    spec: &NodePatchSpec,
+) -> Result<(), Error> {
+    let node_uid = patch.value.owner.as_deref().unwrap_or_default();
+    let body = json!({
+        "apiVersion": api_version(), "kind": "NodePatch",
+        "metadata": {
+            "name": patch.name,
+            "uid": patch.uid,
+            "resourceVersion": patch.resource_version,
+            "ownerReferences": owner(&patch.name, node_uid),
+        },
+        "spec": spec,
+    });
+    let api: Api<NodePatch> = Api::all(client.clone());
+    let answer = api.patch(&patch.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&body)).await;
+    let patch = answer.map_err(|source| Error::Instruct { node: patch.name.clone(), source: Box::new(source) })?;
+    stores.patches.wrote(Entry::of(patch));
+    Ok(())
+}
+
+/// Puts our labels on a node. Merged, never applied: an apply would create a node that has just gone.
+///
+/// # Errors
+///
+/// Whatever the API server says.
+pub async fn label(
+    client: &Client,
+    stores: &Stores,
+    node: &Entry<SeenNode>,
+    labels: &std::collections::BTreeMap<&'static str, String>,
+) -> Result<(), Error> {
+    let body = json!({"metadata": {"uid": node.uid, "labels": labels}});
+    let api: Api<Node> = Api::all(client.clone());
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let answer = api.patch(&node.name, &params, &Patch::Merge(&body)).await;
+    let written = answer.map_err(|source| Error::LabelNode { node: node.name.clone(), source: Box::new(source) })?;
+    stores.nodes.wrote(Entry::of(written));
+    Ok(())
+}
