@@ -19,6 +19,8 @@ fn hourly() -> HumanDuration {
     category = "invivo",
     status = "PatchFeedStatus",
     derive = "PartialEq",
+    doc = "A signed repository of patches that this cluster may take from.",
+    validation = Rule::new("self.metadata.name.size() <= 63").message("a PatchFeed's name has at most 63 characters"),
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
     printcolumn = r#"{"name":"Latest","type":"string","jsonPath":".status.latestSet"}"#,
@@ -75,6 +77,7 @@ pub struct PatchFeedStatus {
     pub observed_generation: Option<i64>,
     /// `Ready`, `Reconciling`, `Stalled`; the reason is a named refusal, `Unreachable`, or `Verified`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
     pub conditions: Vec<Condition>,
     /// The versions seen, below which nothing is accepted any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,10 +3,14 @@
 //! The YAML beside this folder is generated from these types (`cargo run -p invivo-api`) and
 //! checked for drift by a test.
 
+// KubeSchema and CustomResource expand to public items inside functions.
+#![allow(unreachable_pub, clippy::needless_pass_by_value)]
+
 mod condition;
 mod feed;
 mod node;
 mod policy;
+mod selector;
 mod set;
 mod yaml;
 

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
     category = "invivo",
     status = "NodePatchStatus",
     derive = "PartialEq",
+    doc = "The operator's instruction to one node, and that node's answer.",
     printcolumn = r#"{"name":"State","type":"string","jsonPath":".status.state"}"#,
     printcolumn = r#"{"name":"Level","type":"integer","jsonPath":".status.level"}"#,
     printcolumn = r#"{"name":"Effective","type":"string","jsonPath":".status.effective"}"#,
@@ -28,6 +29,8 @@ use serde::{Deserialize, Serialize};
 #[x_kube(
     validation = Rule::new("[has(self.apply), has(self.rollBack), has(self.hold)].filter(x, x).size() == 1")
         .message("exactly one of apply, rollBack and hold"),
+    validation = Rule::new("!has(self.apply) || (has(self.policy) && has(self.feed))")
+        .message("apply needs the policy that asked for it and its feed"),
     validation = Rule::new("self == oldSelf || self.revision > oldSelf.revision")
         .message("revision must rise with every change")
 )]
@@ -38,9 +41,11 @@ pub struct NodePatchSpec {
     pub revision: Revision,
     /// The PatchPolicy that governs the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
     pub policy: Option<String>,
     /// The PatchFeed; the agent refuses one that its policy does not name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
     pub feed: Option<String>,
     /// Bring the node to this level.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,6 +115,7 @@ pub struct NodePatchStatus {
     pub observed_revision: Revision,
     /// Changes with every boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 36))]
     pub boot_id: Option<String>,
     /// The running kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -122,6 +128,7 @@ pub struct NodePatchStatus {
     pub set: Option<SetName>,
     /// What a scanner may believe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 160))]
     pub effective: Option<String>,
     /// How the level took effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]

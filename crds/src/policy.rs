@@ -6,6 +6,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use crate::selector::selector;
+
 fn one() -> IntOrString {
     IntOrString::Int(1)
 }
@@ -25,6 +27,8 @@ fn ten_minutes() -> HumanDuration {
     category = "invivo",
     status = "PatchPolicyStatus",
     derive = "PartialEq",
+    doc = "Which nodes are kept at which patches, in which stages.",
+    validation = Rule::new("self.metadata.name.size() <= 63").message("a PatchPolicy's name has at most 63 characters"),
     printcolumn = r#"{"name":"Target","type":"string","jsonPath":".status.rollout.key.target"}"#,
     printcolumn = r#"{"name":"Current","type":"integer","jsonPath":".status.nodes.current"}"#,
     printcolumn = r#"{"name":"Nodes","type":"integer","jsonPath":".status.nodes.total"}"#,
@@ -36,11 +40,12 @@ fn ten_minutes() -> HumanDuration {
 #[serde(rename_all = "camelCase")]
 pub struct PatchPolicySpec {
     /// The PatchFeed to take from.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 63))]
     pub feed: String,
     /// The nodes; all of them where it is empty. A node belongs to one policy: it stays where it
     /// is, else the older policy has it, else the first by name.
     #[serde(default)]
+    #[schemars(schema_with = "selector")]
     pub node_selector: LabelSelector,
     /// What the nodes shall run.
     #[serde(default)]
@@ -78,7 +83,9 @@ pub struct Rollout {
     #[x_kube(
         validation = Rule::new("self.all(a, self.exists_one(b, b.name == a.name))").message("stage names must differ"),
         validation = Rule::new("self.size() == 0 || self.all(s, has(s.nodeSelector) || s.name == self[self.size() - 1].name)")
-            .message("only the last stage may leave out nodeSelector")
+            .message("only the last stage may leave out nodeSelector"),
+        validation = Rule::new("self.all(s, s.name != 'rest' || !has(s.nodeSelector))")
+            .message("a stage named rest has no nodeSelector: it is all the other nodes")
     )]
     pub stages: Vec<Stage>,
     /// One node, from instruction to applied. After it the attempt is undone and reported.
@@ -104,6 +111,7 @@ pub struct Stage {
     pub name: String,
     /// The stage's nodes, among those that the policy selects. Left out in the last stage: all the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "selector")]
     pub node_selector: Option<LabelSelector>,
     /// Go on although the stage matches no node. Otherwise that holds the rollout (`EmptyStage`).
     #[serde(default)]
@@ -111,8 +119,7 @@ pub struct Stage {
     /// How many nodes may be moving at once: a number, or a share of the stage's nodes such as
     /// `25%`, rounded down, at least 1.
     #[serde(default = "one")]
-    #[x_kube(validation = Rule::new("type(self) == int ? self >= 1 : self.matches('^([1-9][0-9]?|100)%$')")
-        .message("maxParallel is a number from 1 or a share from 1% to 100%"))]
+    #[schemars(extend("minimum" = 1, "pattern" = "^([1-9][0-9]?|100)%$"))]
     pub max_parallel: IntOrString,
     /// How long the stage is watched after its last node reported Applied, before the next begins.
     #[serde(default)]
@@ -128,6 +135,7 @@ pub struct PatchPolicyStatus {
     pub observed_generation: Option<i64>,
     /// `Ready`, `Reconciling`, `Stalled`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
     pub conditions: Vec<Condition>,
     /// The rollout under way, or the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
     category = "invivo",
     status = "PatchSetStatus",
     derive = "PartialEq",
+    doc = "One publication of a repository, as seen through a feed. Made by the operator.",
+    validation = Rule::new("self.metadata.name == self.spec.feed + '.' + self.spec.set")
+        .message("a PatchSet is named <feed>.<set>"),
     printcolumn = r#"{"name":"Set","type":"string","jsonPath":".spec.set"}"#,
     printcolumn = r#"{"name":"Eligible","type":"string","jsonPath":".status.conditions[?(@.type==\"Eligible\")].status"}"#,
     printcolumn = r#"{"name":"Released","type":"date","jsonPath":".status.released"}"#,
@@ -27,6 +30,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct PatchSetSpec {
     /// The PatchFeed through which it came.
+    #[schemars(length(min = 1, max = 63))]
     pub feed: String,
     /// The repository that published it.
     pub repository: RepositoryName,
@@ -42,6 +46,7 @@ pub struct PatchSetSpec {
 pub struct PatchSetStatus {
     /// `Eligible`: whether `Latest` may choose it, and why not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
     pub conditions: Vec<Condition>,
     /// When its author released it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
