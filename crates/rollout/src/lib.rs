@@ -1,9 +1,31 @@
 //! The planner: which node goes where, when, and why not now.
 //!
 //! Pure: no clock, no IO, no logging; it never fails. [`plan`] takes what was seen ([`World`])
-//! and gives what to write ([`Plan`]). Every eligible node is in exactly one of `actions`,
-//! `holds` and `done`.
+//! and gives what to write ([`Plan`]). Every node is in exactly one of `actions`, `holds`, `done`
+//! and `in_flight`.
+//!
+//! What may surprise, and why:
+//!
+//! - **A node that was instructed and fell silent keeps its slot.** It may have died of the patch.
+//!   It counts neither as failed nor as excused; the stage waits until it answers or leaves the
+//!   policy. So a patch that always panics costs no more nodes than the stage had in flight.
+//! - **A slot that nobody is seen to fill is free again after its deadline** (`rollout` module), so
+//!   that an operator killed between the two writes does not hold the rollout for ever.
+//! - **A failed node stops every start of its rollout**, also after it has left; the next target
+//!   begins anew. What is under way ends, and so does the second half of going down to a lower set.
+//! - **An instruction of an earlier target is left to end**, at the latest by its deadline, before
+//!   the node gets the next one. Until then it counts as in flight.
+//! - **While paused**, soaks go on but no stage ends and nothing is instructed.
+//! - **A named set lowers** only nodes whose level came after it, and by way of no patch. A level
+//!   that was withdrawn meanwhile stays where it is (`AheadOfTarget`).
 
+mod pace;
+mod plan;
+mod rollout;
+mod stage;
+mod standing;
+mod target;
 mod world;
 
+pub use plan::plan;
 pub use world::*;

@@ -1,0 +1,78 @@
+//! The rollout's memory: when another one begins, and what is counted.
+//!
+//! `started` is raised in the store before a wave is written, so a leader that writes nothing any
+//! more leaves slots that nobody fills. An agent begins nothing after its deadline: once the
+//! latest deadline given is past, whatever is not seen moving is written off as finished.
+
+use invivo_terms::{Digest, Mechanism, SetName};
+use jiff::Timestamp;
+
+use crate::RolloutMemory;
+use crate::standing::{Judged, Standing};
+
+/// The rollout for this target: the one under way, or the next one.
+pub(crate) fn current(
+    known: Option<&RolloutMemory>,
+    target: Option<(SetName, Digest)>,
+    mechanism: Mechanism,
+    now: Timestamp,
+) -> RolloutMemory {
+    match known {
+        Some(known) if known.target == target && known.mechanism == mechanism => known.clone(),
+        Some(_) | None => RolloutMemory {
+            number: known.map_or(0, |known| known.number).saturating_add(1),
+            target,
+            mechanism,
+            started: 0,
+            finished: 0,
+            failed: 0,
+            stage: 0,
+            stage_since: now,
+            soak_until: None,
+            complete: false,
+            before: known.and_then(|known| known.deadline.max(known.before)),
+            deadline: None,
+        },
+    }
+}
+
+/// Keeps the slots of the rollout before that nobody was seen to fill; they stay taken until
+/// their deadline.
+pub(crate) fn carry_over(
+    rollout: &mut RolloutMemory,
+    known: Option<&RolloutMemory>,
+    judged: &[Judged<'_>],
+    now: Timestamp,
+) {
+    let Some(known) = known.filter(|known| known.number != rollout.number && known.deadline > Some(now))
+    else {
+        return;
+    };
+    let moving = judged
+        .iter()
+        .filter(|node| matches!(node.standing, Standing::Moving { lapses } if lapses > known.before))
+        .count();
+    let unseen = known.started.saturating_sub(known.finished).saturating_sub(saturate(moving));
+    if unseen > 0 {
+        rollout.started = unseen;
+        rollout.deadline = known.deadline;
+    }
+}
+
+/// Brings the counters up to what is seen. They never fall within one rollout.
+pub(crate) fn count(rollout: &mut RolloutMemory, judged: &[Judged<'_>], now: Timestamp) {
+    let number =
+        |wanted: fn(&Judged<'_>) -> bool| saturate(judged.iter().filter(|node| wanted(node)).count());
+    let open = number(|node| node.open);
+    let ended = number(|node| node.ended);
+    rollout.started = rollout.started.max(open.saturating_add(ended));
+    rollout.finished = rollout.finished.max(ended);
+    rollout.failed = rollout.failed.max(number(|node| node.standing == Standing::Failed));
+    if rollout.deadline.is_none_or(|deadline| deadline <= now) {
+        rollout.finished = rollout.finished.max(rollout.started.saturating_sub(open));
+    }
+}
+
+pub(crate) fn saturate(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

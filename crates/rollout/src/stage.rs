@@ -1,0 +1,187 @@
+//! How far the stages are: when one is through, is watched, has ended.
+//!
+//! A stage is through once each of its nodes is done or excused. Its soak counts from the moment
+//! at which this is first seen, by the operator's clock alone: what an agent says about time can
+//! neither shorten nor stretch it. A node that joins later does not restart the soak; but the
+//! stage does not end while one of its nodes is moving, or is not Ready before it has settled.
+//!
+//! Nodes that cannot be instructed (no agent, not Ready) are waited for until the node deadline
+//! has passed since the stage began, and then excused; but only where another node showed that
+//! the patch works: one of the same kernel build in the policy, or, where no report tells the
+//! build, one in the same stage. A canary that never came up does not let the others go.
+//!
+//! Nothing is watched where nothing moved: a stage without a done node (all are excused), and
+//! stages that a rollout finds settled before its first instruction.
+
+use std::collections::BTreeSet;
+
+use invivo_terms::{BuildId, Hold, NodeState};
+use jiff::Timestamp;
+
+use crate::rollout::saturate;
+use crate::standing::{Judged, Standing};
+use crate::{Policy, RolloutMemory, Stage, StageView};
+
+/// The stage at this index, [`Policy::rest`] from the end of the list on.
+pub(crate) fn at(policy: &Policy, index: usize) -> &Stage {
+    policy.stages.get(index).unwrap_or(&policy.rest)
+}
+
+/// What stands for a node in its stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Done,
+    Moving,
+    Failed,
+    Excused,
+    /// Not there yet, or not there any more.
+    Waited,
+    /// Must be steady again before the stage ends.
+    Unsteady,
+}
+
+/// Walks through as many stages as have ended. Returns whether the stage at which it stops is
+/// empty and holds the others.
+pub(crate) fn advance(
+    policy: &Policy,
+    rollout: &mut RolloutMemory,
+    judged: &[Judged<'_>],
+    now: Timestamp,
+) -> bool {
+    let governed = judged.iter().any(|node| node.standing != Standing::Claimed);
+    rollout.stage = rollout.stage.min(policy.stages.len());
+    let shown = Shown::by(judged);
+    while governed && !rollout.complete {
+        let stage = at(policy, rollout.stage);
+        let is_last = rollout.stage >= policy.stages.len();
+        let parts: Vec<(&Judged<'_>, Part)> = judged
+            .iter()
+            .filter(|node| node.stage == rollout.stage && node.standing != Standing::Claimed)
+            .map(|node| (node, part(node, &shown, policy, rollout, now)))
+            .collect();
+        if parts.is_empty() && !stage.optional && !is_last {
+            return true;
+        }
+        let soak_until = rollout.soak_until.or_else(|| {
+            let through = parts.iter().all(|(_, part)| matches!(part, Part::Done | Part::Excused));
+            through.then(|| if is_idle(&parts, rollout) { now } else { after(now, stage.soak) })
+        });
+        rollout.soak_until = soak_until;
+        let ends = soak_until.is_some_and(|until| until <= now)
+            && !parts.iter().any(|(_, part)| matches!(part, Part::Moving | Part::Failed | Part::Unsteady));
+        if !ends || rollout.failed > 0 || policy.paused {
+            return false;
+        }
+        rollout.soak_until = None;
+        rollout.complete = is_last;
+        if !is_last {
+            rollout.stage += 1;
+            rollout.stage_since = now;
+        }
+    }
+    false
+}
+
+/// The stage under way, counted.
+pub(crate) fn view(
+    policy: &Policy,
+    rollout: &RolloutMemory,
+    judged: &[Judged<'_>],
+    now: Timestamp,
+) -> StageView {
+    let stage = at(policy, rollout.stage);
+    let shown = Shown::by(judged);
+    let mut view = StageView {
+        name: stage.name.clone(),
+        index: rollout.stage,
+        total: 0,
+        done: 0,
+        in_flight: 0,
+        failed: 0,
+        excused: 0,
+    };
+    for node in judged.iter().filter(|node| node.stage == rollout.stage && node.standing != Standing::Claimed)
+    {
+        view.total = view.total.saturating_add(1);
+        let counter = match part(node, &shown, policy, rollout, now) {
+            Part::Done => &mut view.done,
+            Part::Moving => &mut view.in_flight,
+            Part::Failed => &mut view.failed,
+            Part::Excused => &mut view.excused,
+            Part::Waited | Part::Unsteady => continue,
+        };
+        *counter = counter.saturating_add(1);
+    }
+    view
+}
+
+/// When the absent nodes of the stage under way may be excused.
+pub(crate) fn excuse_at(policy: &Policy, rollout: &RolloutMemory) -> Timestamp {
+    after(rollout.stage_since, policy.node_deadline)
+}
+
+/// A moment and a duration later; the end of time where there is no such moment.
+pub(crate) fn after(from: Timestamp, duration: std::time::Duration) -> Timestamp {
+    from.checked_add(duration).unwrap_or(Timestamp::MAX)
+}
+
+/// Nothing of the stage was moved by this rollout, so there is nothing to watch.
+fn is_idle(parts: &[(&Judged<'_>, Part)], rollout: &RolloutMemory) -> bool {
+    let mut done = parts.iter().filter(|(_, part)| *part == Part::Done).peekable();
+    if done.peek().is_none() {
+        return parts.iter().all(|(node, _)| !node.ended);
+    }
+    let settled = |node: &Judged<'_>| {
+        rollout.target.is_none() || node.report.is_some_and(|report| report.state == NodeState::Settled)
+    };
+    rollout.started == 0 && done.all(|(node, _)| settled(node))
+}
+
+fn part(
+    node: &Judged<'_>,
+    shown: &Shown<'_>,
+    policy: &Policy,
+    rollout: &RolloutMemory,
+    now: Timestamp,
+) -> Part {
+    match node.standing {
+        Standing::Done { .. } => Part::Done,
+        Standing::Moving { .. } | Standing::Midway => Part::Moving,
+        Standing::Failed => Part::Failed,
+        Standing::Unsteady => Part::Unsteady,
+        Standing::Excused(_) | Standing::Claimed => Part::Excused,
+        Standing::Absent(Hold::AgentMissing | Hold::NodeNotReady | Hold::StatusStale) => {
+            let shown = match node.report.and(node.build) {
+                Some(build) => shown.builds.contains(build),
+                None => shown.stages.contains(&node.stage),
+            };
+            if shown && excuse_at(policy, rollout) <= now { Part::Excused } else { Part::Waited }
+        }
+        Standing::Absent(_) | Standing::Pending(_) => Part::Waited,
+    }
+}
+
+/// Where a node shows that the target works.
+struct Shown<'a> {
+    builds: BTreeSet<&'a BuildId>,
+    stages: BTreeSet<usize>,
+}
+
+impl<'a> Shown<'a> {
+    fn by(judged: &[Judged<'a>]) -> Self {
+        let done = || judged.iter().filter(|node| matches!(node.standing, Standing::Done { .. }));
+        Self {
+            builds: done().filter_map(|node| node.build).collect(),
+            stages: done().map(|node| node.stage).collect(),
+        }
+    }
+}
+
+/// The number of the stage's nodes of which a share is taken: all but those that are never waited for.
+pub(crate) fn size(judged: &[Judged<'_>], index: usize) -> u32 {
+    let counts = |node: &&Judged<'_>| {
+        node.stage == index
+            && !matches!(node.standing, Standing::Claimed | Standing::Excused(Hold::UnsupportedKernel))
+    };
+    saturate(judged.iter().filter(counts).count())
+}

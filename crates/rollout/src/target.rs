@@ -1,0 +1,137 @@
+//! What the policy's wish means today: one level for each kernel build.
+//!
+//! A build that the chosen set does not touch has the highest level of the sets before it. Only
+//! active sets count, and for `Latest` only eligible ones: what was withdrawn, rejected or is
+//! still withheld is not offered by way of a later set either.
+
+use std::collections::BTreeMap;
+
+use invivo_terms::{BuildId, Digest, Hold, Level, SetName};
+
+use crate::{Offer, Set, SetKernel, Wish, World};
+
+/// What to aim at.
+#[derive(Debug)]
+pub(crate) enum Target<'a> {
+    /// No patch.
+    Unpatched,
+    /// This set.
+    Set(Chosen<'a>),
+    /// Nothing can be aimed at now, and why.
+    Nothing(Hold),
+}
+
+/// The set that was chosen.
+#[derive(Debug)]
+pub(crate) struct Chosen<'a> {
+    /// Its name.
+    pub(crate) name: &'a SetName,
+    /// Its digest.
+    pub(crate) digest: &'a Digest,
+    /// It was named by a person, who may also mean to go down.
+    pub(crate) named: bool,
+    /// One level for each kernel build.
+    pub(crate) aims: BTreeMap<&'a BuildId, Aim<'a>>,
+}
+
+/// The level to aim at for one build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Aim<'a> {
+    /// The level.
+    pub(crate) level: Level,
+    /// The set that brought it.
+    pub(crate) set: &'a SetName,
+    /// That set's digest.
+    pub(crate) digest: &'a Digest,
+    /// The level's manifest.
+    pub(crate) manifest: &'a Digest,
+    /// The highest level published up to the chosen set, withdrawn ones included. A node above it
+    /// got its level from a later set; a node at or below it lost its level to a withdrawal only.
+    pub(crate) ceiling: Level,
+}
+
+impl Target<'_> {
+    /// The target as the rollout's key carries it; `None` where there is nothing to aim at.
+    pub(crate) fn key(&self) -> Option<Option<(SetName, Digest)>> {
+        match self {
+            Self::Unpatched => Some(None),
+            Self::Set(chosen) => Some(Some((chosen.name.clone(), chosen.digest.clone()))),
+            Self::Nothing(_) => None,
+        }
+    }
+
+    /// What this build shall run; `None` where the target has nothing for it.
+    pub(crate) fn aim(&self, build: &BuildId) -> Option<&Aim<'_>> {
+        match self {
+            Self::Set(chosen) => chosen.aims.get(build),
+            Self::Unpatched | Self::Nothing(_) => None,
+        }
+    }
+
+    /// The target is "no patch".
+    pub(crate) const fn is_unpatched(&self) -> bool {
+        match self {
+            Self::Unpatched => true,
+            Self::Set(_) | Self::Nothing(_) => false,
+        }
+    }
+
+    /// A person named the set.
+    pub(crate) fn is_named(&self) -> bool {
+        match self {
+            Self::Set(chosen) => chosen.named,
+            Self::Unpatched | Self::Nothing(_) => false,
+        }
+    }
+}
+
+/// What the policy's wish means today.
+pub(crate) fn resolve(world: &World) -> Target<'_> {
+    let sets = match (&world.policy.target, &world.offer) {
+        (Wish::None, Offer::Unknown | Offer::Sets(_)) => return Target::Unpatched,
+        (Wish::Latest | Wish::Named(_), Offer::Unknown) => return Target::Nothing(Hold::FeedStalled),
+        (Wish::Latest | Wish::Named(_), Offer::Sets(sets)) => sets,
+    };
+    let (position, named) = match &world.policy.target {
+        Wish::Named(name) => (sets.iter().position(|set| set.name == *name && set.active), true),
+        Wish::Latest | Wish::None => (sets.iter().rposition(may_choose), false),
+    };
+    let until = position.map_or(0, |index| index + 1);
+    let Some((upto, chosen)) = sets.get(..until).and_then(|upto| Some((upto, upto.last()?))) else {
+        return Target::Nothing(Hold::TargetMissing);
+    };
+    let counts: fn(&Set) -> bool = if named { |set| set.active } else { may_choose };
+    Target::Set(Chosen { name: &chosen.name, digest: &chosen.digest, named, aims: aims(upto, counts) })
+}
+
+fn may_choose(set: &Set) -> bool {
+    set.active && set.eligible
+}
+
+fn aims(sets: &[Set], counts: fn(&Set) -> bool) -> BTreeMap<&BuildId, Aim<'_>> {
+    let mut ceilings: BTreeMap<&BuildId, Level> = BTreeMap::new();
+    let mut best: BTreeMap<&BuildId, (&Set, &SetKernel)> = BTreeMap::new();
+    for set in sets {
+        for (build, kernel) in &set.kernels {
+            let ceiling = ceilings.entry(build).or_default();
+            *ceiling = (*ceiling).max(kernel.level);
+            let higher = best.get(build).is_none_or(|(_, known)| known.level < kernel.level);
+            if counts(set) && higher && kernel.level > Level::UNPATCHED {
+                best.insert(build, (set, kernel));
+            }
+        }
+    }
+    best.into_iter()
+        .map(|(build, (set, kernel))| {
+            let ceiling = ceilings.get(build).copied().unwrap_or(kernel.level);
+            let aim = Aim {
+                level: kernel.level,
+                set: &set.name,
+                digest: &set.digest,
+                manifest: &kernel.manifest,
+                ceiling,
+            };
+            (build, aim)
+        })
+        .collect()
+}

@@ -1,0 +1,200 @@
+//! A small fleet that does what it is told, when the test says so.
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use invivo_rollout::{
+    Held, Instructed, Instruction, Memory, Node, Offer, Parallel, Plan, Policy, Report, RolloutMemory, Set,
+    SetKernel, Stage, Wish, World, plan,
+};
+use invivo_terms::{BuildId, Digest, Hold, Level, Mechanism, NodeState, Revision, SetName};
+use jiff::Timestamp;
+
+pub const MINUTE: u64 = 60;
+
+pub fn build(number: u32) -> BuildId {
+    format!("{number:040x}").parse().unwrap()
+}
+
+pub fn digest(number: u32) -> Digest {
+    format!("{number:064x}").parse().unwrap()
+}
+
+pub fn set_name(number: u32) -> SetName {
+    format!("2026-01-01.{number}").parse().unwrap()
+}
+
+/// An active, eligible set that brings these builds to these levels.
+pub fn set(number: u32, kernels: &[(u32, u32)]) -> Set {
+    let kernels = kernels
+        .iter()
+        .map(|(b, level)| (build(*b), SetKernel { level: Level(*level), manifest: digest(b * 1000 + level) }))
+        .collect();
+    Set { name: set_name(number), digest: digest(number), eligible: true, active: true, kernels }
+}
+
+pub fn stage(name: &str, max: u32, soak_minutes: u64) -> Stage {
+    Stage {
+        name: name.to_owned(),
+        optional: false,
+        max_parallel: Parallel::Nodes(max),
+        soak: Duration::from_secs(soak_minutes * MINUTE),
+    }
+}
+
+pub fn after(seconds: u64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + i64::try_from(seconds).unwrap()).unwrap()
+}
+
+/// The nodes, what is stored about them, and the clock.
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    pub world: World,
+}
+
+impl Fleet {
+    /// One set with build 1 at level 1; a stage `canary` with a soak of 30 minutes, then `rest`.
+    pub fn new() -> Self {
+        Self {
+            world: World {
+                now: after(0),
+                policy: Policy {
+                    target: Wish::Latest,
+                    stages: vec![stage("canary", 1, 30)],
+                    rest: stage("rest", 1, 0),
+                    node_deadline: Duration::from_secs(10 * MINUTE),
+                    paused: false,
+                    mechanism: Mechanism::Livepatch,
+                },
+                offer: Offer::Sets(vec![set(1, &[(1, 1)])]),
+                memory: Memory::default(),
+                nodes: BTreeMap::new(),
+            },
+        }
+    }
+
+    /// With nodes of build 1: `c1`, `c2`, … in the first stage and `r1`, `r2`, … in the second.
+    pub fn with(canaries: u32, rest: u32) -> Self {
+        let mut fleet = Self::new();
+        (1..=canaries).for_each(|n| fleet.add(&format!("c{n}"), 0, 1));
+        (1..=rest).for_each(|n| fleet.add(&format!("r{n}"), 1, 1));
+        fleet
+    }
+
+    pub fn add(&mut self, name: &str, stage: usize, kernel: u32) {
+        let report = Report {
+            observed: Revision(1),
+            build_id: build(kernel),
+            level: Level(0),
+            set: None,
+            state: NodeState::Idle,
+            since: self.world.now,
+        };
+        let spec = Instructed { revision: Revision(1), instruction: Instruction::Hold };
+        let node =
+            Node { stage, ready: true, claimed_by_other: false, spec: Some(spec), report: Some(report) };
+        self.world.nodes.insert(name.to_owned(), node);
+    }
+
+    pub fn node(&mut self, name: &str) -> &mut Node {
+        self.world.nodes.get_mut(name).unwrap()
+    }
+
+    pub fn report(&mut self, name: &str) -> &mut Report {
+        self.node(name).report.as_mut().unwrap()
+    }
+
+    pub fn pass(&mut self, seconds: u64) {
+        self.world.now += Duration::from_secs(seconds);
+    }
+
+    pub fn plan(&self) -> Plan {
+        let made = plan(&self.world);
+        assert_eq!(made, plan(&self.world), "the same world gives the same plan");
+        made
+    }
+
+    /// Plans, stores the memory, writes the instructions. Returns the names of who was instructed.
+    pub fn decide(&mut self) -> Vec<String> {
+        let plan = self.plan();
+        self.world.memory = plan.memory;
+        let names = plan.actions.keys().cloned().collect();
+        for (name, instruction) in plan.actions {
+            self.instruct(&name, instruction);
+        }
+        names
+    }
+
+    pub fn instruct(&mut self, name: &str, instruction: Instruction) {
+        let spec = &mut self.node(name).spec;
+        let revision = spec.as_ref().map_or(Revision(0), |spec| spec.revision).next();
+        *spec = Some(Instructed { revision, instruction });
+    }
+
+    /// The node does what it was told.
+    pub fn obey(&mut self, name: &str) {
+        let now = self.world.now;
+        let spec = self.node(name).spec.clone().unwrap();
+        let report = self.report(name);
+        report.observed = spec.revision;
+        report.since = now;
+        match spec.instruction {
+            Instruction::Apply(apply) => {
+                assert_eq!(apply.build_id, report.build_id);
+                report.level = apply.level;
+                report.set = Some(apply.set);
+                report.state = NodeState::Applied;
+            }
+            Instruction::RollBack { .. } => {
+                report.level = Level(0);
+                report.set = None;
+                report.state = NodeState::RolledBack;
+            }
+            Instruction::Hold => report.state = NodeState::Idle,
+        }
+    }
+
+    /// The node tries and says what came of it.
+    pub fn end(&mut self, name: &str, state: NodeState) {
+        let revision = self.node(name).spec.as_ref().unwrap().revision;
+        let report = self.report(name);
+        report.observed = revision;
+        report.state = state;
+    }
+
+    /// Everybody whom a plan instructs obeys at once, until nobody is instructed any more.
+    /// Returns the names in the order of their instructions.
+    pub fn run(&mut self) -> Vec<String> {
+        let mut order = Vec::new();
+        loop {
+            let names = self.decide();
+            if names.is_empty() {
+                return order;
+            }
+            names.iter().for_each(|name| self.obey(name));
+            order.extend(names);
+            assert!(order.len() < 10_000, "no end of instructions");
+        }
+    }
+
+    pub fn hold(&self, name: &str) -> Option<Hold> {
+        self.plan().holds.get(name).map(|held| held.hold)
+    }
+
+    pub fn held(&self, name: &str) -> Option<Held> {
+        self.plan().holds.get(name).copied()
+    }
+
+    pub fn rollout(&self) -> &RolloutMemory {
+        self.world.memory.rollout.as_ref().unwrap()
+    }
+
+    pub fn level(&self, name: &str) -> u32 {
+        self.world.nodes[name].report.as_ref().unwrap().level.0
+    }
+
+    pub fn offer(&mut self, sets: Vec<Set>) {
+        self.world.offer = Offer::Sets(sets);
+    }
+}
