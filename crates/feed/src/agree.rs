@@ -1,6 +1,6 @@
 //! Whether a manifest says the same as the kernel document that names it.
 
-use invivo_terms::{RepositoryName, Refusal};
+use invivo_terms::{Refusal, RepositoryName};
 
 use crate::document::{KernelFacts, LevelEntry, Manifest};
 use crate::{Document, Rejection};
@@ -25,10 +25,16 @@ pub(crate) fn manifest(
         return refuse(Refusal::WrongKernel, format!("it is for {} {}", found.release, found.build_id));
     }
     if manifest.vermagic.split(' ').next() != Some(kernel.release.as_str()) {
-        return refuse(Refusal::WrongKernel, format!("vermagic {:.64} is not of {}", manifest.vermagic, kernel.release));
+        return refuse(
+            Refusal::WrongKernel,
+            format!("vermagic {:.64} is not of {}", manifest.vermagic, kernel.release),
+        );
     }
     if manifest.set != entry.set || manifest.level != entry.level {
-        return refuse(Refusal::MixAndMatch, format!("it is of set {}, level {}", manifest.set, manifest.level));
+        return refuse(
+            Refusal::MixAndMatch,
+            format!("it is of set {}, level {}", manifest.set, manifest.level),
+        );
     }
     let same_modules = manifest.modules.len() == entry.modules.len()
         && manifest.modules.iter().zip(&entry.modules).all(|(ours, theirs)| {
@@ -40,8 +46,14 @@ pub(crate) fn manifest(
     if manifest.modules.iter().any(|module| module.name.level() != manifest.level) {
         return refuse(Refusal::Malformed, "a module is named for another level".to_owned());
     }
-    if manifest.mechanisms != entry.mechanisms || manifest.complete != entry.complete || manifest.fixes != entry.fixes {
-        return refuse(Refusal::MixAndMatch, "its mechanisms, claim or fixes are not the ones named".to_owned());
+    if manifest.mechanisms != entry.mechanisms
+        || manifest.complete != entry.complete
+        || manifest.fixes != entry.fixes
+    {
+        return refuse(
+            Refusal::MixAndMatch,
+            "its mechanisms, claim or fixes are not the ones named".to_owned(),
+        );
     }
     Ok(())
 }

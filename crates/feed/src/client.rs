@@ -7,7 +7,8 @@ use invivo_terms::{BuildId, Digest, Level, ModuleName, Refusal};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::document::{
-    Index, IndexReference, KernelDocument, LevelEntry, Manifest, Role, SetStatus, TimestampDocument, Trust, cap,
+    Index, IndexReference, KernelDocument, LevelEntry, Manifest, Role, SetStatus, TimestampDocument, Trust,
+    cap,
 };
 use crate::keyring::Keyring;
 use crate::signature::Held;
@@ -100,7 +101,11 @@ impl Client {
     /// Every refusal of a signed document; `EndlessData` for a chain over its cap.
     pub fn rotate(self, next: &Signed) -> Result<Self, Rejection> {
         if self.trust.version >= cap::TRUST_CHAIN as u64 {
-            return Err(Rejection::new(Refusal::EndlessData, Document::Trust, "the trust chain is over its cap"));
+            return Err(Rejection::new(
+                Refusal::EndlessData,
+                Document::Trust,
+                "the trust chain is over its cap",
+            ));
         }
         read::within(Document::Trust, &next.document, cap::TRUST)?;
         signature::check(&self.keyring, Role::Trust, Document::Trust, next)?;
@@ -237,7 +242,11 @@ impl Catalogue {
     pub fn kernel(&self, build: &BuildId, bytes: &[u8]) -> Result<KernelDocument, Rejection> {
         let document = Document::Kernel;
         let Some(reference) = self.index.kernels.get(build) else {
-            return Err(Rejection::new(Refusal::WrongKernel, document, format!("the index does not know build {build}")));
+            return Err(Rejection::new(
+                Refusal::WrongKernel,
+                document,
+                format!("the index does not know build {build}"),
+            ));
         };
         read::named(document, bytes, reference.length, &reference.sha256, Refusal::MixAndMatch)?;
         let kernel = read::kernel(bytes)?;
@@ -253,14 +262,21 @@ impl Catalogue {
     /// # Errors
     ///
     /// `MixAndMatch`, `SignatureConfusion`, `WrongKernel`, `EndlessData`, `Malformed`, `Withdrawn`.
-    pub fn manifest(&self, kernel: &KernelDocument, level: Level, bytes: &[u8]) -> Result<Manifest, Rejection> {
+    pub fn manifest(
+        &self,
+        kernel: &KernelDocument,
+        level: Level,
+        bytes: &[u8],
+    ) -> Result<Manifest, Rejection> {
         let document = Document::Manifest;
-        let entry = kernel
-            .level(level)
-            .ok_or_else(|| Rejection::new(Refusal::MixAndMatch, document, format!("no level {level} is named")))?;
+        let entry = kernel.level(level).ok_or_else(|| {
+            Rejection::new(Refusal::MixAndMatch, document, format!("no level {level} is named"))
+        })?;
         let build = &kernel.kernel.build_id;
         let set = self.index.set(&entry.set).filter(|set| {
-            set.kernels.get(build).is_some_and(|named| named.level == level && named.manifest == entry.manifest.sha256)
+            set.kernels
+                .get(build)
+                .is_some_and(|named| named.level == level && named.manifest == entry.manifest.sha256)
         });
         let Some(set) = set else {
             let detail = format!("the index's set {} does not name this level {level} of {build}", entry.set);
@@ -306,7 +322,11 @@ pub fn check_module(manifest: &Manifest, name: &ModuleName, bytes: &[u8]) -> Res
     let document = Document::Module;
     read::within(document, bytes, cap::MODULE)?;
     let Some(module) = manifest.modules.iter().find(|module| module.name == *name) else {
-        return Err(Rejection::new(Refusal::ArbitrarySoftware, document, format!("the manifest names no {name}")));
+        return Err(Rejection::new(
+            Refusal::ArbitrarySoftware,
+            document,
+            format!("the manifest names no {name}"),
+        ));
     };
     if bytes.len() as u64 != module.length || crate::digest(bytes) != module.sha256 {
         let detail = format!("{name}: {} bytes that are not the {} signed", bytes.len(), module.length);
@@ -320,7 +340,12 @@ pub fn check_module(manifest: &Manifest, name: &ModuleName, bytes: &[u8]) -> Res
 /// # Errors
 ///
 /// The first refusal met.
-pub fn verify_proof(proof: &Proof, root: &Digest, floors: &Floors, clocks: Clocks) -> Result<Proven, Rejection> {
+pub fn verify_proof(
+    proof: &Proof,
+    root: &Digest,
+    floors: &Floors,
+    clocks: Clocks,
+) -> Result<Proven, Rejection> {
     let Some((first, rest)) = proof.trust.split_first() else {
         return Err(Rejection::new(Refusal::WrongRoot, Document::Trust, "the proof has no trust document"));
     };
@@ -332,7 +357,12 @@ pub fn verify_proof(proof: &Proof, root: &Digest, floors: &Floors, clocks: Clock
     read::within(Document::Kernel, &proof.kernel, cap::KERNEL)?;
     read::within(Document::Manifest, &proof.manifest, cap::MANIFEST)?;
     let sha256 = crate::digest(&proof.kernel);
-    let build = catalogue.index.kernels.iter().find(|(_, reference)| reference.sha256 == sha256).map(|(build, _)| build);
+    let build = catalogue
+        .index
+        .kernels
+        .iter()
+        .find(|(_, reference)| reference.sha256 == sha256)
+        .map(|(build, _)| build);
     let Some(build) = build else {
         let detail = format!("the index names no kernel document {sha256}");
         return Err(Rejection::new(Refusal::MixAndMatch, Document::Kernel, detail));
@@ -365,7 +395,8 @@ fn in_range(document: Document, version: u64, floor: u64) -> Result<(), Rejectio
         return Err(older(document, version, floor));
     }
     if floor > 0 && version - floor > MAX_JUMP {
-        let detail = format!("version {version}, {floor} was seen before; only a key rotation may jump so far");
+        let detail =
+            format!("version {version}, {floor} was seen before; only a key rotation may jump so far");
         return Err(Rejection::new(Refusal::FastForward, document, detail));
     }
     Ok(())
@@ -381,6 +412,10 @@ fn lives_at_most(document: Document, expires: Timestamp, held: &Held, days: u16)
     let latest = held.newest().and_then(|made| made.checked_add(longest).ok());
     match latest {
         Some(latest) if expires <= latest => Ok(()),
-        _ => Err(Rejection::new(Refusal::Malformed, document, format!("it would live for more than {days} days"))),
+        _ => Err(Rejection::new(
+            Refusal::Malformed,
+            document,
+            format!("it would live for more than {days} days"),
+        )),
     }
 }

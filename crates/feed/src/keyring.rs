@@ -40,10 +40,16 @@ impl Keyring {
         }
         let mut named = BTreeSet::new();
         for role in [Role::Trust, Role::Index, Role::Timestamp] {
-            let keys = trust.roles.get(&role).ok_or_else(|| malformed(format!("role {} has no keys", role.as_str())))?;
+            let keys = trust
+                .roles
+                .get(&role)
+                .ok_or_else(|| malformed(format!("role {} has no keys", role.as_str())))?;
             let distinct: BTreeSet<_> = keys.keys.iter().collect();
             if keys.keys.len() > MAX_KEYS || distinct.len() != keys.keys.len() {
-                return Err(malformed(format!("keys of role {}: more than {MAX_KEYS}, or one twice", role.as_str())));
+                return Err(malformed(format!(
+                    "keys of role {}: more than {MAX_KEYS}, or one twice",
+                    role.as_str()
+                )));
             }
             if keys.threshold == 0 || usize::from(keys.threshold) > distinct.len() {
                 let (name, k, n) = (role.as_str(), keys.threshold, distinct.len());
@@ -61,7 +67,9 @@ impl Keyring {
         let keyring = Self { certificates, roles };
         // The timestamp key is online. Were it also one of the others, its theft would be worth more than a freeze.
         for other in [Role::Trust, Role::Index] {
-            if let Some(key) = keyring.names(Role::Timestamp).iter().find(|key| keyring.names(other).contains(key)) {
+            if let Some(key) =
+                keyring.names(Role::Timestamp).iter().find(|key| keyring.names(other).contains(key))
+            {
                 return Err(malformed(format!("{key} has role timestamp and role {}", other.as_str())));
             }
         }

@@ -9,6 +9,7 @@ mod clock;
 pub mod document;
 mod eligible;
 mod floors;
+mod folder;
 mod keyring;
 mod modinfo;
 pub mod paths;
@@ -25,6 +26,7 @@ pub use client::{
 pub use clock::Clocks;
 pub use eligible::{Ineligible, Offer, eligible};
 pub use floors::Floors;
+pub use folder::{Folder, FolderError, FolderLook};
 pub use keyring::{MAX_CERTIFICATE, MAX_KEYS};
 pub use modinfo::{ModInfo, RunningKernel, check_running};
 pub use proof::{Proof, Signed};

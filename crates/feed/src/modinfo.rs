@@ -42,13 +42,18 @@ impl ModInfo {
     /// `.modinfo`, or a field is missing or stands twice; `WrongKernel` for another machine.
     pub fn read(module: &[u8]) -> Result<Self, Rejection> {
         if module.len() as u64 > cap::MODULE {
-            return Err(Rejection::new(Refusal::EndlessData, Document::Module, "longer than a module may be"));
+            return Err(Rejection::new(
+                Refusal::EndlessData,
+                Document::Module,
+                "longer than a module may be",
+            ));
         }
         let section = modinfo(module)?;
         let mut fields = Fields::default();
         for entry in section.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()) {
             let entry = std::str::from_utf8(entry).map_err(|_| malformed("its modinfo is not text"))?;
-            let (key, value) = entry.split_once('=').ok_or_else(|| malformed("its modinfo has no key=value"))?;
+            let (key, value) =
+                entry.split_once('=').ok_or_else(|| malformed("its modinfo has no key=value"))?;
             fields.take(key, value)?;
         }
         Ok(Self {
@@ -70,7 +75,10 @@ impl ModInfo {
         let refuse = |refusal, detail: String| Err(Rejection::new(refusal, Document::Module, detail));
         if self.build_id.as_deref() != Some(manifest.kernel.build_id.as_str()) {
             let found = self.build_id.as_deref().unwrap_or("no build");
-            return refuse(Refusal::WrongKernel, format!("{name} is for {found:.64}, not {}", manifest.kernel.build_id));
+            return refuse(
+                Refusal::WrongKernel,
+                format!("{name} is for {found:.64}, not {}", manifest.kernel.build_id),
+            );
         }
         if self.vermagic != manifest.vermagic {
             return refuse(
@@ -117,7 +125,10 @@ pub struct RunningKernel<'a> {
 /// `WrongKernel`.
 pub fn check_running(manifest: &Manifest, running: RunningKernel<'_>) -> Result<(), Rejection> {
     let made_for = &manifest.kernel;
-    if made_for.build_id != *running.build_id || made_for.release != running.release || made_for.arch != running.arch {
+    if made_for.build_id != *running.build_id
+        || made_for.release != running.release
+        || made_for.arch != running.arch
+    {
         let detail = format!(
             "made for {} {}, running is {:.64} {}",
             made_for.release, made_for.build_id, running.release, running.build_id
@@ -158,12 +169,17 @@ impl Fields {
 
 /// The bytes of the one `.modinfo`.
 fn modinfo(module: &[u8]) -> Result<&[u8], Rejection> {
-    let relocatable = module.get(..6) == Some(b"\x7fELF\x02\x01") && number(module, 16, 2) == Some(u64::from(ET_REL));
+    let relocatable =
+        module.get(..6) == Some(b"\x7fELF\x02\x01") && number(module, 16, 2) == Some(u64::from(ET_REL));
     if !relocatable {
         return Err(malformed("not a 64-bit little-endian relocatable ELF file"));
     }
     if number(module, 18, 2) != Some(u64::from(EM_X86_64)) {
-        return Err(Rejection::new(Refusal::WrongKernel, Document::Module, "made for another machine than x86_64"));
+        return Err(Rejection::new(
+            Refusal::WrongKernel,
+            Document::Module,
+            "made for another machine than x86_64",
+        ));
     }
     let short = || malformed("its section headers are not where they should be");
     let headers = number(module, 0x28, 8).ok_or_else(short)?;

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use invivo_terms::{Digest, RepositoryName, Refusal};
+use invivo_terms::{Digest, Refusal, RepositoryName};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::document::{FileReference, Index, KernelDocument, LevelEntry, Manifest, Role, TimestampDocument, Trust, cap};
+use crate::document::{
+    FileReference, Index, KernelDocument, LevelEntry, Manifest, Role, TimestampDocument, Trust, cap,
+};
 use crate::{Document, Rejection, digest};
 
 /// The highest version: every JSON reader and every Kubernetes integer holds it exactly.
@@ -30,7 +32,11 @@ struct Head {
 /// Refuses bytes over the kind's cap.
 pub(crate) fn within(document: Document, bytes: &[u8], limit: u64) -> Result<(), Rejection> {
     if bytes.len() as u64 > limit {
-        return Err(Rejection::new(Refusal::EndlessData, document, format!("{} bytes, {limit} allowed", bytes.len())));
+        return Err(Rejection::new(
+            Refusal::EndlessData,
+            document,
+            format!("{} bytes, {limit} allowed", bytes.len()),
+        ));
     }
     Ok(())
 }
@@ -54,7 +60,8 @@ pub(crate) fn named(
 
 /// Parses strictly.
 pub(crate) fn parse<T: DeserializeOwned>(document: Document, bytes: &[u8]) -> Result<T, Rejection> {
-    serde_json::from_slice(bytes).map_err(|error| Rejection::new(Refusal::Malformed, document, error.to_string()))
+    serde_json::from_slice(bytes)
+        .map_err(|error| Rejection::new(Refusal::Malformed, document, error.to_string()))
 }
 
 /// Type and repository first, so that a document for another purpose is called that and not malformed.
@@ -81,7 +88,10 @@ pub(crate) fn trust(bytes: &[u8]) -> Result<Trust, Rejection> {
     let trust: Trust = parse(Document::Trust, bytes)?;
     version(Document::Trust, trust.version)?;
     if !(1..=90).contains(&trust.timestamp_days) {
-        return Err(malformed(Document::Trust, format!("timestampDays is {}, allowed are 1 to 90", trust.timestamp_days)));
+        return Err(malformed(
+            Document::Trust,
+            format!("timestampDays is {}, allowed are 1 to 90", trust.timestamp_days),
+        ));
     }
     Ok(trust)
 }
@@ -92,7 +102,11 @@ pub(crate) fn timestamp(bytes: &[u8]) -> Result<TimestampDocument, Rejection> {
     version(Document::Timestamp, timestamp.version)?;
     version(Document::Index, timestamp.index.version)?;
     if timestamp.index.length > cap::INDEX {
-        return Err(Rejection::new(Refusal::EndlessData, Document::Index, "the timestamp names one longer than the cap"));
+        return Err(Rejection::new(
+            Refusal::EndlessData,
+            Document::Index,
+            "the timestamp names one longer than the cap",
+        ));
     }
     Ok(timestamp)
 }
@@ -115,17 +129,26 @@ pub(crate) fn index(bytes: &[u8]) -> Result<Index, Rejection> {
         }
         for (build, kernel) in &set.kernels {
             if !index.kernels.contains_key(build) {
-                return Err(malformed(Document::Index, format!("set {} is for {build}, which has no document", set.name)));
+                return Err(malformed(
+                    Document::Index,
+                    format!("set {} is for {build}, which has no document", set.name),
+                ));
             }
             let before = levels.insert(build, kernel.level.0).unwrap_or(0);
             if kernel.level.0 <= before {
-                return Err(malformed(Document::Index, format!("set {}: levels of {build} do not rise", set.name)));
+                return Err(malformed(
+                    Document::Index,
+                    format!("set {}: levels of {build} do not rise", set.name),
+                ));
             }
         }
     }
     for (build, kernel) in &index.kernels {
         if kernel.length > cap::KERNEL {
-            return Err(malformed(Document::Index, format!("the document of {build} is longer than its cap")));
+            return Err(malformed(
+                Document::Index,
+                format!("the document of {build} is longer than its cap"),
+            ));
         }
     }
     Ok(index)
@@ -145,7 +168,10 @@ pub(crate) fn kernel(bytes: &[u8]) -> Result<KernelDocument, Rejection> {
 fn level(entry: &LevelEntry) -> Result<(), Rejection> {
     let names: BTreeSet<_> = entry.modules.iter().map(|module| &module.name).collect();
     if entry.modules.is_empty() || entry.modules.len() > MAX_MODULES || names.len() != entry.modules.len() {
-        return Err(malformed(Document::Kernel, format!("level {}: 1 to {MAX_MODULES} modules, each once", entry.level)));
+        return Err(malformed(
+            Document::Kernel,
+            format!("level {}: 1 to {MAX_MODULES} modules, each once", entry.level),
+        ));
     }
     let over = |file: &FileReference, limit| file.length > limit;
     if over(&entry.manifest, cap::MANIFEST)

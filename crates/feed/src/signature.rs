@@ -103,7 +103,12 @@ impl Held {
 /// # Errors
 ///
 /// `EndlessData`, `Malformed`, `UnknownKey`, `BelowThreshold`, `RevokedKey`, `ExpiredKey`, `SignatureConfusion`.
-pub(crate) fn check(keyring: &Keyring, role: Role, document: Document, signed: &Signed) -> Result<Held, Rejection> {
+pub(crate) fn check(
+    keyring: &Keyring,
+    role: Role,
+    document: Document,
+    signed: &Signed,
+) -> Result<Held, Rejection> {
     let findings = examine(keyring, role, document, &signed.document, &signed.signatures)?;
     let mut by = BTreeMap::new();
     let mut worst: Option<(Flaw, String)> = None;
@@ -124,9 +129,14 @@ pub(crate) fn check(keyring: &Keyring, role: Role, document: Document, signed: &
     if good >= threshold {
         return Ok(Held { by });
     }
-    let (refusal, reason) = worst.map_or((Refusal::BelowThreshold, String::new()), |(flaw, detail)| (flaw.refusal(), detail));
+    let (refusal, reason) =
+        worst.map_or((Refusal::BelowThreshold, String::new()), |(flaw, detail)| (flaw.refusal(), detail));
     let separator = if reason.is_empty() { "" } else { "; " };
-    Err(Rejection::new(refusal, document, format!("{good} of {threshold} signatures needed hold{separator}{reason}")))
+    Err(Rejection::new(
+        refusal,
+        document,
+        format!("{good} of {threshold} signatures needed hold{separator}{reason}"),
+    ))
 }
 
 /// Looks at every signature packet beside a document.
@@ -155,9 +165,14 @@ pub(crate) fn examine(
 
 /// Splits the file beside a document into its signature packets, within the caps.
 pub(crate) fn packets(document: Document, bytes: &[u8]) -> Result<Vec<Signature>, Rejection> {
-    let malformed = |detail: &str| Rejection::new(Refusal::Malformed, document, format!("signatures: {detail}"));
+    let malformed =
+        |detail: &str| Rejection::new(Refusal::Malformed, document, format!("signatures: {detail}"));
     if bytes.len() as u64 > cap::SIGNATURES {
-        return Err(Rejection::new(Refusal::EndlessData, document, "the signatures are longer than their cap"));
+        return Err(Rejection::new(
+            Refusal::EndlessData,
+            document,
+            "the signatures are longer than their cap",
+        ));
     }
     let mut found = Vec::new();
     if bytes.is_empty() {
@@ -165,13 +180,21 @@ pub(crate) fn packets(document: Document, bytes: &[u8]) -> Result<Vec<Signature>
     }
     let mut next = PacketParserBuilder::from_bytes(bytes)
         .map(|builder| {
-            builder.dearmor(Dearmor::Disabled).max_packet_size(MAX_PACKET).max_recursion_depth(0).automatic_hashing(false)
+            builder
+                .dearmor(Dearmor::Disabled)
+                .max_packet_size(MAX_PACKET)
+                .max_recursion_depth(0)
+                .automatic_hashing(false)
         })
         .and_then(PacketParserBuilder::build)
         .map_err(|_| malformed("not binary OpenPGP packets"))?;
     while let PacketParserResult::Some(parser) = next {
         if found.len() == MAX_SIGNATURES {
-            return Err(Rejection::new(Refusal::EndlessData, document, format!("more than {MAX_SIGNATURES} signatures")));
+            return Err(Rejection::new(
+                Refusal::EndlessData,
+                document,
+                format!("more than {MAX_SIGNATURES} signatures"),
+            ));
         }
         let (packet, rest) = parser.next().map_err(|_| malformed("cut short"))?;
         let Packet::Signature(signature) = packet else {
@@ -185,7 +208,13 @@ pub(crate) fn packets(document: Document, bytes: &[u8]) -> Result<Vec<Signature>
 
 /// Judges one signature. Cheap checks come first; the public-key operation only for pinned keys
 /// that have not signed well already.
-fn judge(keyring: &Keyring, role: Role, bytes: &[u8], signature: &Signature, held: &BTreeSet<Fingerprint>) -> Finding {
+fn judge(
+    keyring: &Keyring,
+    role: Role,
+    bytes: &[u8],
+    signature: &Signature,
+    held: &BTreeSet<Fingerprint>,
+) -> Finding {
     let bad = |flaw, detail: String| Finding::Bad { flaw, detail };
     match signature {
         Signature::V4(_) | Signature::V6(_) => {}
@@ -247,7 +276,8 @@ fn key_was_good(
     if policy.signature(signature, HashAlgoSecurity::CollisionResistance).is_err() {
         return Err((Flaw::Confused, "a signature with a critical part that is not understood"));
     }
-    let valid = key.with_policy(&policy, made).map_err(|_| (Flaw::Unknown, "a key not bound to its certificate"))?;
+    let valid =
+        key.with_policy(&policy, made).map_err(|_| (Flaw::Unknown, "a key not bound to its certificate"))?;
     for status in [valid.revocation_status(), valid.valid_cert().revocation_status()] {
         match status {
             RevocationStatus::Revoked(_) => return Err((Flaw::Revoked, "a revoked key")),

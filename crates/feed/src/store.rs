@@ -109,7 +109,9 @@ pub fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
         Err(error) => return Err(StoreError::io(path, error)),
     };
     let mut bytes = Vec::new();
-    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| StoreError::io(path, error))?;
+    file.take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(|error| StoreError::io(path, error))?;
     if bytes.len() as u64 > limit {
         return Err(StoreError::TooLong { path: path.to_owned(), limit });
     }
@@ -124,10 +126,21 @@ pub fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
 pub fn remove(path: &Path) -> Result<(), StoreError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match fs::remove_file(path) {
-        Ok(()) => File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| StoreError::io(path, error)),
+        Ok(()) => File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|error| StoreError::io(path, error)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(StoreError::io(path, error)),
     }
+}
+
+/// Makes a folder and those above it, readable by everybody.
+///
+/// # Errors
+///
+/// `Full`, `Io`.
+pub fn make_folder(path: &Path) -> Result<(), StoreError> {
+    fs::create_dir_all(path).map_err(|error| StoreError::io(path, error))
 }
 
 /// [`replace`] with a value as JSON, mode 0600.
