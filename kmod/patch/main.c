@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A patch module: replaces functions of exactly one kernel build through
+ * upstream livepatch, together with every patch loaded before it.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/build_bug.h>
+#include <linux/buildid.h>
+#include <linux/errno.h>
+#include <linux/livepatch.h>
+#include <linux/module.h>
+#include <linux/printk.h>
+#include <linux/string.h>
+#include <linux/types.h>
+
+#include "build.h"
+#include "patch.h"
+
+static const u8 invivo_build_id[] = INVIVO_BUILD_ID_BYTES;
+
+static_assert(sizeof(invivo_build_id) == BUILD_ID_SIZE_MAX);
+
+static struct klp_patch invivo_patch = {
+	.mod = THIS_MODULE,
+	.objs = invivo_objects,
+	.replace = true,
+};
+
+/*
+ * Release and vermagic do not tell two builds of a kernel apart; the GNU build
+ * id does. The running kernel's own is not exported: the builder turns the
+ * reference into a livepatch relocation, which the module loader resolves
+ * before init runs.
+ *
+ * Context: module init, may sleep, no locks held.
+ * Return: 0 if the running kernel is the one that the module was built for,
+ * -EINVAL otherwise.
+ */
+static int __init invivo_check_build_id(void)
+{
+	if (!memcmp(vmlinux_build_id, invivo_build_id, sizeof(invivo_build_id)))
+		return 0;
+
+	pr_err("built for kernel build id %*phN, this kernel is %*phN\n",
+	       (int)sizeof(invivo_build_id), invivo_build_id,
+	       (int)sizeof(invivo_build_id), vmlinux_build_id);
+	return -EINVAL;
+}
+
+/*
+ * Context: module init, may sleep; klp_enable_patch() takes klp_mutex.
+ * Return: 0 once the transition has begun; the errors are listed in
+ * kmod/README.md.
+ */
+static int __init invivo_patch_init(void)
+{
+	int ret;
+
+	ret = invivo_check_build_id();
+	if (ret)
+		return ret;
+
+	return klp_enable_patch(&invivo_patch);
+}
+
+/*
+ * Reached only after the patch was disabled or replaced and its transition is
+ * complete: livepatch holds a reference on the module until then.
+ */
+static void __exit invivo_patch_exit(void)
+{
+}
+
+module_init(invivo_patch_init);
+module_exit(invivo_patch_exit);
+
+MODULE_DESCRIPTION("Invivo live patch, level " INVIVO_LEVEL);
+MODULE_AUTHOR("The Invivo authors");
+MODULE_LICENSE("GPL");
+MODULE_INFO(livepatch, "Y");
+MODULE_INFO(invivo_abi, INVIVO_PATCH_ABI);
+MODULE_INFO(invivo_level, INVIVO_LEVEL);
+MODULE_INFO(invivo_set, INVIVO_SET);
+MODULE_INFO(invivo_build_id, INVIVO_BUILD_ID);
+MODULE_INFO(invivo_inputs, INVIVO_INPUTS);
+MODULE_INFO(invivo_fixes, INVIVO_FIXES);

@@ -1,0 +1,28 @@
+//! Builds one recipe for one kernel build: `build <recipe> <lock> <level> <set> <out>`.
+
+use std::path::Path;
+use std::time::Instant;
+
+use invivo_patch_builder::{Cache, build};
+use invivo_terms::Level;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let [recipe, lock, level, set, out] = arguments.as_slice() else {
+        return Err("usage: build <recipe> <lock> <level> <set> <out>".into());
+    };
+    let start = Instant::now();
+    let mut tell = |step, words: &str| println!("{:6.1} s  {step:8} {words}", start.elapsed().as_secs_f32());
+    let built = build(
+        &Cache::from_env()?,
+        Path::new(recipe),
+        Path::new(lock),
+        Level(level.parse()?),
+        &set.parse()?,
+        Path::new(out),
+        &mut tell,
+    )?;
+    println!("{} ({} bytes, sha256 {})", built.path.display(), built.length(), built.sha256);
+    println!("{}", serde_json::to_string_pretty(&built.evidence)?);
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! Compiles a module with Kbuild, the kernel's own compiler and nothing of the machine in the result.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use invivo_terms::ModuleName;
+
+use crate::command::{self, clean};
+
+/// A module cannot be compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// make or the compiler fails; their words say where.
+    #[error(transparent)]
+    Command(#[from] command::Error),
+    /// The machine has another compiler than the one that made the kernel.
+    #[error("the kernel was made by {wanted:?}, this machine has {found:?}")]
+    Compiler {
+        /// The kernel's.
+        wanted: String,
+        /// The machine's.
+        found: String,
+    },
+    /// A source cannot be written, or the module not be read.
+    #[error("{path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Refuses any compiler but the one named by `wanted`, the first line of its `--version`.
+/// Another one may lay out types, pass arguments and inline differently.
+///
+/// # Errors
+///
+/// The machine has none, or another one.
+pub fn check_compiler(wanted: &str) -> Result<(), Error> {
+    let program = wanted.split(' ').next().unwrap_or_default();
+    let output = command::run(clean(program).arg("--version"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let found = text.lines().next().unwrap_or_default();
+    if found == wanted {
+        return Ok(());
+    }
+    Err(Error::Compiler { wanted: wanted.to_owned(), found: found.to_owned() })
+}
+
+/// Compiles `sources` (name and text of each file) in the empty folder `work` against the kernel
+/// tree `tree`, and returns the module.
+///
+/// # Errors
+///
+/// A file cannot be written, or the compiler refuses the sources.
+pub fn compile(
+    tree: &Path,
+    work: &Path,
+    name: &ModuleName,
+    sources: &BTreeMap<String, String>,
+) -> Result<Vec<u8>, Error> {
+    for (file, text) in sources {
+        let path = work.join(file);
+        fs::write(&path, text).map_err(|source| Error::File { path, source })?;
+    }
+    // No debug information: nothing to strip, and no place where a path could stay. What is left
+    // of paths (__FILE__ in headers) becomes relative to the tree.
+    let flags = format!(
+        "KCFLAGS=-g0 -ffile-prefix-map={}/= -ffile-prefix-map={}/=",
+        work.display(),
+        tree.display()
+    );
+    let make = clean("make")
+        .args(["--silent", "--jobs=2", "-C"])
+        .arg(tree)
+        .arg(format!("M={}", work.display()))
+        .arg(flags)
+        // Unexported symbols are undefined here; the next step resolves them or refuses.
+        .args(["KBUILD_MODPOST_WARN=1", "modules"])
+        .output();
+    let make = make.map_err(|e| command::not_run("make", e))?;
+    if !make.status.success() {
+        let words = String::from_utf8_lossy(&make.stderr);
+        // The first error is the one to read.
+        let first = words.find("error").and_then(|at| words.get(..at)?.rfind('\n')).map_or(0, |at| at + 1);
+        let words = words.get(first..).unwrap_or_default().chars().take(2000).collect();
+        return Err(command::Error::Failed { program: "make".into(), status: make.status.to_string(), words }.into());
+    }
+    let path = work.join(format!("{name}.ko"));
+    fs::read(&path).map_err(|source| Error::File { path, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_compiler_is_refused() {
+        let error = check_compiler("sh (Debian 12.2.0-14+deb12u1) 12.2.0").unwrap_err();
+        assert!(matches!(error, Error::Command(_) | Error::Compiler { .. }), "{error}");
+        let error = check_compiler("gcc-99 (Debian) 99").unwrap_err();
+        assert!(error.to_string().contains("gcc-99 is not installed"), "{error}");
+    }
+}

@@ -1,0 +1,213 @@
+//! What a finished module must be, judged on its own bytes, never on how it was made.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::kallsyms::Symbols;
+use crate::klp::{self, KlpSymbol};
+use crate::modinfo::{self, Modinfo};
+
+/// A module that must not leave the builder.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The tree's list of exported symbols cannot be read.
+    #[error("Module.symvers of the headers: line {0} is not understood")]
+    Exports(usize),
+    /// A function to be replaced is not one piece of code in the kernel.
+    #[error("{function}: the kernel has {count} symbols of that name; it must be one, and code")]
+    NotOneSymbol {
+        /// The function.
+        function: String,
+        /// How many.
+        count: usize,
+    },
+    /// The module needs something that the kernel neither exports nor has.
+    #[error("needs {symbol}, which the kernel does not export and has {count} times")]
+    Unresolved {
+        /// The symbol.
+        symbol: String,
+        /// How many symbols of that name the kernel has.
+        count: usize,
+    },
+    /// The module needs something from another module, which it would pull in and pin.
+    #[error("needs {symbol} of the module {module}")]
+    OtherModule {
+        /// The symbol.
+        symbol: String,
+        /// The module that exports it.
+        module: String,
+    },
+    /// The module's fields cannot be read.
+    #[error(transparent)]
+    Modinfo(#[from] modinfo::Error),
+    /// A field is not what it must be.
+    #[error("modinfo {field} is {found:?} and must be {wanted:?}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// Its value, none if it is missing or occurs twice.
+        found: Option<String>,
+        /// The value it must have.
+        wanted: String,
+    },
+    /// The same inputs gave another module.
+    #[error("two builds of the same inputs differ")]
+    NotReproducible,
+    /// The module cannot be read as such.
+    #[error(transparent)]
+    Elf(#[from] klp::Error),
+}
+
+/// A gate that a module went through.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Passed {
+    /// The gate's name.
+    pub gate: String,
+    /// What was seen.
+    pub seen: String,
+}
+
+impl Passed {
+    pub(crate) fn new(gate: &str, seen: impl Into<String>) -> Self {
+        Self { gate: gate.to_owned(), seen: seen.into() }
+    }
+}
+
+/// Each exported symbol and who exports it, from `Module.symvers`.
+pub(crate) fn exports(symvers: &str) -> Result<BTreeMap<&str, &str>, Error> {
+    let mut exports = BTreeMap::new();
+    for (n, line) in symvers.lines().enumerate() {
+        let mut fields = line.split('\t').skip(1);
+        let (Some(symbol), Some(owner)) = (fields.next(), fields.next()) else {
+            return Err(Error::Exports(n + 1));
+        };
+        exports.insert(symbol, owner);
+    }
+    Ok(exports)
+}
+
+/// Every replaced function is one symbol of the kernel, and code.
+pub(crate) fn functions<'a>(
+    functions: impl Iterator<Item = &'a str>,
+    symbols: &Symbols,
+) -> Result<Passed, Error> {
+    let mut seen = Vec::new();
+    for function in functions {
+        let count = symbols.count(function);
+        if count != 1 || !symbols.is_code(function) {
+            return Err(Error::NotOneSymbol { function: function.to_owned(), count });
+        }
+        seen.push(function);
+    }
+    Ok(Passed::new("functions", format!("one symbol each in the kernel: {}", seen.join(", "))))
+}
+
+/// The symbols among `undefined` that must come from the kernel itself because it does not export
+/// them. Each must be its only one of that name.
+pub(crate) fn unexported(
+    undefined: &BTreeSet<String>,
+    exports: &BTreeMap<&str, &str>,
+    symbols: &Symbols,
+) -> Result<BTreeSet<String>, Error> {
+    let mut unexported = BTreeSet::new();
+    for symbol in undefined {
+        match exports.get(symbol.as_str()) {
+            Some(&"vmlinux") => {}
+            Some(module) => {
+                return Err(Error::OtherModule { symbol: symbol.clone(), module: (*module).to_owned() });
+            }
+            None => match symbols.count(symbol) {
+                1 => {
+                    unexported.insert(symbol.clone());
+                }
+                count => return Err(Error::Unresolved { symbol: symbol.clone(), count }),
+            },
+        }
+    }
+    Ok(unexported)
+}
+
+/// After the conversion nothing is undefined but what the kernel exports.
+pub(crate) fn references(
+    module: &[u8],
+    exports: &BTreeMap<&str, &str>,
+    klp: &[KlpSymbol],
+) -> Result<Passed, Error> {
+    let undefined = klp::undefined(module)?;
+    if let Some(symbol) = undefined.iter().find(|s| exports.get(s.as_str()) != Some(&"vmlinux")) {
+        return Err(Error::Unresolved { symbol: symbol.clone(), count: 0 });
+    }
+    let names: Vec<_> = klp.iter().map(|k| k.name.as_str()).collect();
+    Ok(Passed::new(
+        "references",
+        format!("{} exported, {} through livepatch: {}", undefined.len(), klp.len(), names.join(", ")),
+    ))
+}
+
+/// The module says of itself what it was built for.
+pub(crate) fn fields(module: &[u8], wanted: &[(&'static str, &str)]) -> Result<Passed, Error> {
+    let info = Modinfo::of(module)?;
+    for (field, wanted) in wanted {
+        let found = info.get(field).map(str::trim_end);
+        if found != Some(*wanted) {
+            return Err(Error::Field {
+                field,
+                found: found.map(str::to_owned),
+                wanted: (*wanted).to_owned(),
+            });
+        }
+    }
+    let names: Vec<_> = wanted.iter().map(|(field, _)| *field).collect();
+    Ok(Passed::new("modinfo", names.join(", ")))
+}
+
+/// Two builds in two places gave the same bytes.
+pub(crate) fn reproducible(first: &[u8], second: &[u8]) -> Result<Passed, Error> {
+    if first == second {
+        return Ok(Passed::new("reproducible", "two builds in two folders are equal"));
+    }
+    Err(Error::NotReproducible)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SYMVERS: &str = "0x1\tkfree\tvmlinux\tEXPORT_SYMBOL\t\n0x2\tkvm_get\tarch/x86/kvm/kvm\tEXPORT_SYMBOL_GPL\t\n";
+
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|n| (*n).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_symbol_of_another_module_is_refused() {
+        let exports = exports(SYMVERS).unwrap();
+        let error = unexported(&set(&["kfree", "kvm_get"]), &exports, &Symbols::default()).unwrap_err();
+        assert!(matches!(error, Error::OtherModule { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_symbol_that_the_kernel_does_not_have_is_refused() {
+        let exports = exports(SYMVERS).unwrap();
+        let error = unexported(&set(&["kfree", "kfrei"]), &exports, &Symbols::default()).unwrap_err();
+        assert_eq!(error, Error::Unresolved { symbol: "kfrei".to_owned(), count: 0 });
+    }
+
+    #[test]
+    fn a_function_that_was_inlined_away_is_refused() {
+        let error = functions(["put_itimerval"].into_iter(), &Symbols::default()).unwrap_err();
+        assert_eq!(error, Error::NotOneSymbol { function: "put_itimerval".to_owned(), count: 0 });
+    }
+
+    #[test]
+    fn a_list_of_exports_in_another_form_is_refused() {
+        assert_eq!(exports("0x1 kfree vmlinux\n").unwrap_err(), Error::Exports(1));
+    }
+
+    #[test]
+    fn one_different_byte_is_not_reproducible() {
+        assert_eq!(reproducible(b"a", b"b"), Err(Error::NotReproducible));
+    }
+}

@@ -1,0 +1,223 @@
+//! The lock file of a kernel build: which packages it is made of, and what they must turn out to be.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use invivo_terms::{Arch, BuildId, Digest};
+use serde::{Deserialize, Serialize};
+
+/// The longest lock or recipe that is read, in bytes.
+const LIMIT: u64 = 256 * 1024;
+
+/// A lock or a recipe cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file is larger than any that a person wrote.
+    #[error("{path}: longer than {LIMIT} bytes")]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is not what it should be; the message names line and field.
+    #[error("{path}: {message}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and what was expected there.
+        message: String,
+    },
+    /// A value has the right type and makes no sense.
+    #[error("{path}: {field}: {message}")]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+/// One Debian package, named so exactly that only one file in the world is it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its architecture, `all` where it has none.
+    pub architecture: String,
+    /// SHA-256 of the package file.
+    pub sha256: Digest,
+}
+
+impl Package {
+    /// The name of the package's file, as apt stores it.
+    pub fn file_name(&self) -> String {
+        format!("{}_{}_{}.deb", self.name, self.version.replace(':', "%3a"), self.architecture)
+    }
+
+    /// Whether name, version and architecture consist of what Debian's policy allows in them; they
+    /// become parts of file names and arguments of commands.
+    fn is_well_formed(&self) -> bool {
+        let plain = |text: &str, extra: &[u8]| {
+            text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || extra.contains(&b))
+        };
+        plain(&self.name, b"+-.") && plain(&self.version, b"+-.:~") && plain(&self.architecture, b"-")
+    }
+}
+
+/// The packages of one kernel build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Packages {
+    /// The kernel image; its build id and its symbols are the truth about the build.
+    pub image: Package,
+    /// Headers and configuration of the flavour.
+    pub headers: Package,
+    /// Headers that all flavours share.
+    pub headers_common: Package,
+    /// Build tools.
+    pub kbuild: Package,
+    /// The source that the build was made from.
+    pub source: Package,
+}
+
+impl Packages {
+    /// All of them, with the role that each plays.
+    pub fn each(&self) -> [(&'static str, &Package); 5] {
+        [
+            ("image", &self.image),
+            ("headers", &self.headers),
+            ("headersCommon", &self.headers_common),
+            ("kbuild", &self.kbuild),
+            ("source", &self.source),
+        ]
+    }
+}
+
+/// One kernel build, pinned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KernelLock {
+    /// What `uname -r` says.
+    pub release: String,
+    /// What `uname -v` says.
+    pub version: String,
+    /// The distribution's version of the kernel.
+    pub package_version: String,
+    /// The distribution, for people.
+    pub distribution: String,
+    /// What `uname -m` says.
+    pub arch: Arch,
+    /// GNU build id of the kernel.
+    pub build_id: BuildId,
+    /// What the kernel demands of a module's `vermagic`, without the blank at its end.
+    pub vermagic: String,
+    /// The first line of the compiler's `--version`.
+    pub compiler: String,
+    /// Where all of this comes from.
+    pub packages: Packages,
+}
+
+impl KernelLock {
+    /// Reads and checks a lock file.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read or parsed, or names something impossible.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let lock: Self = read_yaml(path)?;
+        for (role, package) in lock.packages.each() {
+            check_package(path, role, package)?;
+        }
+        let first = lock.vermagic.split(' ').next();
+        if first != Some(lock.release.as_str()) {
+            let message = format!("does not begin with the release {}", lock.release);
+            return Err(Error::Value { path: path.to_owned(), field: "vermagic", message });
+        }
+        Ok(lock)
+    }
+}
+
+/// Refuses a package whose parts could not be a file name.
+pub(crate) fn check_package(path: &Path, field: &'static str, package: &Package) -> Result<(), Error> {
+    if package.is_well_formed() {
+        return Ok(());
+    }
+    let message = "name, version or architecture has characters that no package has".to_owned();
+    Err(Error::Value { path: path.to_owned(), field, message })
+}
+
+/// Reads a short YAML file whose fields are all known.
+pub(crate) fn read_yaml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let read = |source| Error::Read { path: path.to_owned(), source };
+    if fs::metadata(path).map_err(read)?.len() > LIMIT {
+        return Err(Error::TooLong { path: path.to_owned() });
+    }
+    let text = fs::read_to_string(path).map_err(read)?;
+    serde_saphyr::from_str(&text).map_err(|e| Error::Parse { path: path.to_owned(), message: e.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shipped() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/kernels/6.1.0-47-cloud-amd64.yaml")
+    }
+
+    fn changed(from: &str, to: &str) -> Error {
+        let text = fs::read_to_string(shipped()).unwrap();
+        assert!(text.contains(from), "{from:?} is not in the lock");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), text.replacen(from, to, 1)).unwrap();
+        KernelLock::read(file.path()).unwrap_err()
+    }
+
+    #[test]
+    fn the_shipped_lock_is_read() {
+        let lock = KernelLock::read(&shipped()).unwrap();
+        assert_eq!(lock.release, "6.1.0-47-cloud-amd64");
+        assert_eq!(
+            lock.packages.image.file_name(),
+            "linux-image-6.1.0-47-cloud-amd64_6.1.170-3_amd64.deb"
+        );
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_by_name() {
+        let error = changed("release:", "relase: x\nrelease:");
+        assert!(error.to_string().contains("relase"), "{error}");
+    }
+
+    #[test]
+    fn a_version_that_is_a_path_or_an_option_is_refused() {
+        for bad in ["../../x", "-oDebug=1", "1 2", ""] {
+            let error = changed("version: 6.1.170-3", &format!("version: {bad:?}"));
+            assert!(matches!(error, Error::Value { .. }), "{bad:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_vermagic_of_another_release_is_refused() {
+        let error = changed("vermagic: 6.1.0-47-cloud-amd64", "vermagic: 6.1.0-48-cloud-amd64");
+        assert!(matches!(error, Error::Value { field: "vermagic", .. }), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let error = KernelLock::read(Path::new("/no/such.yaml")).unwrap_err();
+        assert!(error.to_string().contains("/no/such.yaml"));
+    }
+}

@@ -1,0 +1,210 @@
+//! A recipe: one fix, as a person describes it.
+
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use crate::lock::Error;
+use crate::lock::{Package, check_package, read_yaml};
+
+/// The recipe's file within its folder.
+pub const FILE: &str = "recipe.yaml";
+
+/// How bad a flaw is, in words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Hardly of use to an attacker.
+    Low,
+    /// Of use together with something else.
+    Medium,
+    /// Of use alone.
+    High,
+    /// To be closed today.
+    Critical,
+}
+
+/// One flaw that the recipe closes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fix {
+    /// `CVE-2026-53249`.
+    pub cve: String,
+    /// CVSS base score, where one was published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cvss: Option<f32>,
+    /// How bad it is.
+    pub severity: Severity,
+    /// One line.
+    pub title: String,
+    /// Where to read more.
+    pub url: String,
+}
+
+/// One source file of the fix.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SourceFile {
+    /// Its path within the kernel source.
+    pub path: String,
+    /// The functions to replace.
+    pub functions: Vec<String>,
+}
+
+/// One fix.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Recipe {
+    /// One line for people.
+    pub title: String,
+    /// A paragraph for people: what changes for programs that run.
+    pub summary: String,
+    /// What it closes.
+    pub fixes: Vec<Fix>,
+    /// First version of the distribution's kernel that has the fix.
+    pub fixed: String,
+    /// The package with the fixed source.
+    pub source: Package,
+    /// What to take from it.
+    pub files: Vec<SourceFile>,
+    /// A C program in the recipe's folder that tells whether the running kernel has the hole, by
+    /// its exit code: 0 closed, 10 open, anything else: could not tell.
+    pub check: String,
+}
+
+impl Recipe {
+    /// Reads and checks the recipe in `folder`.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read or parsed, or names something impossible.
+    pub fn read(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join(FILE);
+        let recipe: Self = read_yaml(&path)?;
+        recipe.check(&path)?;
+        Ok(recipe)
+    }
+
+    fn check(&self, path: &Path) -> Result<(), Error> {
+        let wrong = |field, message: String| Err(Error::Value { path: path.to_owned(), field, message });
+        check_package(path, "source", &self.source)?;
+        if self.fixes.is_empty() {
+            return wrong("fixes", "names no flaw".to_owned());
+        }
+        if let Some(fix) = self.fixes.iter().find(|f| !is_cve(&f.cve)) {
+            return wrong("fixes", format!("{:?} is not the name of a CVE", fix.cve));
+        }
+        if self.files.is_empty() {
+            return wrong("files", "names no file".to_owned());
+        }
+        for file in &self.files {
+            if !is_inside(&file.path) || Path::new(&file.path).extension().is_none_or(|e| e != "c") {
+                return wrong("files", format!("{:?} is not a path to a C file within the source", file.path));
+            }
+            if file.functions.is_empty() {
+                return wrong("files", format!("{}: names no function", file.path));
+            }
+            if let Some(bad) = file.functions.iter().find(|f| !is_identifier(f)) {
+                return wrong("files", format!("{bad:?} is not the name of a function"));
+            }
+        }
+        let mut functions: Vec<_> = self.functions().collect();
+        functions.sort_unstable();
+        if let Some([twice, _]) = functions.windows(2).find(|w| w.first() == w.last()) {
+            return wrong("files", format!("{twice} is named twice"));
+        }
+        if !is_inside(&self.check) || self.check.contains('/') {
+            return wrong("check", format!("{:?} is not a file of the recipe's folder", self.check));
+        }
+        Ok(())
+    }
+
+    /// All functions that the recipe replaces.
+    pub fn functions(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().flat_map(|f| f.functions.iter().map(String::as_str))
+    }
+
+    /// The path of the check program's source, for a recipe read from `folder`.
+    pub fn check_source(&self, folder: &Path) -> PathBuf {
+        folder.join(&self.check)
+    }
+}
+
+fn is_cve(text: &str) -> bool {
+    let number = |s: &str, least: usize| s.len() >= least && s.len() <= 9 && s.bytes().all(|b| b.is_ascii_digit());
+    text.strip_prefix("CVE-")
+        .and_then(|rest| rest.split_once('-'))
+        .is_some_and(|(year, n)| year.len() == 4 && number(year, 4) && number(n, 4))
+}
+
+fn is_inside(path: &str) -> bool {
+    !path.is_empty()
+        && Path::new(path).components().all(|c| matches!(c, Component::Normal(_)))
+        && path.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./".contains(&b))
+        && !path.starts_with('-')
+}
+
+/// Whether `text` is an identifier of C.
+pub(crate) fn is_identifier(text: &str) -> bool {
+    text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn shipped() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/CVE-2026-53249")
+    }
+
+    fn changed(from: &str, to: &str) -> Error {
+        let text = fs::read_to_string(shipped().join(FILE)).unwrap();
+        assert!(text.contains(from), "{from:?} is not in the recipe");
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(FILE), text.replacen(from, to, 1)).unwrap();
+        Recipe::read(folder.path()).unwrap_err()
+    }
+
+    #[test]
+    fn the_shipped_recipe_is_read() {
+        let recipe = Recipe::read(&shipped()).unwrap();
+        assert_eq!(recipe.functions().collect::<Vec<_>>(), ["ip_options_get"]);
+        assert!(recipe.check_source(&shipped()).is_file());
+    }
+
+    #[test]
+    fn a_file_outside_of_the_source_is_refused() {
+        for bad in ["../secret.c", "/etc/x.c", "net/ipv4/ip_options.h", "net/a b.c"] {
+            let error = changed("path: net/ipv4/ip_options.c", &format!("path: {bad:?}"));
+            assert!(matches!(error, Error::Value { field: "files", .. }), "{bad:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_not_a_function_is_refused() {
+        let error = changed("functions: [ip_options_get]", "functions: [\"ip options\"]");
+        assert!(matches!(error, Error::Value { field: "files", .. }), "{error}");
+    }
+
+    #[test]
+    fn a_function_named_twice_is_refused() {
+        let error = changed("functions: [ip_options_get]", "functions: [ip_options_get, ip_options_get]");
+        assert!(error.to_string().contains("ip_options_get is named twice"), "{error}");
+    }
+
+    #[test]
+    fn a_cve_that_is_none_is_refused() {
+        for bad in ["CVE-26-1", "cve-2026-53249", "CVE-2026-1\\nx"] {
+            let error = changed("cve: CVE-2026-53249", &format!("cve: \"{bad}\""));
+            assert!(matches!(error, Error::Value { field: "fixes", .. }), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_check_outside_of_the_folder_is_refused() {
+        let error = changed("check: check.c", "check: ../check.c");
+        assert!(matches!(error, Error::Value { field: "check", .. }), "{error}");
+    }
+}

@@ -1,0 +1,330 @@
+//! Takes a C file in the kernel's style apart into what stands at its top level.
+//!
+//! Not a parser: it relies on the style that the kernel keeps to, in which a function's braces, and
+//! no others, stand alone in the first column. What it does not recognise it refuses; what it
+//! misjudges does not compile or fails a later gate.
+
+use std::iter;
+
+/// The file is not in the kernel's style.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Not UTF-8.
+    #[error("not text")]
+    NotText,
+    /// Something begins and does not end.
+    #[error("what begins in line {0} does not end")]
+    Unfinished(usize),
+    /// A function whose name is not to be seen.
+    #[error("line {0}: a function without a name")]
+    Nameless(usize),
+}
+
+/// A function with its definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Function<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The line on which it begins.
+    pub line: usize,
+    /// All of it.
+    pub text: &'a str,
+    /// Where the brace in the first column is.
+    brace: usize,
+}
+
+impl<'a> Function<'a> {
+    /// Everything before its brace.
+    pub fn head(&self) -> &'a str {
+        self.text.get(..self.brace).unwrap_or_default()
+    }
+
+    /// Everything from its brace on.
+    pub fn body(&self) -> &'a str {
+        self.text.get(self.brace..).unwrap_or_default()
+    }
+}
+
+/// What stands at the top level of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// Empty lines and comments.
+    Comment,
+    /// A line for the preprocessor, with those that continue it.
+    Preprocessor {
+        /// Its line.
+        line: usize,
+        /// All of it.
+        text: &'a str,
+    },
+    /// A type without a variable.
+    Type {
+        /// The line on which it begins.
+        line: usize,
+        /// All of it.
+        text: &'a str,
+    },
+    /// A function with its definition.
+    Function(Function<'a>),
+    /// A function without its definition.
+    Prototype {
+        /// The line on which it begins.
+        line: usize,
+        /// All of it.
+        text: &'a str,
+        /// Its name.
+        name: &'a str,
+    },
+    /// A variable.
+    Data {
+        /// Its name.
+        name: &'a str,
+    },
+    /// Anything else: macros that export, register or describe.
+    Other,
+}
+
+/// Takes `text` apart.
+///
+/// # Errors
+///
+/// Something begins and does not end, or a function has no name.
+pub fn split(text: &str) -> Result<Vec<Piece<'_>>, Error> {
+    let mut pieces = Vec::new();
+    let (mut at, mut line) = (0, 1);
+    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+        let length = extent(rest).ok_or(Error::Unfinished(line))?;
+        let piece = rest.get(..length).ok_or(Error::Unfinished(line))?;
+        pieces.push(name(piece, line)?);
+        line += piece.matches('\n').count();
+        at += length;
+    }
+    Ok(pieces)
+}
+
+/// How long the piece at the start of `rest` is.
+fn extent(rest: &str) -> Option<usize> {
+    let first = rest.split_inclusive('\n').next()?;
+    let trimmed = first.trim();
+    if trimmed.is_empty() || trimmed.starts_with("//") {
+        return Some(first.len());
+    }
+    if trimmed.starts_with("/*") {
+        let end = rest.find("*/")? + 2;
+        let tail = rest.get(end..)?;
+        return Some(end + tail.find('\n').map_or(tail.len(), |n| n + 1));
+    }
+    let mut length = 0;
+    if trimmed.starts_with('#') {
+        for line in rest.split_inclusive('\n') {
+            length += line.len();
+            if !line.trim_end().ends_with('\\') {
+                break;
+            }
+        }
+        return Some(length);
+    }
+    let mut in_function = false;
+    for line in rest.split_inclusive('\n') {
+        length += line.len();
+        let end = code(line).trim_end();
+        if in_function {
+            if line.starts_with('}') {
+                return Some(length);
+            }
+        } else if line.trim_end() == "{" {
+            in_function = true;
+        } else if ends_declaration(end, rest.get(..length)?) {
+            return Some(length);
+        }
+    }
+    None
+}
+
+/// A line without a comment at its end.
+fn code(line: &str) -> &str {
+    let end = line.find("/*").or_else(|| line.find("//")).unwrap_or(line.len());
+    line.get(..end).unwrap_or_default()
+}
+
+/// Whether a declaration that is `so_far` ends with the line that ends with `end`.
+fn ends_declaration(end: &str, so_far: &str) -> bool {
+    let depth = |open, close| so_far.matches(open).count() == so_far.matches(close).count();
+    let whole = depth('{', '}') && depth('(', ')');
+    // Macros that register or export may stand without a semicolon.
+    let is_macro = || {
+        let word: String = so_far.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+        end.ends_with(')') && !word.is_empty() && so_far.get(word.len()..).is_some_and(|r| r.starts_with('('))
+            && word.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+            && !word.contains("SYSCALL_DEFINE")
+    };
+    whole && (end.ends_with(';') || is_macro())
+}
+
+fn name(text: &str, line: usize) -> Result<Piece<'_>, Error> {
+    let start = text.trim_start();
+    if start.is_empty() || start.starts_with("/*") || start.starts_with("//") {
+        return Ok(Piece::Comment);
+    }
+    if start.starts_with('#') {
+        return Ok(Piece::Preprocessor { line, text });
+    }
+    if let Some(at) = text.find("\n{").filter(|at| matches!(text.as_bytes().get(at + 2), Some(b'\n') | None)) {
+        let head = text.get(..at).unwrap_or_default();
+        let name = function_name(head).ok_or(Error::Nameless(line))?;
+        return Ok(Piece::Function(Function { name, line, text, brace: at + 1 }));
+    }
+    let declared = text.split(['=', '{']).next().unwrap_or_default();
+    let is_plain = !text.contains('=');
+    let tail = text.rsplit('}').next().unwrap_or_default().trim();
+    let body_ends_it = text.contains('}') && (tail == ";" || tail.starts_with("__"));
+    if is_plain && (start.starts_with("typedef ") || is_type(declared, body_ends_it)) {
+        return Ok(Piece::Type { line, text });
+    }
+    if is_plain
+        && declared.trim_end().ends_with(");")
+        && !DATA_MACROS.iter().any(|part| declared.contains(part))
+        && let Some(name) = function_name(declared)
+        && text.find(name).is_some_and(|at| !text.get(..at).unwrap_or_default().trim().is_empty())
+    {
+        return Ok(Piece::Prototype { line, text, name });
+    }
+    Ok(data_name(declared).map_or(Piece::Other, |name| Piece::Data { name }))
+}
+
+/// `struct x;`, or `struct x {...};` without a variable after it.
+fn is_type(declared: &str, body_ends_it: bool) -> bool {
+    let mut words = declared.split_whitespace();
+    let keyword = words.next().is_some_and(|w| matches!(w, "struct" | "union" | "enum"));
+    keyword && words.count() <= 1 && (body_ends_it || declared.trim_end().ends_with(';'))
+}
+
+/// Attributes that take arguments and may stand before a function's name.
+const ATTRIBUTES: [&str; 4] = ["__printf", "__attribute__", "__section", "__aligned"];
+
+/// The name before the first parenthesis that belongs to a function.
+fn function_name(head: &str) -> Option<&str> {
+    let mut depth = 0_usize;
+    for (at, c) in head.char_indices() {
+        match c {
+            // What is returned is a pointer to a function: the name is within.
+            '(' if head.get(at + 1..).is_some_and(|rest| rest.starts_with('*')) => {}
+            '(' => {
+                let before = head.get(..at)?.trim_end();
+                let word = identifiers(before).last().filter(|w| before.ends_with(w));
+                if depth == 0
+                    && let Some(word) = word.filter(|w| !ATTRIBUTES.contains(w))
+                {
+                    return Some(word);
+                }
+                depth += 1;
+            }
+            ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Parts of the names of macros that define data.
+const DATA_MACROS: [&str; 4] = ["DEFINE_", "DECLARE_", "LIST_HEAD", "ATOMIC_"];
+
+/// The variable's name: the last word before an array's bracket, or an argument of a macro that
+/// defines data (`static DEFINE_MUTEX(name);`).
+fn data_name(declared: &str) -> Option<&str> {
+    let before = declared.split('[').next()?.trim_end().trim_end_matches(';').trim_end();
+    match before.split_once('(') {
+        Some((word, arguments)) => {
+            let word = identifiers(word).last()?;
+            if DATA_MACROS.iter().any(|part| word.contains(part)) { identifiers(arguments).last() } else { None }
+        }
+        None => identifiers(before).last(),
+    }
+}
+
+/// The identifiers of a text; words within comments and strings count too, which can only refuse
+/// too much.
+pub fn identifiers(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    iter::from_fn(move || {
+        loop {
+            let start = rest.find(|c: char| c.is_ascii_alphanumeric() || c == '_')?;
+            rest = rest.get(start..)?;
+            let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
+            let word = rest.get(..end)?;
+            rest = rest.get(end..)?;
+            if !word.starts_with(|c: char| c.is_ascii_digit()) {
+                return Some(word);
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(text: &str) -> Vec<Piece<'_>> {
+        split(text).unwrap().into_iter().filter(|p| *p != Piece::Comment).collect()
+    }
+
+    #[test]
+    fn pieces_cover_the_file_and_know_their_lines() {
+        let text = "// a\n\n#define A(x) \\\n\tx\n/* b\n * c */\nint f(int a,\n      int b)\n{\n\treturn a;\n}\nEXPORT_SYMBOL(f);\n";
+        let found = pieces(text);
+        assert!(matches!(found[0], Piece::Preprocessor { line: 3, text: "#define A(x) \\\n\tx\n" }));
+        let Piece::Function(f) = &found[1] else { panic!("{found:?}") };
+        assert_eq!((f.name, f.line), ("f", 7));
+        assert_eq!(f.head(), "int f(int a,\n      int b)\n");
+        assert_eq!(f.body(), "{\n\treturn a;\n}\n");
+        assert_eq!(found[2..], [Piece::Other]);
+    }
+
+    #[test]
+    fn names_of_functions_are_found_behind_attributes() {
+        for (head, name) in [
+            ("static __printf(2, 3) int say(int n, const char *f, ...)", "say"),
+            ("int __sched wait (struct x *x) __acquires(x->lock)", "wait"),
+            ("static void (*get(int n))(void)", "get"),
+            ("asmlinkage __visible void __attribute__((used)) go(void)", "go"),
+        ] {
+            let text = format!("{head}\n{{\n}}\n");
+            let found = pieces(&text);
+            assert!(matches!(&found[..], [Piece::Function(f)] if f.name == name), "{head}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn types_prototypes_and_data_are_told_apart() {
+        let text = "struct a {\n\tint b;\n} __packed;\nstruct c;\ntypedef int d;\nenum { E, F };\n\
+            static int g(int h);\nstatic int i;\nstatic const struct j k[] = {\n\t{ 1 },\n};\n\
+            static DEFINE_MUTEX(l);\nstruct m {\n\tint n;\n} o;\nint *p = &i; /* q */\nmodule_init(r);\n";
+        let kinds: Vec<_> = pieces(text)
+            .iter()
+            .map(|p| match p {
+                Piece::Type { .. } => "type",
+                Piece::Prototype { name, .. } | Piece::Data { name } => name,
+                Piece::Other => "other",
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(kinds, ["type", "type", "type", "type", "g", "i", "k", "l", "m", "p", "other"]);
+    }
+
+    #[test]
+    fn labels_and_conditions_in_the_first_column_stay_in_their_function() {
+        let text = "void f(void)\n{\n\tgoto out;\n#ifdef X\n\tg();\n#endif\nout:\n\treturn;\n}\n";
+        assert!(matches!(&pieces(text)[..], [Piece::Function(f)] if f.text == text));
+    }
+
+    #[test]
+    fn a_function_that_does_not_end_is_refused_with_its_line() {
+        assert_eq!(split("\n\nint f(void)\n{\n").unwrap_err(), Error::Unfinished(3));
+        assert_eq!(split("/* never\n").unwrap_err(), Error::Unfinished(1));
+    }
+
+    #[test]
+    fn identifiers_are_words_that_do_not_begin_with_a_digit() {
+        assert_eq!(identifiers("a->b2 + 0xff * _c(3UL)").collect::<Vec<_>>(), ["a", "b2", "_c"]);
+    }
+}

@@ -1,0 +1,126 @@
+//! The build tree: Debian's headers packages and build tools laid over each other, so that modules
+//! are built from it wherever it lies and nothing needs to be installed.
+
+use std::ffi::OsString;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::cache::{self, Cache};
+use crate::lock::KernelLock;
+use crate::progress::{Progress, Step};
+use crate::{fetch, unpack};
+
+/// The tree cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A package cannot be had.
+    #[error(transparent)]
+    Fetch(#[from] fetch::Error),
+    /// A package does not hold what it should.
+    #[error(transparent)]
+    Unpack(#[from] unpack::Error),
+    /// The cache cannot be used.
+    #[error(transparent)]
+    Cache(#[from] cache::Error),
+    /// The packages do not have the layout that Debian gives them.
+    #[error("headers of {release} in {path}")]
+    Layout {
+        /// The kernel's release.
+        release: String,
+        /// The place that is missing or in the way.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The tree of the kernel build that `lock` pins.
+///
+/// # Errors
+///
+/// A package cannot be had, or is not laid out as Debian's are.
+pub fn make(cache: &Cache, lock: &KernelLock, progress: Progress) -> Result<PathBuf, Error> {
+    let packages = [&lock.packages.headers_common, &lock.packages.headers, &lock.packages.kbuild];
+    let mut key = Sha256::new();
+    for package in packages {
+        key.update(package.sha256.as_str());
+    }
+    cache.folder("trees", &hex::encode(key.finalize()), |tree| {
+        let unpacked = cache.scratch()?;
+        for package in packages {
+            let deb = fetch::package(cache, package, progress)?;
+            unpack::files(&deb, &["./usr/*"], unpacked.path())?;
+        }
+        progress(Step::Tree, &format!("laying out the headers of {}", lock.release));
+        let usr = unpacked.path().join("usr");
+        let common = usr.join("src").join(&lock.packages.headers_common.name);
+        let flavour = usr.join("src").join(&lock.packages.headers.name);
+        let tools = usr.join("lib").join(&lock.packages.kbuild.name);
+        let links = [OsString::from("scripts"), OsString::from("tools")];
+        overlay(&common, tree, &links)
+            .and_then(|()| {
+                // The flavour's Makefile only points to the common one at its installed place.
+                let skip = [links.as_slice(), &[OsString::from("Makefile")]].concat();
+                overlay(&flavour, tree, &skip)
+            })
+            .and_then(|()| overlay(&tools, tree, &[]))
+            .map_err(|(path, source)| Error::Layout { release: lock.release.clone(), path, source })
+    })
+}
+
+/// Moves what is in `from` into `to`, file by file, except what is named in `skip` at the top.
+fn overlay(from: &Path, to: &Path, skip: &[OsString]) -> Result<(), (PathBuf, io::Error)> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| (path, source)
+    };
+    for entry in fs::read_dir(from).map_err(at(from))? {
+        let entry = entry.map_err(at(from))?;
+        let (name, source) = (entry.file_name(), entry.path());
+        if skip.contains(&name) {
+            continue;
+        }
+        let target = to.join(&name);
+        let kind = entry.file_type().map_err(at(&source))?;
+        if kind.is_dir() {
+            fs::create_dir_all(&target).map_err(at(&target))?;
+            overlay(&source, &target, &[])?;
+        } else if kind.is_symlink() {
+            let points_to = fs::read_link(&source).map_err(at(&source))?;
+            let _ = fs::remove_file(&target);
+            symlink(points_to, &target).map_err(at(&target))?;
+        } else {
+            fs::rename(&source, &target).map_err(at(&target))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_later_layer_wins_and_skipped_names_stay_out() {
+        let root = tempfile::tempdir().unwrap();
+        let file = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        file("common/include/a.h", "common");
+        file("common/include/b.h", "common");
+        file("flavour/include/a.h", "flavour");
+        file("flavour/Makefile", "pointer");
+        let tree = root.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        overlay(&root.path().join("common"), &tree, &[]).unwrap();
+        overlay(&root.path().join("flavour"), &tree, &["Makefile".into()]).unwrap();
+        assert_eq!(fs::read_to_string(tree.join("include/a.h")).unwrap(), "flavour");
+        assert_eq!(fs::read_to_string(tree.join("include/b.h")).unwrap(), "common");
+        assert!(!tree.join("Makefile").exists());
+    }
+}
