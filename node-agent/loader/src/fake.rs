@@ -5,6 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use invivo_feed::ModInfo;
 use invivo_terms::{Arch, BuildId, Mechanism, ModuleName};
 use invivo_wire::{Kernel as KernelFacts, Signing};
 use jiff::{SignedDuration, Timestamp};
@@ -12,7 +13,6 @@ use object::write::{Object, StandardSection};
 use rustix::io::Errno;
 
 use crate::kernel::Kernel;
-use crate::module::modinfo;
 use crate::running::{Running, RunningError};
 use crate::seen::{Blocker, Patch, Resident, Seen};
 
@@ -141,7 +141,7 @@ impl Kernel for Fake {
         if let Some(errno) = world.load_error {
             return Err(errno);
         }
-        let name: ModuleName = modinfo(image).map_err(|_| Errno::NOEXEC)?.name.parse().map_err(|_| Errno::NOEXEC)?;
+        let name: ModuleName = ModInfo::read(image).map_err(|_| Errno::NOEXEC)?.name.parse().map_err(|_| Errno::NOEXEC)?;
         if world.modules.contains(&name) {
             return Err(Errno::EXIST);
         }

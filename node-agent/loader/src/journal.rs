@@ -78,11 +78,6 @@ pub struct Loaded {
     pub settle_after_seconds: u64,
     /// The pinned root that the proof begins with.
     pub root: Digest,
-    /// When it was first verified, by the later clock. A stored proof is judged by this time and
-    /// these floors, so that going back to it after a boot needs no fresh documents.
-    pub verified_at: Timestamp,
-    /// The floors as they were then.
-    pub floors: Floors,
 }
 
 /// What is on.

@@ -11,7 +11,6 @@ pub mod filter;
 pub mod journal;
 pub mod kernel;
 pub mod loader;
-pub mod module;
 pub mod order;
 mod recover;
 pub mod report;
@@ -32,7 +31,7 @@ pub use kernel::{Kernel, Linux};
 pub use loader::Loader;
 pub use running::{Folders, RunningError};
 pub use socket::{BindError, Peers, bind, converse, serve};
-pub use store::{Store, StoreError};
+pub use store::Store;
 
 /// How a loader is set up.
 #[derive(Debug, Clone)]
@@ -57,7 +56,7 @@ pub enum Error {
     Filter(#[from] FilterError),
     /// No state folder.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] invivo_feed::store::StoreError),
     /// It cannot be known which kernel runs.
     #[error(transparent)]
     Running(#[from] RunningError),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use invivo_feed::store::StoreError;
 use invivo_terms::{Digest, ModuleName, NodeState, Refusal};
 use invivo_wire::{Answer, ApplyRequest, Fault, Order, Reason, Request, RollBackRequest, State};
 use jiff::Timestamp;
@@ -16,7 +17,7 @@ use crate::report;
 use crate::running::{Running, RunningError};
 use crate::seen::Seen;
 use crate::step::{self, End, Goal, Phase, Situation, Step};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::verify::{self, Ground, Refused, Verified};
 
 /// How often the kernel is looked at while tasks move.
@@ -116,7 +117,7 @@ impl From<StoreError> for Missed {
                 reason: Reason::Refusal(Refusal::StorageFull),
                 message: error.to_string(),
             },
-            StoreError::Io { .. } | StoreError::Damaged { .. } => Self::fault(Fault::NodeIo, error.to_string()),
+            StoreError::Io { .. } | StoreError::TooLong { .. } | StoreError::Parse { .. } => Self::fault(Fault::NodeIo, error.to_string()),
         }
     }
 }

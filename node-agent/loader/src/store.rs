@@ -8,39 +8,16 @@
 //! ```
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use invivo_feed::document::cap;
+use invivo_feed::store::{StoreError, read, read_json, replace, write_json};
 use invivo_terms::Digest;
 
 use crate::journal::Journal;
-
-/// Why the state folder could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// There is no room.
-    #[error("no space left in the state folder, at {path}")]
-    Full {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Anything else.
-    #[error("state folder: {path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The journal does not parse.
-    #[error("the journal is damaged; it was put aside as {aside}")]
-    Damaged {
-        /// Where it is now.
-        aside: PathBuf,
-    },
-}
 
 /// The state folder.
 #[derive(Debug, Clone)]
@@ -48,15 +25,19 @@ pub struct Store {
     folder: PathBuf,
 }
 
-/// Largest journal and proof that are read back.
-const MOST: u64 = 64 << 20;
+/// Longest journal that is read back.
+const MOST_JOURNAL: u64 = 4 << 20;
+/// Longest proof that is read back; what the socket takes.
+const MOST_PROOF: u64 = invivo_wire::frame::MAX_BLOB as u64;
+/// The files are root's alone, like the folder.
+const MODE: u32 = 0o600;
 
 impl Store {
     /// Opens the folder, made if it is not there, and makes it root's alone.
     ///
     /// # Errors
     ///
-    /// `Io`, `Full`.
+    /// `Io`.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let store = Self { folder: folder.to_owned() };
         let levels = store.folder.join("levels");
@@ -71,23 +52,18 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `Damaged` once: the broken file is put aside and the next call finds none. `Io`.
+    /// `Parse`, `TooLong` once: the broken file is put aside as `journal.damaged`, and the next
+    /// call finds none. `Io`.
     pub fn journal(&self) -> Result<Journal, StoreError> {
         let path = self.folder.join("journal.json");
-        let bytes = match read(&path) {
-            Ok(bytes) => bytes,
-            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Ok(Journal::default());
-            }
-            Err(error) => return Err(error),
-        };
-        match serde_json::from_slice(&bytes) {
-            Ok(journal) => Ok(journal),
-            Err(_) => {
+        match read_json(&path, MOST_JOURNAL) {
+            Ok(journal) => Ok(journal.unwrap_or_default()),
+            Err(damaged @ (StoreError::Parse { .. } | StoreError::TooLong { .. })) => {
                 let aside = self.folder.join("journal.damaged");
                 fs::rename(&path, &aside).map_err(at(&aside))?;
-                Err(StoreError::Damaged { aside })
+                Err(damaged)
             }
+            Err(error @ (StoreError::Io { .. } | StoreError::Full { .. })) => Err(error),
         }
     }
 
@@ -97,9 +73,7 @@ impl Store {
     ///
     /// `Full`, `Io`; the journal of before is then still there.
     pub fn save(&self, journal: &Journal) -> Result<(), StoreError> {
-        let path = self.folder.join("journal.json");
-        let bytes = serde_json::to_vec(journal).map_err(|e| at(&path)(io::Error::other(e)))?;
-        write(&path, &bytes)
+        write_json(&self.folder.join("journal.json"), journal)
     }
 
     /// Keeps a module and its proof.
@@ -108,17 +82,21 @@ impl Store {
     ///
     /// `Full`, `Io`.
     pub fn keep(&self, digest: &Digest, module: &[u8], proof: &[u8]) -> Result<(), StoreError> {
-        write(&self.level(digest, "ko"), module)?;
-        write(&self.level(digest, "proof"), proof)
+        replace(&self.level(digest, "ko"), module, MODE)?;
+        replace(&self.level(digest, "proof"), proof, MODE)
     }
 
     /// A kept module and its proof. Nothing about them is believed.
     ///
     /// # Errors
     ///
-    /// `Io`.
+    /// `Io`, `TooLong`.
     pub fn kept(&self, digest: &Digest) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
-        Ok((read(&self.level(digest, "ko"))?, read(&self.level(digest, "proof"))?))
+        let one = |extension, limit| {
+            let path = self.level(digest, extension);
+            read(&path, limit)?.ok_or_else(|| at(&path)(io::ErrorKind::NotFound.into()))
+        };
+        Ok((one("ko", cap::MODULE)?, one("proof", MOST_PROOF)?))
     }
 
     /// Removes every kept level but these, and what an interrupted write left behind.
@@ -146,39 +124,7 @@ impl Store {
 }
 
 fn at(path: &Path) -> impl Fn(io::Error) -> StoreError + '_ {
-    |source| match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem => {
-            StoreError::Full { path: path.to_owned() }
-        }
-        _ => StoreError::Io { path: path.to_owned(), source },
-    }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(MOST).read_to_end(&mut bytes)).map_err(at(path))?;
-    Ok(bytes)
-}
-
-/// Temporary file, fsync, rename, fsync of the folder.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let temporary = PathBuf::from(temporary);
-    let written = (|| {
-        let mut file =
-            File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-    })();
-    written.map_err(|error| {
-        // The half-written file takes room that others may need; that it may be gone already is fine.
-        let _ = fs::remove_file(&temporary);
-        at(path)(error)
-    })
+    |source| StoreError::Io { path: path.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -208,7 +154,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let store = Store::open(root.path()).unwrap();
         fs::write(root.path().join("journal.json"), "{\"order\":").unwrap();
-        assert!(matches!(store.journal(), Err(StoreError::Damaged { .. })));
+        assert!(matches!(store.journal(), Err(StoreError::Parse { .. })));
         assert_eq!(store.journal().unwrap(), Journal::default());
         assert_eq!(fs::read_to_string(root.path().join("journal.damaged")).unwrap(), "{\"order\":");
     }

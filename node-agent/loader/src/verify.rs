@@ -4,15 +4,20 @@
 
 use std::collections::BTreeSet;
 
-use invivo_feed::document::{BundleMechanism, Index, Manifest, ManifestModule, SetStatus};
-use invivo_feed::{Clocks, Document, Floors, Proof, Proven, Rejection, digest, verify_proof};
+use invivo_feed::document::{BundleMechanism, ManifestModule, SetStatus};
+use invivo_feed::{
+    Clocks, Document, Floors, Proof, Proven, Rejection, RunningKernel, check_running, digest, verify_proof,
+    verify_settled,
+};
 use invivo_terms::{BuildId, Digest, Level, Mechanism, Refusal, SetName};
 use invivo_wire::{ApplyRequest, Fault, Signing};
 use jiff::Timestamp;
 
 use crate::journal::Loaded;
-use crate::module::{Modinfo, is_signed, modinfo};
 use crate::running::Running;
+
+/// Ends every module that is signed for the kernel's own check.
+const SIGNATURE_MARK: &[u8] = b"~Module signature appended~\n";
 
 /// Why it may not be loaded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +61,8 @@ fn rejected(refusal: Refusal, document: Document, detail: impl Into<String>) -> 
     Refused::Rejected(Rejection::new(refusal, document, detail))
 }
 
-/// Verifies what an agent passed.
+/// Verifies what an agent passed. The node's own floors decide; those that the agent knows from the
+/// cluster can only refuse more, and are not stored, so that an agent cannot shut a node off for good.
 ///
 /// # Errors
 ///
@@ -79,11 +85,13 @@ pub fn passed(
     match request.mechanism {
         Mechanism::Livepatch => {}
     }
+    runs(ground.running, wanted.build_id)?;
     let proof = parse(proof)?;
     let root = pinned_root(ground.roots, &proof)?;
-    let floors = raised(own_floors(&root), &request.floors);
     let clocks = Clocks { own: now, server: request.server_date };
-    let (proven, found) = hold(ground, &wanted, &proof, &root, &floors, clocks, module)?;
+    let proven = verify_proof(&proof, &root, &own_floors(&root), clocks)?;
+    proven.catalogue.floors().not_below(&request.floors)?;
+    let found = leads_to(ground.running, &wanted, &proven, &digest(&proof.manifest), module)?;
     let loaded = Loaded {
         build_id: request.build_id.clone(),
         module: found.name,
@@ -95,15 +103,13 @@ pub fn passed(
         complete: proven.manifest.complete,
         settle_after_seconds: request.settle_after_seconds,
         root,
-        verified_at: clocks.later(),
-        floors,
     };
     Ok(Verified { loaded, floors: proven.catalogue.floors().clone() })
 }
 
-/// Verifies a level from the state folder. Its documents may have expired since: going back to
-/// what this node has run is no new load. So it is judged by the clock and the floors of the time
-/// when it was new. Everything else is checked as it was then.
+/// Verifies a level from the state folder. Its documents may have expired since, and newer ones
+/// may have been seen: going back to what this node has run is no new load. Everything else is
+/// checked as it was then.
 ///
 /// # Errors
 ///
@@ -116,15 +122,25 @@ pub fn kept(ground: Ground<'_>, loaded: &Loaded, proof: &[u8], module: &[u8]) ->
         digest: &loaded.set_digest,
         manifest: &loaded.manifest,
     };
+    runs(ground.running, wanted.build_id)?;
     let proof = parse(proof)?;
     let root = pinned_root(ground.roots, &proof)?;
-    let clocks = Clocks { own: loaded.verified_at, server: None };
-    let (_, found) = hold(ground, &wanted, &proof, &root, &loaded.floors, clocks, module)?;
+    let proven = verify_settled(&proof, &root)?;
+    let found = leads_to(ground.running, &wanted, &proven, &digest(&proof.manifest), module)?;
     if found.name == loaded.module && root == loaded.root {
         Ok(())
     } else {
         Err(rejected(Refusal::MixAndMatch, Document::Module, "not the module that the journal names"))
     }
+}
+
+/// The cheapest check first.
+fn runs(running: &Running, build_id: &BuildId) -> Result<(), Refused> {
+    if *build_id == running.kernel.build_id {
+        return Ok(());
+    }
+    let detail = format!("meant for kernel build {build_id}, this kernel is {}", running.kernel.build_id);
+    Err(rejected(Refusal::WrongKernel, Document::Kernel, detail))
 }
 
 fn parse(proof: &[u8]) -> Result<Proof, Refused> {
@@ -146,155 +162,61 @@ fn pinned_root(roots: &BTreeSet<Digest>, proof: &Proof) -> Result<Digest, Refuse
     }
 }
 
-/// The node's own floors, raised by what the agent knows from the cluster. Only for this judgement:
-/// what is stored are the versions of documents that were verified here, so that an agent cannot
-/// shut a node off for good.
-fn raised(own: Floors, agents: &Floors) -> Floors {
-    let same = match (&own.repository, &agents.repository) {
-        (Some(own), Some(agents)) => own == agents,
-        (None, Some(_)) => true,
-        (Some(_) | None, None) => false,
-    };
-    if !same {
-        return own;
-    }
-    Floors {
-        repository: agents.repository.clone(),
-        trust: own.trust.max(agents.trust),
-        index: own.index.max(agents.index),
-        timestamp: own.timestamp.max(agents.timestamp),
-    }
-}
-
-fn hold(
-    ground: Ground<'_>,
+/// A proof that holds leads to exactly what was asked for, to these bytes, to the kernel that runs.
+fn leads_to(
+    running: &Running,
     wanted: &Wanted<'_>,
-    proof: &Proof,
-    root: &Digest,
-    floors: &Floors,
-    clocks: Clocks,
+    proven: &Proven,
+    manifest_digest: &Digest,
     module: &[u8],
-) -> Result<(Proven, ManifestModule), Refused> {
-    let kernel = &ground.running.kernel;
-    if *wanted.build_id != kernel.build_id {
-        let detail = format!("meant for kernel build {}, this kernel is {}", wanted.build_id, kernel.build_id);
-        return Err(rejected(Refusal::WrongKernel, Document::Kernel, detail));
-    }
-    let proven = verify_proof(proof, root, floors, clocks)?;
-    if digest(&proof.manifest) != *wanted.manifest {
+) -> Result<ManifestModule, Refused> {
+    if manifest_digest != wanted.manifest {
         return Err(rejected(Refusal::MixAndMatch, Document::Manifest, "not the manifest that the instruction names"));
     }
-    runs_here(ground.running, &proven.manifest)?;
-    let provider = provider(proven.catalogue.index(), wanted)?;
-    if proven.catalogue.set_digest(wanted.set).as_ref() != Some(wanted.digest) {
-        return Err(rejected(Refusal::MixAndMatch, Document::Index, "the set is not the one that the instruction names"));
-    }
-    if proven.manifest.level != wanted.level || proven.manifest.set != *provider {
-        let detail = format!("of set {} and level {}", proven.manifest.set, proven.manifest.level);
-        return Err(rejected(Refusal::MixAndMatch, Document::Manifest, detail));
-    }
-    let found = same_module(ground.running, &proven.manifest, module)?;
-    Ok((proven, found))
-}
-
-/// The manifest is for the kernel that runs, and by a way that this kernel has.
-fn runs_here(running: &Running, manifest: &Manifest) -> Result<(), Refused> {
-    let (here, there) = (&running.kernel, &manifest.kernel);
-    if (&here.build_id, &here.release, here.arch) != (&there.build_id, &there.release, there.arch) {
-        let detail = format!("for {} ({}), this kernel is {} ({})", there.release, there.build_id, here.release, here.build_id);
-        return Err(rejected(Refusal::WrongKernel, Document::Manifest, detail));
-    }
-    if !here.supports.contains(&Mechanism::Livepatch) || !manifest.mechanisms.contains(&BundleMechanism::Livepatch) {
+    let kernel = &running.kernel;
+    let here = RunningKernel { build_id: &kernel.build_id, release: &kernel.release, arch: kernel.arch };
+    check_running(&proven.manifest, here)?;
+    brought_by(wanted, proven)?;
+    if !kernel.supports.contains(&Mechanism::Livepatch)
+        || !proven.manifest.mechanisms.contains(&BundleMechanism::Livepatch)
+    {
         return Err(Refused::Fault(Fault::NoLivepatch, "kernel or bundle has no upstream livepatch".to_owned()));
     }
-    Ok(())
-}
-
-/// The set that brings the level to this build: the wanted set, or, where that does not touch the
-/// build, the last active one before it that does. Withdrawn sets bring nothing.
-fn provider<'a>(index: &'a Index, wanted: &Wanted<'_>) -> Result<&'a SetName, Refused> {
-    let at = index
-        .sets
-        .iter()
-        .position(|set| set.name == *wanted.set)
-        .ok_or_else(|| rejected(Refusal::MixAndMatch, Document::Index, format!("no set {}", wanted.set)))?;
-    let mut up_to_it = index.sets.iter().take(at + 1).rev();
-    if up_to_it.clone().next().is_some_and(|set| set.status == SetStatus::Withdrawn) {
-        return Err(rejected(Refusal::Withdrawn, Document::Index, format!("set {}", wanted.set)));
-    }
-    let (name, brings) = up_to_it
-        .find_map(|set| match set.status {
-            SetStatus::Active => Some((&set.name, set.kernels.get(wanted.build_id)?)),
-            SetStatus::Withdrawn => None,
-        })
-        .ok_or_else(|| rejected(Refusal::WrongKernel, Document::Index, "no set brings anything to this build"))?;
-    if brings.level == wanted.level && brings.manifest == *wanted.manifest {
-        Ok(name)
-    } else {
-        Err(rejected(Refusal::MixAndMatch, Document::Index, format!("set {} brings level {}", wanted.set, brings.level)))
-    }
-}
-
-/// The bytes are those of the manifest's module, and say the same of themselves.
-fn same_module(running: &Running, manifest: &Manifest, module: &[u8]) -> Result<ManifestModule, Refused> {
-    let [named] = manifest.modules.as_slice() else {
+    let [named] = proven.manifest.modules.as_slice() else {
         return Err(rejected(Refusal::Malformed, Document::Manifest, "exactly one module is supported"));
     };
-    if module.len() as u64 != named.length || digest(module) != named.sha256 {
-        return Err(rejected(Refusal::ArbitrarySoftware, Document::Module, "not the bytes that the manifest names"));
-    }
-    if named.name.level() != manifest.level {
-        return Err(rejected(Refusal::Malformed, Document::Manifest, "the module's name carries another level"));
-    }
-    let says = modinfo(module).map_err(|error| rejected(Refusal::Malformed, Document::Module, error.to_string()))?;
-    agrees(&says, manifest, named)?;
-    let demands_signature = match running.kernel.signing {
+    proven.module(&named.name, module)?;
+    let demands_signature = match kernel.signing {
         Signing::Off => false,
         Signing::Enforced | Signing::Lockdown => true,
     };
-    if demands_signature && !is_signed(module) {
+    if demands_signature && !module.ends_with(SIGNATURE_MARK) {
         let detail = "the kernel takes only modules signed by a key that it trusts; this one has no signature";
         return Err(rejected(Refusal::LoadRefused, Document::Module, detail));
     }
     Ok(named.clone())
 }
 
-fn agrees(says: &Modinfo, manifest: &Manifest, named: &ManifestModule) -> Result<(), Refused> {
-    let release = says.vermagic.split(' ').next().unwrap_or_default();
-    if says.vermagic != manifest.vermagic
-        || release != manifest.kernel.release
-        || says.build_id != manifest.kernel.build_id.as_str()
-    {
-        let detail = format!("modinfo is for {} ({})", release, says.build_id);
-        return Err(rejected(Refusal::WrongKernel, Document::Module, detail));
+/// The wanted set is the instruction's, still active, and brings this level to the build: itself,
+/// or, where it does not touch the build, by the last eligible set before it that does.
+fn brought_by(wanted: &Wanted<'_>, proven: &Proven) -> Result<(), Refused> {
+    let index = proven.catalogue.index();
+    let mismatch = |detail: String| Err(rejected(Refusal::MixAndMatch, Document::Index, detail));
+    let Some(set) = index.set(wanted.set) else {
+        return mismatch(format!("no set {}", wanted.set));
+    };
+    if set.digest() != *wanted.digest {
+        return mismatch(format!("set {} is not the one that the instruction names", wanted.set));
     }
-    let same = says.name == named.name.as_str()
-        && says.level == manifest.level.to_string()
-        && says.set == manifest.set.as_str();
-    if !same {
-        let detail = format!("modinfo says {}, level {}, set {}", says.name, says.level, says.set);
-        return Err(rejected(Refusal::MixAndMatch, Document::Module, detail));
+    match set.status {
+        SetStatus::Active => {}
+        SetStatus::Withdrawn => {
+            return Err(rejected(Refusal::Withdrawn, Document::Index, format!("set {}", wanted.set)));
+        }
     }
-    if says.livepatch != "Y" || says.abi != "1" {
-        return Err(rejected(Refusal::Malformed, Document::Module, "not a patch module of a form known here"));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn floors(repository: Option<&str>, trust: u64, index: u64) -> Floors {
-        Floors { repository: repository.map(|name| name.parse().unwrap()), trust, index, timestamp: index }
-    }
-
-    #[test]
-    fn the_cluster_raises_floors_and_never_lowers_them() {
-        let own = floors(Some("example"), 2, 9);
-        assert_eq!(raised(own.clone(), &floors(Some("example"), 3, 4)), floors(Some("example"), 3, 9));
-        assert_eq!(raised(own.clone(), &floors(Some("other"), 9, 99)), own);
-        assert_eq!(raised(own.clone(), &floors(None, 9, 99)), own);
-        assert_eq!(raised(Floors::default(), &floors(Some("example"), 1, 5)), floors(Some("example"), 1, 5));
+    match index.level_at(wanted.set, wanted.build_id) {
+        Some(offer) if offer.kernel.level == wanted.level && offer.kernel.manifest == *wanted.manifest => Ok(()),
+        Some(offer) => mismatch(format!("set {} brings level {}", wanted.set, offer.kernel.level)),
+        None => mismatch(format!("set {} brings nothing to this build", wanted.set)),
     }
 }
