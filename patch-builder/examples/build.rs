@@ -1,9 +1,10 @@
-//! Builds one recipe for one kernel build: `build <recipe> <lock> <level> <set> <out>`.
+//! Builds one recipe for one kernel build and tries it in a guest:
+//! `build <recipe> <lock> <level> <set> <out>`.
 
 use std::path::Path;
 use std::time::Instant;
 
-use invivo_patch_builder::{Cache, build};
+use invivo_patch_builder::{Cache, boot, build};
 use invivo_terms::Level;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -11,18 +12,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [recipe, lock, level, set, out] = arguments.as_slice() else {
         return Err("usage: build <recipe> <lock> <level> <set> <out>".into());
     };
+    let (cache, recipe) = (Cache::from_env()?, Path::new(recipe));
     let start = Instant::now();
     let mut tell = |step, words: &str| println!("{:6.1} s  {step:8} {words}", start.elapsed().as_secs_f32());
-    let built = build(
-        &Cache::from_env()?,
-        Path::new(recipe),
-        Path::new(lock),
-        Level(level.parse()?),
-        &set.parse()?,
-        Path::new(out),
-        &mut tell,
-    )?;
+    let (level, set) = (Level(level.parse()?), set.parse()?);
+    let built = build(&cache, recipe, Path::new(lock), level, &set, Path::new(out), &mut tell)?;
     println!("{} ({} bytes, sha256 {})", built.path.display(), built.length(), built.sha256);
     println!("{}", serde_json::to_string_pretty(&built.evidence)?);
+    boot::test(&cache, recipe, &built, &mut tell)?;
     Ok(())
 }

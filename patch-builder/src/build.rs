@@ -138,14 +138,11 @@ impl Built {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Inputs<'a> {
-    abi: &'static str,
-    builder: &'static str,
-    level: Level,
-    set: &'a SetName,
     kernel: &'a KernelLock,
     recipe: &'a Recipe,
-    /// SHA-256 of each source cut from the fixed file, and of each file of the template.
-    sources: BTreeMap<String, Digest>,
+    flags: &'static str,
+    /// SHA-256 of each source file of the module, as it is while the module has no name yet.
+    sources: BTreeMap<&'a str, Digest>,
 }
 
 impl Inputs<'_> {
@@ -184,30 +181,13 @@ pub fn build(
         gates::functions(recipe.functions(), &kernel.symbols)?,
     ];
     let selections = select::all(cache, &lock, &recipe, progress)?;
-    passed.push(Passed::new("source", "every replaced function differs from the original, with the same declaration"));
+    passed.push(Passed::new(
+        "source",
+        "every replaced function differs from the original, with the same declaration",
+    ));
     let tree = tree::make(cache, &lock, progress)?;
 
-    let inputs = Inputs {
-        abi: template::ABI,
-        builder: env!("CARGO_PKG_VERSION"),
-        level,
-        set,
-        kernel: &lock,
-        recipe: &recipe,
-        sources: digests(&selections),
-    }
-    .digest()?;
-    let name: ModuleName = format!("invivo_l{level}_{}", inputs.as_str().get(..16).unwrap_or_default()).parse()?;
-    let sources = template::sources(&template::Fill {
-        name: &name,
-        level,
-        set,
-        build_id: &kernel.facts.build_id,
-        inputs: &inputs,
-        recipe: &recipe,
-        selections: &selections,
-    });
-
+    let (name, inputs, sources) = name(&lock, &recipe, &selections, level, set)?;
     progress(Step::Compile, &format!("compiling {name}"));
     let compiled = compile(cache, &tree, &name, &sources)?;
     progress(Step::Compile, "compiling it once more elsewhere, to compare");
@@ -284,11 +264,73 @@ fn compile(
     Ok(cc::compile(tree, work.path(), name, sources)?)
 }
 
-fn digests(selections: &[Selection]) -> BTreeMap<String, Digest> {
-    let parts = selections.iter().map(|s| (s.path.as_str(), s.text.as_str()));
-    parts.chain(template::FILES).map(|(name, text)| (name.to_owned(), sha256(text.as_bytes()))).collect()
+type Named = (ModuleName, Digest, BTreeMap<String, String>);
+
+/// The module's name, the digest that it carries, and the module's sources, which carry both.
+fn name(
+    lock: &KernelLock,
+    recipe: &Recipe,
+    selections: &[Selection],
+    level: Level,
+    set: &SetName,
+) -> Result<Named, Error> {
+    let with = |inputs: &Digest| -> Result<(ModuleName, BTreeMap<String, String>), Error> {
+        let hex = inputs.as_str().get(..16).unwrap_or_default();
+        let name = format!("invivo_l{level}_{hex}").parse()?;
+        let build_id = &lock.build_id;
+        let sources = template::sources(&template::Fill {
+            name: &name,
+            level,
+            set,
+            build_id,
+            inputs,
+            recipe,
+            selections,
+        });
+        Ok((name, sources))
+    };
+    let (_, nameless) = with(&Digest::from_bytes(&[0; 32]))?;
+    let sources = nameless.iter().map(|(file, text)| (file.as_str(), sha256(text.as_bytes()))).collect();
+    let inputs = Inputs { kernel: lock, recipe, flags: cc::FLAGS, sources }.digest()?;
+    let (name, sources) = with(&inputs)?;
+    Ok((name, inputs, sources))
 }
 
 fn sha256(bytes: &[u8]) -> Digest {
     Digest::from_bytes(&Sha256::digest(bytes).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(level: u32, set: &str, change: impl Fn(&mut KernelLock, &mut Recipe)) -> Named {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes");
+        let mut lock = KernelLock::read(&root.join("kernels/6.1.0-47-cloud-amd64.yaml")).unwrap();
+        let mut recipe = Recipe::read(&root.join("CVE-2026-53249")).unwrap();
+        change(&mut lock, &mut recipe);
+        name(&lock, &recipe, &[], Level(level), &set.parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_name_carries_the_level_and_the_beginning_of_the_digest() {
+        let (name, inputs, sources) = named(7, "2026-11-21.1", |_, _| ());
+        assert_eq!(name.as_str(), format!("invivo_l7_{}", &inputs.as_str()[..16]));
+        assert!(sources["name.mk"].contains(name.as_str()) && sources["build.h"].contains(inputs.as_str()));
+        let id = "0x4f, 0x61, 0xd8, 0xf6, 0x40, 0x5b";
+        assert!(sources["build.h"].contains(id), "{}", sources["build.h"]);
+    }
+
+    #[test]
+    fn any_other_input_gives_another_name_and_the_same_the_same() {
+        let plain = || named(1, "2026-11-21.1", |_, _| ());
+        assert_eq!(plain().0, plain().0);
+        let others = [
+            named(2, "2026-11-21.1", |_, _| ()),
+            named(1, "2026-11-21.2", |_, _| ()),
+            named(1, "2026-11-21.1", |lock, _| lock.packages.headers.sha256 = Digest::from_bytes(&[1; 32])),
+            named(1, "2026-11-21.1", |_, recipe| recipe.fixed = "6.1.177-1".to_owned()),
+        ];
+        assert!(others.iter().all(|other| other.1 != plain().1));
+    }
 }

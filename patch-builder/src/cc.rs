@@ -32,6 +32,10 @@ pub enum Error {
     },
 }
 
+/// What is added to the kernel's own flags. No debug information: nothing to strip, and no place
+/// where a path of this machine could stay.
+pub(crate) const FLAGS: &str = "-g0";
+
 /// Refuses any compiler but the one named by `wanted`, the first line of its `--version`.
 /// Another one may lay out types, pass arguments and inline differently.
 ///
@@ -65,13 +69,9 @@ pub fn compile(
         let path = work.join(file);
         fs::write(&path, text).map_err(|source| Error::File { path, source })?;
     }
-    // No debug information: nothing to strip, and no place where a path could stay. What is left
-    // of paths (__FILE__ in headers) becomes relative to the tree.
-    let flags = format!(
-        "KCFLAGS=-g0 -ffile-prefix-map={}/= -ffile-prefix-map={}/=",
-        work.display(),
-        tree.display()
-    );
+    // What is left of paths (__FILE__ in headers) becomes relative to the tree.
+    let maps = [work, tree].map(|folder| format!("-ffile-prefix-map={}/=", folder.display()));
+    let flags = format!("KCFLAGS={FLAGS} {}", maps.join(" "));
     let make = clean("make")
         .args(["--silent", "--jobs=2", "-C"])
         .arg(tree)
@@ -86,7 +86,12 @@ pub fn compile(
         // The first error is the one to read.
         let first = words.find("error").and_then(|at| words.get(..at)?.rfind('\n')).map_or(0, |at| at + 1);
         let words = words.get(first..).unwrap_or_default().chars().take(2000).collect();
-        return Err(command::Error::Failed { program: "make".into(), status: make.status.to_string(), words }.into());
+        return Err(command::Error::Failed {
+            program: "make".into(),
+            status: make.status.to_string(),
+            words,
+        }
+        .into());
     }
     let path = work.join(format!("{name}.ko"));
     fs::read(&path).map_err(|source| Error::File { path, source })

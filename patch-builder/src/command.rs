@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn a_failed_program_keeps_the_end_of_its_words() {
-        let error = run(clean("sh").args(["-c", "yes word | head -c 100000 >&2; echo the end >&2; exit 3"])).unwrap_err();
+        let error = run(clean("sh").args(["-c", "yes word | head -c 100000 >&2; echo the end >&2; exit 3"]))
+            .unwrap_err();
         let Error::Failed { status, words, .. } = error else { panic!("{error}") };
         assert!(status.contains('3') && words.ends_with("the end") && words.len() <= WORDS);
     }

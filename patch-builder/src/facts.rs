@@ -159,7 +159,8 @@ const COMPRESSIONS: [(&[u8], &str, &[&str]); 3] = [
 fn decompress(image: &Path, vmlinux: &Path) -> Result<(), Error> {
     let bytes = unpack::read(image)?;
     let payload = payload(&bytes)?;
-    let Some((_, program, arguments)) = COMPRESSIONS.iter().find(|(magic, ..)| payload.starts_with(magic)) else {
+    let Some((_, program, arguments)) = COMPRESSIONS.iter().find(|(magic, ..)| payload.starts_with(magic))
+    else {
         return Err(Error::Image("its payload is compressed in an unknown way"));
     };
     let failed = |source| Error::Write { path: vmlinux.to_owned(), source };
@@ -316,7 +317,8 @@ mod tests {
     #[test]
     fn the_build_id_is_the_one_in_the_program_headers_notes() {
         let vdso = note(b"GNU\0", 3, [1; 20]);
-        let notes = [note(b"Xen\0", 3, [2; 20]), note(b"GNU\0", 1, [3; 20]), note(b"GNU\0", 3, [4; 20])].concat();
+        let notes =
+            [note(b"Xen\0", 3, [2; 20]), note(b"GNU\0", 1, [3; 20]), note(b"GNU\0", 3, [4; 20])].concat();
         assert_eq!(build_id(&with_notes(&vdso, &notes)).unwrap().as_str(), "04".repeat(20));
     }
 

@@ -175,7 +175,8 @@ pub(crate) fn reproducible(first: &[u8], second: &[u8]) -> Result<Passed, Error>
 mod tests {
     use super::*;
 
-    const SYMVERS: &str = "0x1\tkfree\tvmlinux\tEXPORT_SYMBOL\t\n0x2\tkvm_get\tarch/x86/kvm/kvm\tEXPORT_SYMBOL_GPL\t\n";
+    const SYMVERS: &str =
+        "0x1\tkfree\tvmlinux\tEXPORT_SYMBOL\t\n0x2\tkvm_get\tarch/x86/kvm/kvm\tEXPORT_SYMBOL_GPL\t\n";
 
     fn set(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|n| (*n).to_owned()).collect()

@@ -193,7 +193,9 @@ impl<'a> Module<'a> {
         for (index, klp) in wanted {
             let symbol = self.symbols.get_mut(*index).ok_or(DAMAGED)?;
             let name = u32::try_from(strings.len()).map_err(|_| DAMAGED)?;
-            strings.extend_from_slice(format!(".klp.sym.{}.{},{}\0", klp.object, klp.name, klp.position).as_bytes());
+            strings.extend_from_slice(
+                format!(".klp.sym.{}.{},{}\0", klp.object, klp.name, klp.position).as_bytes(),
+            );
             symbol.st_name = U32::new(LE, name);
             symbol.set_st_info(elf::STB_GLOBAL, elf::STT_NOTYPE);
             symbol.st_shndx = U16::new(LE, elf::SymbolSection(SHN_LIVEPATCH));
@@ -206,7 +208,8 @@ impl<'a> Module<'a> {
     fn move_relocations(&mut self, wanted: &BTreeMap<usize, KlpSymbol>) -> Result<(), Error> {
         let mut names = self.content(self.shstrtab)?.to_vec();
         for index in 0..self.sections.len() {
-            let Some(section) = self.sections.get(index).filter(|s| s.header.sh_type.get(LE) == SHT_RELA) else {
+            let Some(section) = self.sections.get(index).filter(|s| s.header.sh_type.get(LE) == SHT_RELA)
+            else {
                 continue;
             };
             let mut header = section.header;
@@ -226,7 +229,8 @@ impl<'a> Module<'a> {
                 continue;
             }
             self.change(index, kept)?;
-            header.sh_flags = U64::new(LE, elf::SectionFlags(SHF_ALLOC.0 | SHF_INFO_LINK.0 | SHF_RELA_LIVEPATCH));
+            header.sh_flags =
+                U64::new(LE, elf::SectionFlags(SHF_ALLOC.0 | SHF_INFO_LINK.0 | SHF_RELA_LIVEPATCH));
             for (object, relocations) in moved {
                 let name = format!(".klp.rela.{object}.{target}");
                 header.sh_name = U32::new(LE, u32::try_from(names.len()).map_err(|_| DAMAGED)?);

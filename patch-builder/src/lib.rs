@@ -10,8 +10,10 @@
 //! - [`cc`]: Kbuild, with the compiler that made the kernel and no other.
 //! - [`klp`]: unexported symbols become livepatch relocations.
 //! - [`gates`]: what a finished module must be.
+//! - [`boot`]: the module at work in a guest.
 //! - [`check`]: the harmless program that tells whether a kernel has the hole.
 
+pub mod boot;
 pub mod build;
 pub mod cache;
 pub mod cc;

@@ -189,10 +189,7 @@ mod tests {
     fn the_shipped_lock_is_read() {
         let lock = KernelLock::read(&shipped()).unwrap();
         assert_eq!(lock.release, "6.1.0-47-cloud-amd64");
-        assert_eq!(
-            lock.packages.image.file_name(),
-            "linux-image-6.1.0-47-cloud-amd64_6.1.170-3_amd64.deb"
-        );
+        assert_eq!(lock.packages.image.file_name(), "linux-image-6.1.0-47-cloud-amd64_6.1.170-3_amd64.deb");
     }
 
     #[test]

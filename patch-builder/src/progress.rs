@@ -25,7 +25,7 @@ pub enum Step {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::Fetch => "fetch",
             Self::Facts => "facts",
             Self::Tree => "tree",

@@ -99,7 +99,10 @@ impl Recipe {
         }
         for file in &self.files {
             if !is_inside(&file.path) || Path::new(&file.path).extension().is_none_or(|e| e != "c") {
-                return wrong("files", format!("{:?} is not a path to a C file within the source", file.path));
+                return wrong(
+                    "files",
+                    format!("{:?} is not a path to a C file within the source", file.path),
+                );
             }
             if file.functions.is_empty() {
                 return wrong("files", format!("{}: names no function", file.path));
@@ -131,7 +134,8 @@ impl Recipe {
 }
 
 fn is_cve(text: &str) -> bool {
-    let number = |s: &str, least: usize| s.len() >= least && s.len() <= 9 && s.bytes().all(|b| b.is_ascii_digit());
+    let number =
+        |s: &str, least: usize| s.len() >= least && s.len() <= 9 && s.bytes().all(|b| b.is_ascii_digit());
     text.strip_prefix("CVE-")
         .and_then(|rest| rest.split_once('-'))
         .is_some_and(|(year, n)| year.len() == 4 && number(year, 4) && number(n, 4))

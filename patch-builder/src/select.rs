@@ -145,17 +145,16 @@ fn source(cache: &Cache, package: &Package, file: &str, progress: Progress) -> R
         std::fs::write(&path, bytes).map_err(|source| Error::Write { path, source })
     })?;
     let bytes = unpack::read(&folder.join("file.c"))?;
-    String::from_utf8(bytes).map_err(|_| Error::Split { file: file.to_owned(), source: split::Error::NotText })
+    String::from_utf8(bytes)
+        .map_err(|_| Error::Split { file: file.to_owned(), source: split::Error::NotText })
 }
 
 /// The part of a module made of `file`, whose text was `original` and is `fixed` with the fix.
 fn cut(file: &SourceFile, original: &str, fixed: &str) -> Result<Selection, Error> {
-    let split = |text| {
-        split::split(text).map_err(|source| Error::Split { file: file.path.clone(), source })
-    };
-    Cut { original: split(original)?, fixed: split(fixed)? }.select(file).map_err(|(function, refusal)| {
-        Error::Refused { file: file.path.clone(), function, refusal }
-    })
+    let split = |text| split::split(text).map_err(|source| Error::Split { file: file.path.clone(), source });
+    Cut { original: split(original)?, fixed: split(fixed)? }
+        .select(file)
+        .map_err(|(function, refusal)| Error::Refused { file: file.path.clone(), function, refusal })
 }
 
 struct Cut<'a> {

@@ -49,7 +49,8 @@ pub(crate) fn sources(fill: &Fill) -> BTreeMap<String, String> {
 
 fn build_header(fill: &Fill) -> String {
     let id = fill.build_id.as_str();
-    let bytes: Vec<_> = (0..id.len()).step_by(2).filter_map(|at| id.get(at..at + 2)).map(|b| format!("0x{b}")).collect();
+    let bytes: Vec<_> =
+        (0..id.len()).step_by(2).filter_map(|at| id.get(at..at + 2)).map(|b| format!("0x{b}")).collect();
     let mut out = String::from("/* SPDX-License-Identifier: GPL-2.0 */\n");
     let fields = [
         ("LEVEL", fill.level.to_string()),

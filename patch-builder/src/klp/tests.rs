@@ -2,16 +2,15 @@ use super::*;
 use object::read::elf::ElfFile64;
 use object::write::{Object, Relocation, Symbol, SymbolSection};
 use object::{
-    Architecture, BinaryFormat, Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, RelocationFlags,
-    SectionKind, SymbolFlags, SymbolKind, SymbolScope, elf,
+    Architecture, BinaryFormat, Endianness, Object as _, ObjectSection as _, ObjectSymbol as _,
+    RelocationFlags, SectionKind, SymbolFlags, SymbolKind, SymbolScope, elf,
 };
 
 /// A module whose `.text` and `.init.text` call each of `calls` once, in this order.
 fn module(calls: &[&str], extra: &str) -> Vec<u8> {
     let mut object = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
-    let sections = [".text", ".init.text", extra].map(|name| {
-        object.add_section(vec![], name.as_bytes().to_vec(), SectionKind::Text)
-    });
+    let sections = [".text", ".init.text", extra]
+        .map(|name| object.add_section(vec![], name.as_bytes().to_vec(), SectionKind::Text));
     for section in &sections[..2] {
         object.append_section_data(*section, &vec![0xcc; 8 * calls.len()], 16);
     }

@@ -154,7 +154,9 @@ fn ends_declaration(end: &str, so_far: &str) -> bool {
     // Macros that register or export may stand without a semicolon.
     let is_macro = || {
         let word: String = so_far.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-        end.ends_with(')') && !word.is_empty() && so_far.get(word.len()..).is_some_and(|r| r.starts_with('('))
+        end.ends_with(')')
+            && !word.is_empty()
+            && so_far.get(word.len()..).is_some_and(|r| r.starts_with('('))
             && word.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
             && !word.contains("SYSCALL_DEFINE")
     };
@@ -169,7 +171,8 @@ fn name(text: &str, line: usize) -> Result<Piece<'_>, Error> {
     if start.starts_with('#') {
         return Ok(Piece::Preprocessor { line, text });
     }
-    if let Some(at) = text.find("\n{").filter(|at| matches!(text.as_bytes().get(at + 2), Some(b'\n') | None)) {
+    if let Some(at) = text.find("\n{").filter(|at| matches!(text.as_bytes().get(at + 2), Some(b'\n') | None))
+    {
         let head = text.get(..at).unwrap_or_default();
         let name = function_name(head).ok_or(Error::Nameless(line))?;
         return Ok(Piece::Function(Function { name, line, text, brace: at + 1 }));
@@ -236,7 +239,11 @@ fn data_name(declared: &str) -> Option<&str> {
     match before.split_once('(') {
         Some((word, arguments)) => {
             let word = identifiers(word).last()?;
-            if DATA_MACROS.iter().any(|part| word.contains(part)) { identifiers(arguments).last() } else { None }
+            if DATA_MACROS.iter().any(|part| word.contains(part)) {
+                identifiers(arguments).last()
+            } else {
+                None
+            }
         }
         None => identifiers(before).last(),
     }

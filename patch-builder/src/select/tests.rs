@@ -92,7 +92,10 @@ fn a_helper_that_changed_too_must_be_named() {
 
 #[test]
 fn a_helper_that_came_with_the_fix_is_taken_along() {
-    let found = fixed("int get(int n)\n{\n", "static int fresh(int n)\n{\n\treturn n;\n}\n\nint get(int n)\n{\n\tn = fresh(n);\n");
+    let found = fixed(
+        "int get(int n)\n{\n",
+        "static int fresh(int n)\n{\n\treturn n;\n}\n\nint get(int n)\n{\n\tn = fresh(n);\n",
+    );
     assert_eq!(found.unwrap().helpers, ["check", "fresh", "twice"]);
 }
 

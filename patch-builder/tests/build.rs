@@ -1,0 +1,53 @@
+//! The whole way with real packages, a real compiler and a real kernel. Downloads some 320 MB once;
+//! with them in the cache it takes seconds to build and half a minute to boot under emulation.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use invivo_patch_builder::modinfo::Modinfo;
+use invivo_patch_builder::{Built, Cache, KernelLock, Step, boot, build};
+use invivo_terms::Level;
+
+const RECIPE: &str = "CVE-2026-53249";
+const LOCK: &str = "kernels/6.1.0-47-cloud-amd64.yaml";
+
+fn recipes(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes").join(path)
+}
+
+fn build_into(out: &Path, lock: &Path) -> Result<Built, invivo_patch_builder::Error> {
+    let mut tell = |step: Step, words: &str| eprintln!("{step:8} {words}");
+    let (cache, set) = (Cache::from_env().unwrap(), "2026-11-21.1".parse().unwrap());
+    build(&cache, &recipes(RECIPE), lock, Level(1), &set, out, &mut tell)
+}
+
+#[test]
+fn a_recipe_becomes_a_module_that_closes_the_hole_in_the_kernel_it_was_built_for() {
+    let out = tempfile::tempdir().unwrap();
+    let built = build_into(out.path(), &recipes(LOCK)).unwrap();
+    assert_eq!(std::fs::read(&built.path).unwrap(), built.bytes);
+    assert_eq!(built.objects[0].functions, ["ip_options_get"]);
+    let info = Modinfo::of(&built.bytes).unwrap();
+    assert_eq!(info.get("name"), Some(built.name.as_str()));
+    assert_eq!(info.get("invivo_build_id"), Some(built.kernel.build_id.as_str()));
+
+    if Command::new("qemu-system-x86_64").arg("--version").output().is_err() {
+        eprintln!("SKIP: no qemu-system-x86_64, the module was not tried");
+        return;
+    }
+    let mut tell = |step: Step, words: &str| eprintln!("{step:8} {words}");
+    boot::test(&Cache::from_env().unwrap(), &recipes(RECIPE), &built, &mut tell).unwrap();
+}
+
+#[test]
+fn a_lock_that_names_another_kernel_than_the_image_is_refused_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let lock = folder.path().join("lock.yaml");
+    let id = KernelLock::read(&recipes(LOCK)).unwrap().build_id;
+    let text = std::fs::read_to_string(recipes(LOCK)).unwrap();
+    std::fs::write(&lock, text.replace(id.as_str(), &"ab".repeat(20))).unwrap();
+    let out = folder.path().join("out");
+    let error = build_into(&out, &lock).unwrap_err();
+    assert!(matches!(error, invivo_patch_builder::Error::Facts(_)), "{error}");
+    assert!(!out.exists());
+}
