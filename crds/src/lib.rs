@@ -27,7 +27,7 @@ pub use policy::{
     RolloutStatus, Stage, StageNodes, StageStatus, Target,
 };
 pub use set::{Fix, PatchSet, PatchSetSpec, PatchSetStatus, SetNodes};
-pub use yaml::{all_kinds, yaml};
+pub use yaml::{all_kinds, chart_yaml, yaml};
 
 /// The API group.
 pub const GROUP: &str = "invivo.dev";

@@ -1,11 +1,15 @@
-//! Writes the CRDs beside the types they are made from: `cargo run -p invivo-api [folder]`.
+//! Writes the CRDs beside the types they are made from, and into the chart `invivo-crds`:
+//! `cargo run -p invivo-api [root of the repository]`.
 
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let folder = std::env::args_os().nth(1).map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    let root = std::env::args_os()
+        .nth(1)
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")), PathBuf::from);
     for (file, crd) in invivo_api::all_kinds() {
-        std::fs::write(folder.join(file), invivo_api::yaml(&crd)?)?;
+        std::fs::write(root.join("crds").join(file), invivo_api::yaml(&crd)?)?;
+        std::fs::write(root.join("charts/invivo-crds/templates").join(file), invivo_api::chart_yaml(crd)?)?;
     }
     Ok(())
 }

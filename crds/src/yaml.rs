@@ -1,5 +1,7 @@
 //! The CRDs as YAML.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
@@ -23,4 +25,63 @@ pub fn all_kinds() -> Vec<(&'static str, CustomResourceDefinition)> {
 pub fn yaml(crd: &CustomResourceDefinition) -> Result<String, serde_json::Error> {
     let value = serde_json::to_value(crd)?;
     serde_saphyr::to_string(&value).map_err(serde::ser::Error::custom)
+}
+
+/// One kind as the chart `invivo-crds` has it: it stays when the release is uninstalled.
+///
+/// # Errors
+///
+/// See [`yaml`].
+pub fn chart_yaml(mut crd: CustomResourceDefinition) -> Result<String, serde_json::Error> {
+    let pair = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+    crd.metadata.annotations = Some(pair("helm.sh/resource-policy", "keep"));
+    crd.metadata.labels = Some(pair("app.kubernetes.io/part-of", "invivo"));
+    yaml(&crd)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_committed_kinds_are_the_ones_these_types_give() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for (file, crd) in all_kinds() {
+            for (path, wanted) in [
+                (here.join(file), yaml(&crd).unwrap()),
+                (here.join("../charts/invivo-crds/templates").join(file), chart_yaml(crd.clone()).unwrap()),
+            ] {
+                let committed = std::fs::read_to_string(&path).unwrap();
+                assert!(committed == wanted, "{} is stale: cargo run -p invivo-api", path.display());
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_in_a_kind_reads_as_a_template_of_helm() {
+        for (file, crd) in all_kinds() {
+            assert!(!yaml(&crd).unwrap().contains("{{"), "{file}");
+        }
+    }
+
+    #[test]
+    fn every_field_explains_itself() {
+        fn walk(path: &str, schema: &serde_json::Value) {
+            for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+                let here = format!("{path}.{name}");
+                assert!(property["description"].is_string() || here.ends_with("]"), "{here} has no description");
+                walk(&here, property);
+                walk(&format!("{here}[]"), &property["items"]);
+            }
+        }
+        for (_, crd) in all_kinds() {
+            let value = serde_json::to_value(&crd).unwrap();
+            let schema = &value["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+            for part in ["spec", "status"] {
+                walk(&format!("{}.{part}", crd.spec.names.kind), &schema["properties"][part]);
+            }
+        }
+    }
 }

@@ -1,0 +1,6 @@
+//! The kinds, the charts and the admission policies on a real API server.
+
+mod admission;
+mod manifests;
+mod rules;
+mod server;
