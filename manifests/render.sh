@@ -4,6 +4,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-$here}
 helm=${HELM:-helm}
+command -v "$helm" > /dev/null || { echo "no helm: put it in PATH or name it in HELM" >&2; exit 1; }
 # Nobody's root: with it the loaders refuse everything, until it is replaced by a real one.
 root=0000000000000000000000000000000000000000000000000000000000000000
 render() {

@@ -21,6 +21,9 @@ struct Case {
     /// The answer with cluster-admin; none for reads.
     #[serde(default)]
     admin: Option<String>,
+    /// The answer with cluster-admin where the chart was installed without the fence.
+    #[serde(default)]
+    unfenced: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -124,7 +127,11 @@ async fn installed() -> (ApiServer, BTreeMap<String, String>) {
 }
 
 fn expect(unexpected: &mut Vec<String>, case: &Case, rights: &str, wanted: &str, answer: &Answer) {
-    let fits = if wanted == "allow" { answer.code == 200 } else { answer.code == 403 && answer.text.contains(wanted) };
+    let fits = match wanted {
+        "allow" => answer.code == 200,
+        "refused" => answer.code == 403 && answer.text.contains("ValidatingAdmissionPolicy 'invivo-"),
+        part => answer.code == 403 && answer.text.contains(part),
+    };
     if !fits {
         unexpected.push(format!(
             "{} {} ({rights}): wanted {wanted:?}, got {} {}",
@@ -164,6 +171,17 @@ async fn invivos_accounts_do_what_they_need_and_nothing_else_even_with_cluster_a
         if let Some(wanted) = &case.admin {
             let client = server.client(&identity(&case.who, &uids));
             expect(&mut unexpected, case, "cluster-admin", wanted, &perform(&client, &case.request).await);
+        }
+    }
+    let binding = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/invivo-fence";
+    send(&server.client(&[]), "DELETE", binding, None, "").await;
+    let pod = cases.iter().find(|case| case.does == "makes a pod" && case.who == "another account").unwrap();
+    let other = server.client(&identity(&pod.who, &uids));
+    wait_for("the fence to be gone", async || perform(&other, &pod.request).await.code == 200).await;
+    for case in &cases {
+        if let Some(wanted) = &case.unfenced {
+            let client = server.client(&identity(&case.who, &uids));
+            expect(&mut unexpected, case, "cluster-admin, no fence", wanted, &perform(&client, &case.request).await);
         }
     }
     assert!(unexpected.is_empty(), "{} of {} requests:\n{}", unexpected.len(), cases.len(), unexpected.join("\n"));
