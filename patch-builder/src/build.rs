@@ -114,7 +114,7 @@ pub struct Built {
     pub kernel: Facts,
     /// The distribution's version of that kernel.
     pub package_version: String,
-    /// The distribution, for people.
+    /// The distribution, such as `debian`.
     pub distribution: String,
     /// What it replaces.
     pub objects: Vec<PatchedObject>,

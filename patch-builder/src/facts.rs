@@ -71,7 +71,7 @@ pub struct Facts {
     pub version: String,
     /// What `uname -m` says.
     pub arch: Arch,
-    /// What it demands of a module's `vermagic`, without the blank at its end.
+    /// What it demands of a module's `vermagic`, to the letter: it ends with a blank.
     pub vermagic: String,
     /// The compiler that made it, as that compiler's `--version` begins.
     pub compiler: String,
@@ -242,7 +242,7 @@ fn vermagic(vmlinux: &[u8], release: &str) -> Result<String, Error> {
         let rest = vmlinux.get(at..)?;
         let text = rest.get(..rest.iter().take(256).position(|b| *b == 0)?)?;
         let text = std::str::from_utf8(text).ok()?;
-        text.contains("mod_unload").then(|| text.trim_end().to_owned())
+        text.contains("mod_unload").then(|| text.to_owned())
     };
     find_all(vmlinux, start.as_bytes())
         .find_map(parse)
@@ -283,9 +283,9 @@ mod tests {
     }
 
     #[test]
-    fn vermagic_ends_at_its_zero_and_loses_its_last_blank() {
+    fn vermagic_ends_at_its_zero_and_keeps_its_last_blank() {
         let text = b"x\x006.1.0 SMP foo\x006.1.0 SMP preempt mod_unload modversions \x00y";
-        assert_eq!(vermagic(text, "6.1.0").unwrap(), "6.1.0 SMP preempt mod_unload modversions");
+        assert_eq!(vermagic(text, "6.1.0").unwrap(), "6.1.0 SMP preempt mod_unload modversions ");
     }
 
     /// An ELF file with one program header whose notes are `notes`, and `before` in front of them.

@@ -150,7 +150,7 @@ pub(crate) fn references(
 pub(crate) fn fields(module: &[u8], wanted: &[(&'static str, &str)]) -> Result<Passed, Error> {
     let info = Modinfo::of(module)?;
     for (field, wanted) in wanted {
-        let found = info.get(field).map(str::trim_end);
+        let found = info.get(field);
         if found != Some(*wanted) {
             return Err(Error::Field {
                 field,

@@ -116,13 +116,13 @@ pub struct KernelLock {
     pub version: String,
     /// The distribution's version of the kernel.
     pub package_version: String,
-    /// The distribution, for people.
+    /// The distribution, such as `debian`.
     pub distribution: String,
     /// What `uname -m` says.
     pub arch: Arch,
     /// GNU build id of the kernel.
     pub build_id: BuildId,
-    /// What the kernel demands of a module's `vermagic`, without the blank at its end.
+    /// What the kernel demands of a module's `vermagic`, to the letter: it ends with a blank.
     pub vermagic: String,
     /// The first line of the compiler's `--version`.
     pub compiler: String,
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_vermagic_of_another_release_is_refused() {
-        let error = changed("vermagic: 6.1.0-47-cloud-amd64", "vermagic: 6.1.0-48-cloud-amd64");
+        let error = changed("vermagic: \"6.1.0-47-cloud-amd64", "vermagic: \"6.1.0-48-cloud-amd64");
         assert!(matches!(error, Error::Value { field: "vermagic", .. }), "{error}");
     }
 
