@@ -50,7 +50,9 @@ pub fn condition(
 pub fn set_conditions(old: &[Condition], new: Vec<Condition>) -> Vec<Condition> {
     new.into_iter()
         .map(|mut condition| {
-            if let Some(before) = old.iter().find(|o| o.type_ == condition.type_ && o.status == condition.status) {
+            if let Some(before) =
+                old.iter().find(|o| o.type_ == condition.type_ && o.status == condition.status)
+            {
                 condition.last_transition_time = before.last_transition_time.clone();
             }
             condition

@@ -71,7 +71,10 @@ mod tests {
         fn walk(path: &str, schema: &serde_json::Value) {
             for (name, property) in schema["properties"].as_object().into_iter().flatten() {
                 let here = format!("{path}.{name}");
-                assert!(property["description"].is_string() || here.ends_with("]"), "{here} has no description");
+                assert!(
+                    property["description"].is_string() || here.ends_with("]"),
+                    "{here} has no description"
+                );
                 walk(&here, property);
                 walk(&format!("{here}[]"), &property["items"]);
             }

@@ -75,7 +75,11 @@ async fn perform(client: &Client, request: &Request) -> Answer {
     let separator = if request.path.contains('?') { '&' } else { '?' };
     let (method, query, content_type) = match request.method.as_str() {
         "GET" => ("GET", String::new(), ""),
-        "APPLY" => ("PATCH", format!("{separator}dryRun=All&fieldManager=test&force=true"), "application/apply-patch+yaml"),
+        "APPLY" => (
+            "PATCH",
+            format!("{separator}dryRun=All&fieldManager=test&force=true"),
+            "application/apply-patch+yaml",
+        ),
         "PATCH" => ("PATCH", format!("{separator}dryRun=All"), "application/merge-patch+json"),
         other => (other, format!("{separator}dryRun=All"), "application/json"),
     };
@@ -91,13 +95,18 @@ async fn installed() -> (ApiServer, BTreeMap<String, String>) {
     server.apply(include_str!("../cluster-objects.yaml")).await;
     let mut uids = BTreeMap::new();
     for node in ["node-a", "node-b"] {
-        let uid = get(&admin, &format!("/api/v1/nodes/{node}")).await.json()["metadata"]["uid"].as_str().unwrap().to_owned();
+        let uid = get(&admin, &format!("/api/v1/nodes/{node}")).await.json()["metadata"]["uid"]
+            .as_str()
+            .unwrap()
+            .to_owned();
         let patch = json!({
             "apiVersion": "invivo.dev/v1alpha1", "kind": "NodePatch",
             "metadata": {"name": node, "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid}]},
             "spec": {"revision": 1, "hold": {}},
         });
-        let made = send(&admin, "POST", "/apis/invivo.dev/v1alpha1/nodepatches", Some(&patch), "application/json").await;
+        let made =
+            send(&admin, "POST", "/apis/invivo.dev/v1alpha1/nodepatches", Some(&patch), "application/json")
+                .await;
         assert_eq!(made.code, 200, "{}", made.text);
         uids.insert(node.to_owned(), uid);
     }
@@ -181,10 +190,22 @@ async fn invivos_accounts_do_what_they_need_and_nothing_else_even_with_cluster_a
     for case in &cases {
         if let Some(wanted) = &case.unfenced {
             let client = server.client(&identity(&case.who, &uids));
-            expect(&mut unexpected, case, "cluster-admin, no fence", wanted, &perform(&client, &case.request).await);
+            expect(
+                &mut unexpected,
+                case,
+                "cluster-admin, no fence",
+                wanted,
+                &perform(&client, &case.request).await,
+            );
         }
     }
-    assert!(unexpected.is_empty(), "{} of {} requests:\n{}", unexpected.len(), cases.len(), unexpected.join("\n"));
+    assert!(
+        unexpected.is_empty(),
+        "{} of {} requests:\n{}",
+        unexpected.len(),
+        cases.len(),
+        unexpected.join("\n")
+    );
 }
 
 #[tokio::test]

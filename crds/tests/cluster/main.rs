@@ -1,5 +1,7 @@
 //! The kinds, the charts and the admission policies on a real API server.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, unreachable_pub)]
+
 mod admission;
 mod manifests;
 mod rules;

@@ -45,12 +45,19 @@ fn only_the_loader_has_privilege_and_only_the_agent_a_token() {
     assert_eq!(pod["automountServiceAccountToken"], false);
     assert_eq!(pod["containers"][0]["name"], "loader");
     let mounts = |index: usize| -> Vec<&str> {
-        pod["containers"][index]["volumeMounts"].as_array().unwrap().iter().map(|m| m["name"].as_str().unwrap()).collect()
+        pod["containers"][index]["volumeMounts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| m["name"].as_str().unwrap())
+            .collect()
     };
     assert_eq!(mounts(0), ["run", "state", "livepatch", "proc"]);
     assert_eq!(mounts(1), ["run", "account"]);
     let mut pods = vec![pod];
-    pods.extend(documents.iter().filter(|d| d["kind"] == "Deployment").map(|d| &d["spec"]["template"]["spec"]));
+    pods.extend(
+        documents.iter().filter(|d| d["kind"] == "Deployment").map(|d| &d["spec"]["template"]["spec"]),
+    );
     assert_eq!(pods.len(), 3);
     for pod in pods {
         assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
@@ -61,7 +68,10 @@ fn only_the_loader_has_privilege_and_only_the_agent_a_token() {
             assert_eq!(security["readOnlyRootFilesystem"], true);
             assert_eq!(security["capabilities"]["drop"], serde_json::json!(["ALL"]));
             if container["name"] == "loader" {
-                assert_eq!(security["capabilities"]["add"], serde_json::json!(["SYS_MODULE", "DAC_READ_SEARCH"]));
+                assert_eq!(
+                    security["capabilities"]["add"],
+                    serde_json::json!(["SYS_MODULE", "DAC_READ_SEARCH"])
+                );
             } else {
                 assert!(security["capabilities"]["add"].is_null());
                 assert_eq!(security["runAsNonRoot"], true);
@@ -74,7 +84,9 @@ fn only_the_loader_has_privilege_and_only_the_agent_a_token() {
 async fn an_api_server_takes_the_plain_yaml_and_the_samples() {
     let server = ApiServer::start().await;
     let read = |file: &str| std::fs::read_to_string(root().join("manifests").join(file)).unwrap();
-    for file in ["namespace.yaml", "crds.yaml", "invivo.yaml", "samples/patchfeed.yaml", "samples/patchpolicy.yaml"] {
+    for file in
+        ["namespace.yaml", "crds.yaml", "invivo.yaml", "samples/patchfeed.yaml", "samples/patchpolicy.yaml"]
+    {
         server.apply(&read(file)).await;
     }
     let admin = server.client(&[]);

@@ -37,7 +37,8 @@ struct RuleCase {
 
 fn table(kind: &str) -> Table {
     let path = format!("{}/tests/rules/{kind}.yaml", env!("CARGO_MANIFEST_DIR"));
-    serde_saphyr::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap_or_else(|error| panic!("{path}: {error}"))
+    serde_saphyr::from_str(&std::fs::read_to_string(&path).unwrap())
+        .unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// JSON merge patch (RFC 7386).
@@ -61,7 +62,13 @@ fn merge(base: &Value, patch: &Value) -> Value {
 }
 
 /// Creates `object`, or, over `before`, replaces it or its status. Leaves nothing behind.
-async fn try_object(server: &ApiServer, path: &str, before: Option<&Value>, status: bool, object: &Value) -> (u16, String) {
+async fn try_object(
+    server: &ApiServer,
+    path: &str,
+    before: Option<&Value>,
+    status: bool,
+    object: &Value,
+) -> (u16, String) {
     let admin = server.client(&[]);
     let json = "application/json";
     let mut object = object.clone();
@@ -91,11 +98,14 @@ async fn every_rule_lets_the_right_object_pass_and_names_what_is_wrong_in_the_ot
             let before = case.before.as_ref().map(|before| merge(&table.base, before));
             let before = before.or_else(|| case.status.then(|| table.base.clone()));
             let of = |change: &Value| merge(before.as_ref().unwrap_or(&table.base), change);
-            let (code, text) = try_object(&server, &path, before.as_ref(), case.status, &of(&case.right)).await;
+            let (code, text) =
+                try_object(&server, &path, before.as_ref(), case.status, &of(&case.right)).await;
             if code != 200 {
-                unexpected.push(format!("{kind}, {}: the right object was refused: {code} {text}", case.rule));
+                unexpected
+                    .push(format!("{kind}, {}: the right object was refused: {code} {text}", case.rule));
             }
-            let (code, text) = try_object(&server, &path, before.as_ref(), case.status, &of(&case.wrong)).await;
+            let (code, text) =
+                try_object(&server, &path, before.as_ref(), case.status, &of(&case.wrong)).await;
             if code != 422 || !case.says.iter().all(|part| text.contains(part.as_str())) {
                 unexpected.push(format!("{kind}, {}: the wrong object: {code} {text}", case.rule));
             }
@@ -104,12 +114,11 @@ async fn every_rule_lets_the_right_object_pass_and_names_what_is_wrong_in_the_ot
     assert!(unexpected.is_empty(), "{}", unexpected.join("\n"));
 }
 
-#[tokio::test]
-async fn every_rule_of_the_schemas_has_a_case() {
-    for (kind, crd) in ["PatchFeed", "PatchPolicy", "PatchSet", "NodePatch"]
-        .into_iter()
-        .map(|kind| (kind, invivo_api::all_kinds().into_iter().find(|(_, crd)| crd.spec.names.kind == kind).unwrap().1))
-    {
+#[test]
+fn every_rule_of_the_schemas_has_a_case() {
+    for (kind, crd) in ["PatchFeed", "PatchPolicy", "PatchSet", "NodePatch"].into_iter().map(|kind| {
+        (kind, invivo_api::all_kinds().into_iter().find(|(_, crd)| crd.spec.names.kind == kind).unwrap().1)
+    }) {
         let said: Vec<String> = table(kind).rules.into_iter().flat_map(|case| case.says).collect();
         let mut messages = Vec::new();
         collect_messages(&serde_json::to_value(&crd).unwrap(), &mut messages);

@@ -36,7 +36,12 @@ pub fn render(chart: &str) -> String {
         .args(["template", chart])
         .arg(root().join("charts").join(chart))
         .args(["--namespace", "invivo-system", "--kube-version", "1.34.4"])
-        .args(["--set", &format!("trust.roots[0]={}", "a".repeat(64)), "--set", "patchServer.clusterIP=10.96.0.80"])
+        .args([
+            "--set",
+            &format!("trust.roots[0]={}", "a".repeat(64)),
+            "--set",
+            "patchServer.clusterIP=10.96.0.80",
+        ])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -128,9 +133,13 @@ impl ApiServer {
         while get(&admin, "/readyz").await.code != 200 {
             let ended = server.processes.iter_mut().any(|process| process.try_wait().unwrap().is_some());
             if ended || Instant::now() > deadline {
-                let log = std::fs::read_to_string(server.folder.path().join("kube-apiserver.log")).unwrap_or_default();
+                let log = std::fs::read_to_string(server.folder.path().join("kube-apiserver.log"))
+                    .unwrap_or_default();
                 let tail: Vec<_> = log.lines().rev().take(20).collect();
-                panic!("kube-apiserver did not get ready:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+                panic!(
+                    "kube-apiserver did not get ready:\n{}",
+                    tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+                );
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
@@ -162,7 +171,16 @@ impl ApiServer {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let mut kubectl = Command::new(tool("kubectl"))
-                .args(["--server", &self.url, "--token", TOKEN, "--insecure-skip-tls-verify", "apply", "-f", "-"])
+                .args([
+                    "--server",
+                    &self.url,
+                    "--token",
+                    TOKEN,
+                    "--insecure-skip-tls-verify",
+                    "apply",
+                    "-f",
+                    "-",
+                ])
                 .env("HOME", self.folder.path())
                 .stdin(Stdio::piped())
                 .stdout(Stdio::null())
