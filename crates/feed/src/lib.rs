@@ -17,6 +17,8 @@ mod proof;
 pub mod publish;
 mod read;
 mod rejection;
+#[cfg(any(test, feature = "sample"))]
+pub mod sample;
 mod signature;
 pub mod store;
 
@@ -41,3 +43,6 @@ use sha2::{Digest as _, Sha256};
 pub fn digest(bytes: &[u8]) -> Digest {
     Digest::from_bytes(&Sha256::digest(bytes).into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -189,8 +189,8 @@ fn modinfo(module: &[u8]) -> Result<&[u8], Rejection> {
         return Err(short());
     }
     let section = |at: u64| -> Option<(u64, &[u8])> {
-        let header = at.checked_mul(SECTION_HEADER)?.checked_add(headers)?;
-        let field = |offset: u64, width| number(module, header.checked_add(offset)?, width);
+        let header = slice(module, at.checked_mul(SECTION_HEADER)?.checked_add(headers)?, SECTION_HEADER)?;
+        let field = |offset, width| number(header, offset, width);
         let (name, offset, size) = (field(0, 4)?, field(0x18, 8)?, field(0x20, 8)?);
         // A section without bytes in the file (type 8, .bss) has a size all the same.
         let bytes = if field(4, 4)? == 8 { &[][..] } else { slice(module, offset, size)? };
