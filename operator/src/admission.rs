@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -83,7 +85,8 @@ pub async fn check(client: &Client, node: &str, policies: &[String]) -> Admissio
         }
     }
     let nodes: Api<Node> = Api::all(client.clone());
-    let params = PatchParams { dry_run: true, field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let params =
+        PatchParams { dry_run: true, field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     let body = json!({"metadata": {"labels": {DENIED_LABEL: "x"}}});
     match nodes.patch(node, &params, &Patch::Merge(&body)).await {
         Ok(_) => Admission::NotInForce(format!(
@@ -101,10 +104,9 @@ pub async fn check(client: &Client, node: &str, policies: &[String]) -> Admissio
 async fn read_back(client: &Client, name: &str) -> Result<(), String> {
     let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
     let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
-    let policy = policies
-        .get(name)
-        .await
-        .map_err(|error| format!("ValidatingAdmissionPolicy {name}: {error}: install the chart's admission policies"))?;
+    let policy = policies.get(name).await.map_err(|error| {
+        format!("ValidatingAdmissionPolicy {name}: {error}: install the chart's admission policies")
+    })?;
     let binding = bindings.get(name).await.map_err(|error| {
         format!("ValidatingAdmissionPolicyBinding {name}: {error}: install the chart's admission policies")
     })?;
@@ -117,7 +119,8 @@ fn judge(
     policy: &ValidatingAdmissionPolicy,
     binding: &ValidatingAdmissionPolicyBinding,
 ) -> Result<(), String> {
-    let loosened = |what: &str| Err(format!("ValidatingAdmissionPolicy {name}: {what}: install the chart again"));
+    let loosened =
+        |what: &str| Err(format!("ValidatingAdmissionPolicy {name}: {what}: install the chart again"));
     let Some(spec) = &policy.spec else { return loosened("it has no spec") };
     if spec.failure_policy.as_deref().is_some_and(|policy| policy != "Fail") {
         return loosened("its failurePolicy is not Fail");
@@ -167,9 +170,19 @@ mod tests {
     fn every_way_of_loosening_is_seen() {
         assert!(judged(|_, b| b["spec"]["validationActions"] = json!(["Warn"])).is_err());
         assert!(judged(|_, b| b["spec"]["policyName"] = json!("other")).is_err());
-        assert!(judged(|_, b| b["spec"]["matchResources"] = json!({"objectSelector": {"matchLabels": {"a": "b"}}})).is_err());
+        assert!(
+            judged(
+                |_, b| b["spec"]["matchResources"] = json!({"objectSelector": {"matchLabels": {"a": "b"}}})
+            )
+            .is_err()
+        );
         assert!(judged(|p, _| p["spec"]["failurePolicy"] = json!("Ignore")).is_err());
         assert!(judged(|p, _| p["spec"]["validations"] = json!([])).is_err());
-        assert!(judged(|p, _| p["spec"]["matchConstraints"] = json!({"objectSelector": {"matchLabels": {"a": "b"}}})).is_err());
+        assert!(
+            judged(
+                |p, _| p["spec"]["matchConstraints"] = json!({"objectSelector": {"matchLabels": {"a": "b"}}})
+            )
+            .is_err()
+        );
     }
 }

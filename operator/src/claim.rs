@@ -45,7 +45,11 @@ mod tests {
             name: name.into(),
             created: Timestamp::from_second(created).unwrap(),
             selector: selector.map(|key| {
-                if key.is_empty() { Selector::default() } else { kube::core::Expression::Exists(key.into()).into() }
+                if key.is_empty() {
+                    Selector::default()
+                } else {
+                    kube::core::Expression::Exists(key.into()).into()
+                }
             }),
         }
     }
@@ -60,7 +64,8 @@ mod tests {
 
     #[test]
     fn a_node_goes_to_the_older_policy_and_between_equals_by_name() {
-        let policies = [claimant("young", 9, Some("")), claimant("b", 1, Some("")), claimant("a", 1, Some(""))];
+        let policies =
+            [claimant("young", 9, Some("")), claimant("b", 1, Some("")), claimant("a", 1, Some(""))];
         assert_eq!(name(claim(&labels(&[]), None, &policies)), Some("a"));
     }
 

@@ -36,7 +36,8 @@ pub struct Done {
 impl Done {
     /// Looks again at this instant.
     pub fn wake_at(instant: Option<Timestamp>, now: Timestamp) -> Self {
-        let wake = instant.map(|instant| Duration::try_from(instant.duration_since(now)).unwrap_or(Duration::ZERO));
+        let wake =
+            instant.map(|instant| Duration::try_from(instant.duration_since(now)).unwrap_or(Duration::ZERO));
         Self { wake, policies: false }
     }
 }

@@ -51,11 +51,22 @@ pub fn of_policy(old: Option<&PatchPolicyStatus>, new: &PatchPolicyStatus) -> Ve
         let same = was.is_some_and(|was| was.key.number == rollout.key.number);
         let target = &rollout.key.target;
         if !same && !rollout.complete {
-            notes.push(Note::new(false, "RolloutStarted", "Rollout", format!("rollout {} to {target}", rollout.key.number)));
+            notes.push(Note::new(
+                false,
+                "RolloutStarted",
+                "Rollout",
+                format!("rollout {} to {target}", rollout.key.number),
+            ));
         }
-        let stage_was = old.filter(|_| same).and_then(|status| status.stage.as_ref()).map(|stage| stage.index);
-        if let Some(stage) = new.stage.as_ref().filter(|stage| !rollout.complete && stage_was != Some(stage.index)) {
-            let text = format!("stage {} of rollout {}: {} nodes", stage.name, rollout.key.number, stage.nodes.total);
+        let stage_was =
+            old.filter(|_| same).and_then(|status| status.stage.as_ref()).map(|stage| stage.index);
+        if let Some(stage) =
+            new.stage.as_ref().filter(|stage| !rollout.complete && stage_was != Some(stage.index))
+        {
+            let text = format!(
+                "stage {} of rollout {}: {} nodes",
+                stage.name, rollout.key.number, stage.nodes.total
+            );
             notes.push(Note::new(false, "StageStarted", "Rollout", text));
         }
         if rollout.complete && was.is_some_and(|was| same && !was.complete) {
@@ -79,14 +90,17 @@ pub fn of_policy(old: Option<&PatchPolicyStatus>, new: &PatchPolicyStatus) -> Ve
 pub fn of_node(before: Option<&SeenPatch>, after: &SeenPatch) -> Option<Note> {
     let status = after.status.as_ref().filter(|status| status.state.is_failure())?;
     let told = |was: &NodePatchStatus| {
-        was.state == status.state && was.reason == status.reason && was.observed_revision == status.observed_revision
+        was.state == status.state
+            && was.reason == status.reason
+            && was.observed_revision == status.observed_revision
     };
     // An answer met on starting up was told by the operator before.
     if before?.status.as_ref().is_some_and(told) {
         return None;
     }
     let reason = status.reason.as_deref().filter(|reason| is_word(reason)).unwrap_or(status.state.as_str());
-    let remedy = Refusal::ALL.iter().find(|refusal| refusal.as_str() == reason).map(|refusal| refusal.remedy());
+    let remedy =
+        Refusal::ALL.iter().find(|refusal| refusal.as_str() == reason).map(|refusal| refusal.remedy());
     let message = status.message.as_deref().unwrap_or("no message");
     let remedy = remedy.map(|remedy| format!(" ({remedy})")).unwrap_or_default();
     Some(Note::new(true, reason, "Patch", format!("{}: {message}{remedy}", status.state)))
@@ -108,7 +122,12 @@ pub async fn publish(recorder: &Recorder, about: &ObjectReference, notes: &[Note
         };
         if let Err(error) = recorder.publish(&event, about).await {
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(reason = note.reason, name = about.name.as_deref().unwrap_or_default(), error, "event lost");
+            tracing::warn!(
+                reason = note.reason,
+                name = about.name.as_deref().unwrap_or_default(),
+                error,
+                "event lost"
+            );
         }
     }
 }

@@ -1,6 +1,8 @@
 //! One feed: its conditions, its floors, its sets.
 
-use invivo_api::{ConditionType, CoveredKernel, PatchFeedStatus, RepositoryStatus, condition, set_conditions};
+use invivo_api::{
+    ConditionType, CoveredKernel, PatchFeedStatus, RepositoryStatus, condition, set_conditions,
+};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::Resource;

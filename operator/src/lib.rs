@@ -8,6 +8,8 @@ pub mod context;
 pub mod engine;
 pub mod error;
 pub mod event;
+#[cfg(test)]
+mod fake;
 pub mod feed;
 pub mod http;
 pub mod lease;

@@ -14,9 +14,15 @@ const NO_PATCH: &str = "None";
 /// What an earlier decision left in this status.
 pub fn recall(status: Option<&PatchPolicyStatus>) -> Memory {
     let Some(status) = status else { return Memory::default() };
-    let proven =
-        status.proven.iter().map(|proven| (proven.build_id.clone(), (proven.level, proven.set.clone()))).collect();
-    Memory { rollout: status.rollout.as_ref().map(|rollout| recall_rollout(rollout, status.stage.as_ref())), proven }
+    let proven = status
+        .proven
+        .iter()
+        .map(|proven| (proven.build_id.clone(), (proven.level, proven.set.clone())))
+        .collect();
+    Memory {
+        rollout: status.rollout.as_ref().map(|rollout| recall_rollout(rollout, status.stage.as_ref())),
+        proven,
+    }
 }
 
 fn recall_rollout(rollout: &RolloutStatus, stage: Option<&StageStatus>) -> RolloutMemory {
@@ -59,13 +65,14 @@ pub fn write_rollout(memory: &RolloutMemory) -> RolloutStatus {
 
 /// A memory's stage as it stands in the status; `view` has its counts.
 pub fn write_stage(memory: &RolloutMemory, name: &str, view: Option<&StageView>) -> StageStatus {
-    let nodes = view.filter(|view| view.index == memory.stage).map_or_else(StageNodes::default, |view| StageNodes {
-        total: view.total,
-        done: view.done,
-        in_flight: view.in_flight,
-        failed: view.failed,
-        excused: view.excused,
-    });
+    let nodes =
+        view.filter(|view| view.index == memory.stage).map_or_else(StageNodes::default, |view| StageNodes {
+            total: view.total,
+            done: view.done,
+            in_flight: view.in_flight,
+            failed: view.failed,
+            excused: view.excused,
+        });
     StageStatus {
         name: name.to_owned(),
         index: u32::try_from(memory.stage).unwrap_or(u32::MAX),
@@ -81,7 +88,11 @@ pub fn write_proven(memory: &Memory) -> Vec<Proven> {
         .proven
         .iter()
         .take(64)
-        .map(|(build_id, (level, set))| Proven { build_id: build_id.clone(), level: *level, set: set.clone() })
+        .map(|(build_id, (level, set))| Proven {
+            build_id: build_id.clone(),
+            level: *level,
+            set: set.clone(),
+        })
         .collect()
 }
 

@@ -98,16 +98,48 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("invivo");
         registry.register("policy_nodes", "Nodes of a policy by state", self.policy_nodes.clone());
-        registry.register("policy_stage", "Index of the stage that a rollout is in", self.policy_stage.clone());
-        registry.register("feed_ready", "1 while a feed may be taken from, by reason", self.feed_ready.clone());
-        registry.register("feed_refusals", "Looks at a feed that ended in a refusal", self.feed_refusals.clone());
-        registry.register("rollout_started", "Nodes instructed in the present rollout", self.rollout_started.clone());
-        registry.register("rollout_finished", "Of these, the ones that have ended", self.rollout_finished.clone());
-        registry.register("rollout_failed", "Of these, the ones that ended without success", self.rollout_failed.clone());
-        registry.register("node_failures", "Instructions that ended without success", self.node_failures.clone());
+        registry.register(
+            "policy_stage",
+            "Index of the stage that a rollout is in",
+            self.policy_stage.clone(),
+        );
+        registry.register(
+            "feed_ready",
+            "1 while a feed may be taken from, by reason",
+            self.feed_ready.clone(),
+        );
+        registry.register(
+            "feed_refusals",
+            "Looks at a feed that ended in a refusal",
+            self.feed_refusals.clone(),
+        );
+        registry.register(
+            "rollout_started",
+            "Nodes instructed in the present rollout",
+            self.rollout_started.clone(),
+        );
+        registry.register(
+            "rollout_finished",
+            "Of these, the ones that have ended",
+            self.rollout_finished.clone(),
+        );
+        registry.register(
+            "rollout_failed",
+            "Of these, the ones that ended without success",
+            self.rollout_failed.clone(),
+        );
+        registry.register(
+            "node_failures",
+            "Instructions that ended without success",
+            self.node_failures.clone(),
+        );
         registry.register("reconcile_errors", "Writes that did not happen", self.reconcile_errors.clone());
         registry.register("watch_faults", "Watches broken and objects skipped", self.watch_faults.clone());
-        registry.register("admission_in_force", "1 while our admission policies hold", self.admission_in_force.clone());
+        registry.register(
+            "admission_in_force",
+            "1 while our admission policies hold",
+            self.admission_in_force.clone(),
+        );
         registry.register("is_leader", "1 while this replica decides", self.is_leader.clone());
     }
 
@@ -206,6 +238,9 @@ mod tests {
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         assert!(text.contains(r#"invivo_feed_ready{feed="production",reason="BelowThreshold"} 0"#), "{text}");
         assert!(!text.contains(r#"reason="Verified""#), "{text}");
-        assert!(text.contains(r#"invivo_feed_refusals_total{feed="production",reason="BelowThreshold"} 1"#), "{text}");
+        assert!(
+            text.contains(r#"invivo_feed_refusals_total{feed="production",reason="BelowThreshold"} 1"#),
+            "{text}"
+        );
     }
 }

@@ -96,7 +96,8 @@ mod tests {
     fn patch(status: Value) -> SeenPatch {
         SeenPatch {
             owner: Some("u".into()),
-            spec: serde_json::from_value(json!({"revision": 1, "policy": "p", "feed": "f", "hold": {}})).unwrap(),
+            spec: serde_json::from_value(json!({"revision": 1, "policy": "p", "feed": "f", "hold": {}}))
+                .unwrap(),
             status: serde_json::from_value(status).unwrap(),
         }
     }
@@ -127,17 +128,29 @@ mod tests {
     #[test]
     fn level_and_version_go_on_in_one_write_and_only_once() {
         let kernel = json!({"buildId": "b".repeat(40), "release": "6.1.0-47", "supports": ["Livepatch"], "signing": "Off"});
-        let patch = patch(json!({"level": 4, "effective": "6.1.170-3+invivo4", "kernel": kernel, "state": "Applied"}));
+        let patch = patch(
+            json!({"level": 4, "effective": "6.1.170-3+invivo4", "kernel": kernel, "state": "Applied"}),
+        );
         let now = lacking(&node(&[("worker", ""), (LABEL_AGENT, "")]), Some(&patch), &workers(), feed).labels;
-        assert_eq!(now, BTreeMap::from([(LABEL_LEVEL, "4".into()), (LABEL_EFFECTIVE, "6.1.170-3_invivo4".into())]));
-        let labelled =
-            node(&[("worker", ""), (LABEL_AGENT, ""), (LABEL_LEVEL, "4"), (LABEL_EFFECTIVE, "6.1.170-3_invivo4")]);
+        assert_eq!(
+            now,
+            BTreeMap::from([(LABEL_LEVEL, "4".into()), (LABEL_EFFECTIVE, "6.1.170-3_invivo4".into())])
+        );
+        let labelled = node(&[
+            ("worker", ""),
+            (LABEL_AGENT, ""),
+            (LABEL_LEVEL, "4"),
+            (LABEL_EFFECTIVE, "6.1.170-3_invivo4"),
+        ]);
         assert_eq!(lacking(&labelled, Some(&patch), &workers(), feed), Lacking::default());
     }
 
     #[test]
     fn a_node_that_left_the_selector_keeps_its_label() {
         let left = node(&[(LABEL_AGENT, "")]);
-        assert_eq!(lacking(&left, Some(&patch(json!({"state": "Idle"}))), &workers(), feed), Lacking::default());
+        assert_eq!(
+            lacking(&left, Some(&patch(json!({"state": "Idle"}))), &workers(), feed),
+            Lacking::default()
+        );
     }
 }

@@ -8,6 +8,7 @@ use invivo_rollout as rollout;
 use invivo_terms::{BuildId, Level};
 use jiff::Timestamp;
 use kube::Resource;
+use kube::core::SelectorExt;
 
 use crate::claim::{Claimant, claim};
 use crate::memory;
@@ -56,7 +57,8 @@ impl Stores {
         let mut builds = BTreeMap::new();
         for patch in self.patches.all() {
             if let Some(kernel) = patch.value.status.as_ref().and_then(|status| status.kernel.as_ref()) {
-                let entry = builds.entry(kernel.build_id.clone()).or_insert_with(|| (kernel.release.clone(), 0));
+                let entry =
+                    builds.entry(kernel.build_id.clone()).or_insert_with(|| (kernel.release.clone(), 0));
                 entry.1 += 1;
             }
         }
@@ -163,6 +165,8 @@ pub struct Decision {
     pub world: rollout::World,
     /// What to do.
     pub plan: rollout::Plan,
+    /// The NodePatches of the nodes to instruct, exactly as they were when that was decided.
+    pub patches: BTreeMap<String, Entry<SeenPatch>>,
 }
 
 /// Looks at one policy at `now` and decides. Reads the stores, writes nothing.
@@ -170,49 +174,58 @@ pub fn view(stores: &Stores, sights: &Sights, name: &str, now: Timestamp) -> Opt
     let policy = stores.policies.get(name)?;
     let feed = FeedView::of(stores, sights, &policy.value.spec.feed, now);
     let decision = Checked::of(&policy.value.spec).map(|checked| {
+        let (nodes, mut patches) = nodes(stores, name, &checked, now);
         let world = rollout::World {
             now,
             policy: checked.policy.clone(),
             offer: feed.offer(),
             memory: memory::recall(policy.value.status.as_ref()),
-            nodes: nodes(stores, name, &checked, now),
+            nodes,
         };
         let plan = rollout::plan(&world);
-        Decision { checked, world, plan }
+        patches.retain(|node, _| plan.actions.contains_key(node));
+        Decision { checked, world, plan, patches }
     });
     Some(View { policy, feed, decision })
 }
 
-fn nodes(stores: &Stores, policy: &str, checked: &Checked, now: Timestamp) -> BTreeMap<String, rollout::Node> {
-    use kube::core::SelectorExt;
+/// The nodes that a policy wants, as the planner sees them, and their NodePatches.
+fn nodes(
+    stores: &Stores,
+    policy: &str,
+    checked: &Checked,
+    now: Timestamp,
+) -> (BTreeMap<String, rollout::Node>, BTreeMap<String, Entry<SeenPatch>>) {
     let claimants = stores.claimants();
-    stores
-        .nodes
-        .all()
-        .into_iter()
-        .filter(|node| checked.selector.matches(&node.value.labels))
-        .map(|node| {
-            let patch = patch_of(stores, &node);
-            let bound = patch.as_ref().and_then(|patch| patch.value.spec.policy.as_deref());
-            let owner = claim(&node.value.labels, bound, &claimants);
-            let seen = rollout::Node {
-                stage: checked.stage_of(&node.value.labels),
-                ready: node.value.ready,
-                claimed_by_other: owner.is_some_and(|owner| owner.name != policy),
-                spec: patch.as_ref().map(|patch| instructed(&patch.value.spec)),
-                report: patch
-                    .as_ref()
-                    .and_then(|patch| patch.value.status.as_ref())
-                    .and_then(|status| report(status, now)),
-            };
-            (node.name, seen)
-        })
-        .collect()
+    let mut nodes = BTreeMap::new();
+    let mut patches = BTreeMap::new();
+    for node in stores.nodes.all() {
+        if !checked.selector.matches(&node.value.labels) {
+            continue;
+        }
+        let patch = patch_of(stores, &node);
+        let bound = patch.as_ref().and_then(|patch| patch.value.spec.policy.as_deref());
+        let owner = claim(&node.value.labels, bound, &claimants);
+        let status = patch.as_ref().and_then(|patch| patch.value.status.as_ref());
+        let seen = rollout::Node {
+            stage: checked.stage_of(&node.value.labels),
+            ready: node.value.ready,
+            claimed_by_other: owner.is_some_and(|owner| owner.name != policy),
+            spec: patch.as_ref().map(|patch| instructed(&patch.value.spec)),
+            report: status.and_then(|status| report(status, now)),
+        };
+        nodes.insert(node.name.clone(), seen);
+        patches.extend(patch.map(|patch| (node.name, patch)));
+    }
+    (nodes, patches)
 }
 
 /// The NodePatch of this very node; one that an earlier node of the same name left is not it.
 pub fn patch_of(stores: &Stores, node: &Entry<SeenNode>) -> Option<Entry<SeenPatch>> {
-    stores.patches.get(&node.name).filter(|patch| patch.value.owner.as_deref() == Some(node.value.uid.as_str()))
+    stores
+        .patches
+        .get(&node.name)
+        .filter(|patch| patch.value.owner.as_deref() == Some(node.value.uid.as_str()))
 }
 
 fn instructed(spec: &NodePatchSpec) -> rollout::Instructed {

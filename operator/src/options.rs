@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "invivo-operator", version)]
 pub struct Options {
-    /// Base URL of the patch server in the cluster, such as `http://invivo-patch-server`.
-    #[arg(long, env = "INVIVO_PATCH_SERVER")]
+    /// Base URL of the patch server in the cluster, such as `http://invivo-patch-server`. Plain HTTP:
+    /// signatures, not the connection, decide what is believed.
+    #[arg(long, env = "INVIVO_PATCH_SERVER", value_parser = plain_http)]
     pub patch_server: String,
     /// Where /livez, /readyz, /metrics and /plan/<policy> are served.
     #[arg(long, env = "INVIVO_LISTEN", default_value = "0.0.0.0:9464")]
@@ -32,4 +33,11 @@ pub struct Options {
     /// What is logged: a level, or directives such as `info,invivo_operator=debug`.
     #[arg(long, env = "INVIVO_LOG", default_value = "info")]
     pub log: String,
+}
+
+fn plain_http(url: &str) -> Result<String, String> {
+    match url.strip_prefix("http://") {
+        Some(host) if !host.is_empty() => Ok(url.trim_end_matches('/').to_owned()),
+        Some(_) | None => Err("expected http:// and the patch server's Service".to_owned()),
+    }
 }

@@ -53,23 +53,16 @@ pub async fn reconcile(context: &Context, name: &str, now: Timestamp) -> Result<
 
 async fn instruct(context: &Context, view: &View, decision: &Decision) -> Result<(), Error> {
     let writes = decision.plan.actions.iter().filter_map(|(node, instruction)| {
-        let node = context.stores.nodes.get(node)?;
-        let patch = crate::observe::patch_of(&context.stores, &node)?;
-        // What was planned for must still be what is there; the API server checks it once more.
-        let planned = decision.world.nodes.get(&node.name)?.spec.as_ref()?;
-        (planned.revision == patch.value.spec.revision).then(|| {
-            let spec = next_spec(view, &patch, instruction);
-            async move {
-                let written = write::instruct(&context.client, &context.stores, &patch, &spec).await;
-                if written.is_ok() {
-                    tracing::info!(policy = view.policy.name, node = patch.name, revision = spec.revision.0, "instructed");
-                }
-                written
-            }
+        let patch = decision.patches.get(node)?;
+        let spec = next_spec(view, patch, instruction);
+        Some(async move {
+            write::instruct(&context.client, &context.stores, patch, &spec).await?;
+            tracing::info!(policy = view.policy.name, node, revision = spec.revision.0, "instructed");
+            Ok(())
         })
     });
     let results: Vec<Result<(), Error>> =
-        stream::iter(writes.collect::<Vec<_>>()).buffer_unordered(WRITES_AT_ONCE).collect().await;
+        stream::iter(writes).buffer_unordered(WRITES_AT_ONCE).collect().await;
     results.into_iter().collect()
 }
 
@@ -107,7 +100,8 @@ fn next_spec(view: &View, patch: &Entry<SeenPatch>, instruction: &Instruction) -
 
 fn measure(context: &Context, name: &str, status: &invivo_api::PatchPolicyStatus) {
     if let Some(nodes) = &status.nodes {
-        let counts = [nodes.total, nodes.current, nodes.pending, nodes.in_flight, nodes.failed, nodes.unsupported];
+        let counts =
+            [nodes.total, nodes.current, nodes.pending, nodes.in_flight, nodes.failed, nodes.unsupported];
         for (state, count) in status::NODE_STATES.into_iter().zip(counts) {
             context.metrics.policy_nodes(name, state, count);
         }
@@ -120,3 +114,6 @@ fn measure(context: &Context, name: &str, status: &invivo_api::PatchPolicyStatus
 
 /// How long changes are gathered before a policy is planned again.
 pub const GATHER: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,12 @@ pub struct Queue<K> {
 
 impl<K> Default for Queue<K> {
     fn default() -> Self {
-        Self { due: BTreeMap::new(), order: BTreeSet::new(), running: BTreeMap::new(), failures: BTreeMap::new() }
+        Self {
+            due: BTreeMap::new(),
+            order: BTreeSet::new(),
+            running: BTreeMap::new(),
+            failures: BTreeMap::new(),
+        }
     }
 }
 
@@ -89,8 +94,8 @@ pub fn jittered(delay: Duration) -> Duration {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_key_that_is_worked_on_is_not_taken_twice() {
+    #[test]
+    fn a_key_that_is_worked_on_is_not_taken_twice() {
         let mut queue = Queue::default();
         let now = Instant::now();
         queue.add("a", now);
@@ -103,8 +108,8 @@ mod tests {
         assert_eq!(queue.take(now), None);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn failures_wait_longer_each_time_up_to_a_minute() {
+    #[test]
+    fn failures_wait_longer_each_time_up_to_a_minute() {
         let mut queue = Queue::default();
         let now = Instant::now();
         let mut last = Duration::ZERO;
@@ -118,8 +123,8 @@ mod tests {
         assert!(last >= Duration::from_secs(30) && last <= Duration::from_secs(60), "{last:?}");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_earlier_of_two_instants_counts() {
+    #[test]
+    fn the_earlier_of_two_instants_counts() {
         let mut queue = Queue::default();
         let now = Instant::now();
         queue.add("a", now + Duration::from_secs(9));

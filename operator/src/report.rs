@@ -111,13 +111,13 @@ fn nodes(stores: &Stores, decision: &Decision) -> Vec<NodeReport> {
         .nodes
         .iter()
         .map(|(name, node)| {
-            let answer = stores.patches.get(name).and_then(|patch| patch.value.status.clone()).unwrap_or_default();
+            let answer =
+                stores.patches.get(name).and_then(|patch| patch.value.status.clone()).unwrap_or_default();
             let seen = node.report.as_ref();
             let held = plan.holds.get(name);
-            let instruction = plan
-                .actions
-                .get(name)
-                .or_else(|| node.spec.as_ref().map(|spec| &spec.instruction).filter(|_| plan.in_flight.contains(name)));
+            let instruction = plan.actions.get(name).or_else(|| {
+                node.spec.as_ref().map(|spec| &spec.instruction).filter(|_| plan.in_flight.contains(name))
+            });
             let (decided, to) = match (instruction, held) {
                 (Some(instruction), _) => decided(instruction, plan.actions.contains_key(name)),
                 (None, Some(_)) => ("Hold", None),
@@ -149,7 +149,9 @@ fn decided(instruction: &Instruction, new: bool) -> (&'static str, Destination) 
         Instruction::Apply(apply) => {
             (if new { "Apply" } else { "InFlight" }, Some((apply.level, Some(apply.set.clone()))))
         }
-        Instruction::RollBack { .. } => (if new { "RollBack" } else { "InFlight" }, Some((Level::UNPATCHED, None))),
+        Instruction::RollBack { .. } => {
+            (if new { "RollBack" } else { "InFlight" }, Some((Level::UNPATCHED, None)))
+        }
         Instruction::Hold => ("Hold", None),
     }
 }

@@ -62,8 +62,10 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     config.connect_timeout = Some(Duration::from_secs(10));
     config.write_timeout = Some(Duration::from_secs(30));
     let client = Client::try_from(config).map_err(StartError::MakeClient)?;
+    // States come by plain HTTP inside the cluster; without TLS no file of roots is needed either.
     let http = reqwest::Client::builder()
         .no_proxy()
+        .tls_certs_only([])
         .build()
         .map_err(StartError::MakeHttpClient)?;
     let listener = tokio::net::TcpListener::bind(options.listen)
@@ -75,7 +77,8 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let metrics = Arc::new(Metrics::default());
     let mut registry = Registry::default();
     metrics.register(&mut registry);
-    let reporter = Reporter { controller: "invivo-operator".to_owned(), instance: Some(options.identity.clone()) };
+    let reporter =
+        Reporter { controller: "invivo-operator".to_owned(), instance: Some(options.identity.clone()) };
     let context = Arc::new(Context {
         client: client.clone(),
         stores: Arc::new(Stores::default()),
@@ -114,13 +117,13 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     });
     tracing::info!(listen = %options.listen, patch_server = options.patch_server, "started");
 
-    let engine = engine::run(context, signals, leave, failures, stop.clone());
-    let lease = async {
-        // The lease goes last: whoever takes it finds the work ended.
-        let mut engine_stopped = stop.clone();
-        let _ = &mut engine_stopped;
-        lease::hold(client, &options, &metrics, say_leader, engine_stopped).await;
+    // The lease goes last: whoever takes it finds the work ended.
+    let (release, released) = watch::channel(false);
+    let engine = async {
+        engine::run(context, signals, leave, failures, stop).await;
+        release.send_replace(true);
     };
+    let lease = lease::hold(client, &options, &metrics, say_leader, released);
     let waiting = async {
         ending.await;
         tracing::info!("stopping");
@@ -153,18 +156,23 @@ fn start_watches(context: &Context, signals: &Arc<Signals>, failures: mpsc::Send
     let signals = Arc::clone(signals);
     let (store, metrics) = (Arc::clone(&context.stores.patches), Arc::clone(&context.metrics));
     let stores = Arc::clone(&context.stores);
-    tokio::spawn(follow(context.client.clone(), store, Arc::clone(&metrics), move |change: &Change<SeenPatch>| {
-        signals.tell(Signal::Patch(change.name.clone()));
-        let Some(after) = &change.after else { return };
-        let Some(note) = event::of_node(change.before.as_deref(), after) else { return };
-        if let Some(status) = &after.status {
-            metrics.node_failed(status.state, status.reason.as_deref());
-        }
-        let uid = stores.patches.get(&change.name).map(|patch| patch.uid).unwrap_or_default();
-        if failures.try_send((change.name.clone(), uid, note)).is_err() {
-            tracing::warn!(node = change.name, "event lost: too many at once");
-        }
-    }));
+    tokio::spawn(follow(
+        context.client.clone(),
+        store,
+        Arc::clone(&metrics),
+        move |change: &Change<SeenPatch>| {
+            signals.tell(Signal::Patch(change.name.clone()));
+            let Some(after) = &change.after else { return };
+            let Some(note) = event::of_node(change.before.as_deref(), after) else { return };
+            if let Some(status) = &after.status {
+                metrics.node_failed(status.state, status.reason.as_deref());
+            }
+            let uid = stores.patches.get(&change.name).map(|patch| patch.uid).unwrap_or_default();
+            if failures.try_send((change.name.clone(), uid, note)).is_err() {
+                tracing::warn!(node = change.name, "event lost: too many at once");
+            }
+        },
+    ));
 }
 
 /// Ends with SIGTERM or SIGINT.

@@ -25,7 +25,12 @@ const FIXES: usize = 200;
 /// # Errors
 ///
 /// The first write that did not happen.
-pub async fn reconcile_all(context: &Context, feed: &str, verified: &Verified, now: Timestamp) -> Result<(), Error> {
+pub async fn reconcile_all(
+    context: &Context,
+    feed: &str,
+    verified: &Verified,
+    now: Timestamp,
+) -> Result<(), Error> {
     let Some(repository) = &verified.floors.repository else { return Ok(()) };
     let nodes = nodes(&context.stores, feed);
     for entry in verified.index.sets.iter().rev().take(ATTENDED) {
@@ -63,7 +68,9 @@ fn status(
     let (eligible, reason, message) = match barred(entry) {
         None => (true, "Eligible", "Latest may choose it"),
         Some("Withdrawn") => (false, "Withdrawn", "its author withdrew it: choose another set"),
-        Some(reason) => (false, reason, "its tests are not finished: wait for the author to release it as stable"),
+        Some(reason) => {
+            (false, reason, "its tests are not finished: wait for the author to release it as stable")
+        }
     };
     let new = vec![condition(ConditionType::Eligible, eligible, reason, message, generation, Time(now))];
     PatchSetStatus {
@@ -86,7 +93,8 @@ fn status(
 fn fixes(entry: &SetEntry, verified: &Verified) -> Vec<Fix> {
     let mut fixes: BTreeMap<String, Fix> = BTreeMap::new();
     for (build, kernel) in &entry.kernels {
-        let levels = verified.kernels.get(build).map(|document| document.levels.as_slice()).unwrap_or_default();
+        let levels =
+            verified.kernels.get(build).map(|document| document.levels.as_slice()).unwrap_or_default();
         for fix in levels.iter().filter(|level| level.level == kernel.level).flat_map(|level| &level.fixes) {
             let named = Fix { cve: fix.cve.clone(), severity: fix.severity.clone(), cvss: fix.cvss.clone() };
             fixes.entry(fix.cve.clone()).or_insert(named);
@@ -109,7 +117,8 @@ fn nodes(stores: &Stores, feed: &str) -> BTreeMap<SetName, SetNodes> {
             count.settled += u32::from(status.state == NodeState::Settled);
         }
         let answered = status.observed_revision >= patch.value.spec.revision;
-        if let Some(apply) = patch.value.spec.apply.as_ref().filter(|_| answered && status.state.is_failure()) {
+        if let Some(apply) = patch.value.spec.apply.as_ref().filter(|_| answered && status.state.is_failure())
+        {
             counts.entry(apply.set.clone()).or_default().failed += 1;
         }
     }
@@ -125,7 +134,11 @@ mod tests {
     fn a_set_says_why_latest_may_not_choose_it() {
         let build = "b".repeat(40);
         let catalogue = verified(
-            &[("2026-11-19.1", "stable", "active"), ("2026-11-20.1", "stable", "withdrawn"), ("2026-11-21.1", "test", "active")],
+            &[
+                ("2026-11-19.1", "stable", "active"),
+                ("2026-11-20.1", "stable", "withdrawn"),
+                ("2026-11-21.1", "test", "active"),
+            ],
             &build,
         );
         let reasons: Vec<_> = catalogue
@@ -133,7 +146,14 @@ mod tests {
             .sets
             .iter()
             .map(|entry| {
-                let status = status(entry, &catalogue, SetNodes::default(), &PatchSetStatus::default(), Some(1), Timestamp::UNIX_EPOCH);
+                let status = status(
+                    entry,
+                    &catalogue,
+                    SetNodes::default(),
+                    &PatchSetStatus::default(),
+                    Some(1),
+                    Timestamp::UNIX_EPOCH,
+                );
                 (status.conditions[0].status.clone(), status.conditions[0].reason.clone())
             })
             .collect();

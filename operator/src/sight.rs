@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use invivo_feed::Floors;
-use invivo_feed::document::{Index, KernelDocument, SetEntry, SetStatus};
 use invivo_feed::document::Channel;
+use invivo_feed::document::{Index, KernelDocument, SetEntry, SetStatus};
 use invivo_terms::{BuildId, Digest, Refusal, SetName};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -181,16 +181,15 @@ impl Sight {
             Server::Says(state) => state,
         };
         if let ServerReason::Refused(refusal) = state.reason {
-            let document = state.document.as_deref().map(|d| format!("{d}: ")).unwrap_or_default();
-            let message = format!("{document}{} ({})", state.message, refusal.remedy());
-            return Verdict::Refused { refusal, message };
+            return Verdict::Refused { refusal, message: told(refusal, state) };
         }
         let Some(verified) = &self.verified else {
             return self.without_catalogue(state);
         };
         if verified.expires <= now {
             let refusal = Refusal::Expired;
-            let message = format!("the catalogue is past {} ({})", verified.expires, refusal.remedy());
+            let message =
+                format!("the catalogue is past {}: {refusal}; {}", verified.expires, refusal.remedy());
             return Verdict::Refused { refusal, message };
         }
         if let Own::Unreachable { detail } = &self.own {
@@ -206,24 +205,38 @@ impl Sight {
                 ),
                 usable: true,
             },
-            ServerReason::Refused(refusal) => Verdict::Refused { refusal, message: state.message.clone() },
+            ServerReason::Refused(refusal) => Verdict::Refused { refusal, message: told(refusal, state) },
         }
     }
 
     fn without_catalogue(&self, state: &ServerState) -> Verdict {
         match (&self.own, state.reason) {
             (_, ServerReason::Plain(PlainReason::Unreachable)) => Verdict::Unreachable {
-                message: format!("the repository does not answer ({}): check spec.source.repository.url", state.message),
+                message: format!(
+                    "the repository does not answer ({}): check spec.source.repository.url",
+                    state.message
+                ),
                 usable: false,
             },
-            (Own::Unreachable { detail }, _) => {
-                Verdict::Unreachable { message: format!("the mirror does not answer ({detail})"), usable: false }
-            }
+            (Own::Unreachable { detail }, _) => Verdict::Unreachable {
+                message: format!("the mirror does not answer ({detail})"),
+                usable: false,
+            },
             (Own::NotLooked | Own::Held | Own::Refused { .. }, _) => {
                 Verdict::Pending { message: "the mirror is being verified".to_owned() }
             }
         }
     }
+}
+
+/// What the patch server tells of a refusal: document, name, details, what to do. Its own words
+/// where they are complete.
+fn told(refusal: Refusal, state: &ServerState) -> String {
+    if state.message.contains(refusal.as_str()) {
+        return state.message.clone();
+    }
+    let document = state.document.as_deref().unwrap_or("document");
+    format!("{document}: {refusal}: {}; {}", state.message, refusal.remedy())
 }
 
 /// Why `Latest` may not choose a set; none if it may.
@@ -243,7 +256,8 @@ impl Verified {
             .iter()
             .filter_map(|set| {
                 let kernels = set.kernels.iter().map(|(build, kernel)| {
-                    let kernel = invivo_rollout::SetKernel { level: kernel.level, manifest: kernel.manifest.clone() };
+                    let kernel =
+                        invivo_rollout::SetKernel { level: kernel.level, manifest: kernel.manifest.clone() };
                     (build.clone(), kernel)
                 });
                 Some(invivo_rollout::Set {
@@ -284,11 +298,13 @@ pub(crate) mod tests {
                     "summary": "", "kernels": {build: {"level": position + 1, "manifest": "c".repeat(64)}}})
             })
             .collect();
-        let index: Index = serde_json::from_value(json!({"type": "index", "repository": "patches", "version": 5,
+        let index: Index =
+            serde_json::from_value(json!({"type": "index", "repository": "patches", "version": 5,
             "expires": "2027-01-01T00:00:00Z", "sets": entries,
             "kernels": {build: {"release": "6.1.0-47", "length": 1, "sha256": "d".repeat(64)}}}))
-        .unwrap();
-        let digests = index.sets.iter().map(|set| (set.name.clone(), "e".repeat(64).parse().unwrap())).collect();
+            .unwrap();
+        let digests =
+            index.sets.iter().map(|set| (set.name.clone(), "e".repeat(64).parse().unwrap())).collect();
         Verified {
             floors: Floors { repository: Some("patches".parse().unwrap()), trust: 1, index: 5, timestamp: 9 },
             expires: "2027-01-01T00:00:00Z".parse().unwrap(),
@@ -367,10 +383,9 @@ pub(crate) mod tests {
         assert_eq!(verified.latest().unwrap().name.as_str(), "2026-11-19.1");
         assert_eq!(verified.level(&build.parse().unwrap()), Some(invivo_terms::Level(1)));
         let offered = verified.sets();
-        assert_eq!(offered.iter().map(|s| (s.eligible, s.active)).collect::<Vec<_>>(), [
-            (true, true),
-            (false, false),
-            (false, true)
-        ]);
+        assert_eq!(
+            offered.iter().map(|s| (s.eligible, s.active)).collect::<Vec<_>>(),
+            [(true, true), (false, false), (false, true)]
+        );
     }
 }

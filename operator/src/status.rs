@@ -43,7 +43,14 @@ pub fn of(view: &View, now: Timestamp) -> PatchPolicyStatus {
     let conditions = [ConditionType::Ready, ConditionType::Reconciling, ConditionType::Stalled]
         .into_iter()
         .map(|kind| {
-            condition(kind, kind == standing.condition, standing.reason, &standing.message, generation, Time(now))
+            condition(
+                kind,
+                kind == standing.condition,
+                standing.reason,
+                &standing.message,
+                generation,
+                Time(now),
+            )
         })
         .collect();
     let conditions = set_conditions(&old.conditions, conditions);
@@ -78,11 +85,8 @@ pub fn counts(decision: &Decision) -> NodeCounts {
     let in_flight = plan.in_flight.union(&plan.actions.keys().cloned().collect()).count();
     let failed = plan.failed.len();
     let unsupported = held(Hold::UnsupportedKernel);
-    let pending = plan
-        .holds
-        .iter()
-        .filter(|(name, held)| !plan.failed.contains(*name) && waits(held.hold))
-        .count();
+    let pending =
+        plan.holds.iter().filter(|(name, held)| !plan.failed.contains(*name) && waits(held.hold)).count();
     let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     NodeCounts {
         total: number(total),
@@ -136,8 +140,8 @@ pub fn standing(view: &View) -> Standing {
             let message = format!("there is no PatchFeed {feed}: create it, or correct spec.feed");
             return Standing::new(Stalled, "FeedNotFound", message);
         }
-        FeedView::Known { verdict: Verdict::Refused { refusal, message }, .. } => {
-            let message = format!("PatchFeed {feed}: {refusal}: {message}; nothing new starts, nothing is taken off");
+        FeedView::Known { verdict: Verdict::Refused { message, .. }, .. } => {
+            let message = format!("PatchFeed {feed}: {message}; nothing new starts, nothing is taken off");
             return Standing::new(Stalled, "FeedStalled", message);
         }
         FeedView::Known { verdict: Verdict::Unreachable { message, usable: false }, .. } => {
@@ -166,7 +170,11 @@ fn progress(decision: &Decision) -> Standing {
     }
     if !plan.failed.is_empty() {
         let names = some_of(plan.failed.iter());
-        let message = format!("{} ended without success: {names}; {}", nodes(counts.failed), Hold::AttemptEnded.remedy());
+        let message = format!(
+            "{} ended without success: {names}; {}",
+            nodes(counts.failed),
+            Hold::AttemptEnded.remedy()
+        );
         return Standing::new(Stalled, "NodeFailed", message);
     }
     for hold in [Hold::TargetMissing, Hold::EmptyStage, Hold::FailureBudgetSpent] {
@@ -177,7 +185,11 @@ fn progress(decision: &Decision) -> Standing {
     let complete = plan.memory.rollout.as_ref().is_none_or(|rollout| rollout.complete);
     if counts.in_flight > 0 {
         let names = some_of(plan.actions.keys().chain(&plan.in_flight));
-        let message = format!("stage {stage}: {} under way: {names}; {} to go", nodes(counts.in_flight), counts.pending);
+        let message = format!(
+            "stage {stage}: {} under way: {names}; {} to go",
+            nodes(counts.in_flight),
+            counts.pending
+        );
         return Standing::new(Reconciling, "RolloutInProgress", message);
     }
     if decision.checked.policy.paused && (counts.pending > 0 || !complete) {
@@ -196,10 +208,16 @@ fn progress(decision: &Decision) -> Standing {
     }
     let unsupported = match counts.unsupported {
         0 => String::new(),
-        count => format!("; nothing for the kernel of {}: {}", nodes(count), Hold::UnsupportedKernel.remedy()),
+        count => {
+            format!("; nothing for the kernel of {}: {}", nodes(count), Hold::UnsupportedKernel.remedy())
+        }
     };
     if plan.memory.rollout.is_none() && counts.current == 0 {
-        return Standing::new(Ready, "NothingToApply", format!("the feed has nothing for these nodes{unsupported}"));
+        return Standing::new(
+            Ready,
+            "NothingToApply",
+            format!("the feed has nothing for these nodes{unsupported}"),
+        );
     }
     Standing::new(Ready, "AtTarget", format!("{} at the target{unsupported}", nodes(counts.current)))
 }

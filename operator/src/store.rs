@@ -146,9 +146,11 @@ impl<T: Seen> Store<T> {
         let gone = std::mem::replace(&mut inner.held, incoming);
         inner.deleted.clear();
         inner.complete = true;
-        changes.extend(
-            gone.into_values().map(|entry| Change { name: entry.name, before: Some(entry.value), after: None }),
-        );
+        changes.extend(gone.into_values().map(|entry| Change {
+            name: entry.name,
+            before: Some(entry.value),
+            after: None,
+        }));
         changes
     }
 

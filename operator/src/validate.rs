@@ -131,10 +131,12 @@ fn read_pace(field: &str, pace: &IntOrString) -> Result<rollout::Parallel, Inval
             Ok(nodes) if nodes >= 1 => Ok(rollout::Parallel::Nodes(nodes)),
             Ok(_) | Err(_) => Err(wrong(number.to_string())),
         },
-        IntOrString::String(text) => match text.strip_suffix('%').and_then(|share| share.parse::<u8>().ok()) {
-            Some(share) if (1..=100).contains(&share) => Ok(rollout::Parallel::Percent(share)),
-            Some(_) | None => Err(wrong(text.clone())),
-        },
+        IntOrString::String(text) => {
+            match text.strip_suffix('%').and_then(|share| share.parse::<u8>().ok()) {
+                Some(share) if (1..=100).contains(&share) => Ok(rollout::Parallel::Percent(share)),
+                Some(_) | None => Err(wrong(text.clone())),
+            }
+        }
     }
 }
 
@@ -144,10 +146,16 @@ fn read_selector(field: &str, selector: &LabelSelector) -> Result<Selector, Inva
         let values = requirement.values.as_ref().map_or(0, Vec::len);
         match requirement.operator.as_str() {
             "In" | "NotIn" if values == 0 => {
-                return Err(wrong(format!("operator {} of key {} needs values", requirement.operator, requirement.key)));
+                return Err(wrong(format!(
+                    "operator {} of key {} needs values",
+                    requirement.operator, requirement.key
+                )));
             }
             "Exists" | "DoesNotExist" if values > 0 => {
-                return Err(wrong(format!("operator {} of key {} takes no values", requirement.operator, requirement.key)));
+                return Err(wrong(format!(
+                    "operator {} of key {} takes no values",
+                    requirement.operator, requirement.key
+                )));
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
             other => {
@@ -198,12 +206,15 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_field() {
-        let wrong = check(json!({"feed": "f", "nodeSelector": {"matchExpressions": [{"key": "k", "operator": "Like"}]}}));
+        let wrong = check(
+            json!({"feed": "f", "nodeSelector": {"matchExpressions": [{"key": "k", "operator": "Like"}]}}),
+        );
         assert!(wrong.unwrap_err().to_string().starts_with("spec.nodeSelector: operator \"Like\""));
         let wrong = check(json!({"feed": "f", "rollout": {"stages": [
             {"name": "a", "nodeSelector": {"matchExpressions": [{"key": "k", "operator": "In"}]}}]}}));
         assert!(wrong.unwrap_err().to_string().starts_with("spec.rollout.stages[0].nodeSelector"));
-        let wrong = check(json!({"feed": "f", "rollout": {"stages": [{"name": "a", "maxParallel": "101%"}]}}));
+        let wrong =
+            check(json!({"feed": "f", "rollout": {"stages": [{"name": "a", "maxParallel": "101%"}]}}));
         assert_eq!(wrong.unwrap_err().category(), "InvalidMaxParallel");
         let wrong = check(json!({"feed": "f", "rollout": {"stages": [{"name": "a"}, {"name": "b"}]}}));
         assert_eq!(wrong.unwrap_err().category(), "InvalidStages");

@@ -53,7 +53,11 @@ pub async fn follow<T: Seen>(
     }
 }
 
-fn readable<K: Resource<DynamicType = ()>>(kind: &str, object: DeserializeGuard<K>, metrics: &Metrics) -> Option<K> {
+fn readable<K: Resource<DynamicType = ()>>(
+    kind: &str,
+    object: DeserializeGuard<K>,
+    metrics: &Metrics,
+) -> Option<K> {
     match object.0 {
         Ok(object) => Some(object),
         Err(invalid) => {

@@ -1,7 +1,11 @@
 //! The operator's writes, one function each. Every one of them is idempotent, bound to the state
 //! that it rests on, and its answer goes into the store at once.
 
-use invivo_api::{GROUP, NodePatch, NodePatchSpec, PatchFeed, PatchFeedStatus, PatchPolicy, PatchPolicyStatus};
+use std::time::Duration;
+
+use invivo_api::{
+    GROUP, NodePatch, NodePatchSpec, PatchFeed, PatchFeedStatus, PatchPolicy, PatchPolicyStatus,
+};
 use invivo_api::{PatchSet, PatchSetSpec, PatchSetStatus, VERSION};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
@@ -17,12 +21,27 @@ use crate::store::{Entry, Store};
 /// The field manager of everything that the operator writes.
 pub const MANAGER: &str = "invivo-operator";
 
+/// How long one write may take. After that nobody knows whether it happened; it is tried again.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+async fn within<T>(answer: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Box<kube::Error>> {
+    match tokio::time::timeout(ANSWER_WITHIN, answer).await {
+        Ok(answer) => answer.map_err(Box::new),
+        Err(elapsed) => Err(Box::new(kube::Error::Service(elapsed.into()))),
+    }
+}
+
 fn api_version() -> String {
     format!("{GROUP}/{VERSION}")
 }
 
 /// Writes the whole status of `entry`, if it still is what it was when it was read.
-async fn status<T>(client: &Client, store: &Store<T>, entry: &Entry<T>, status: &impl Serialize) -> Result<(), Error>
+async fn status<T>(
+    client: &Client,
+    store: &Store<T>,
+    entry: &Entry<T>,
+    status: &impl Serialize,
+) -> Result<(), Error>
 where
     T: Seen<Object = T> + Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
@@ -34,7 +53,9 @@ where
         "status": status,
     });
     let api: Api<T> = Api::all(client.clone());
-    let answer = api.patch_status(&entry.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&body)).await;
+    let answer =
+        within(api.patch_status(&entry.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&body)))
+            .await;
     let written = answer.map_err(|source| Error::WriteStatus {
         kind: match kind.as_ref() {
             "PatchFeed" => "PatchFeed",
@@ -42,7 +63,7 @@ where
             _ => "PatchSet",
         },
         name: entry.name.clone(),
-        source: Box::new(source),
+        source,
     })?;
     store.wrote(Entry::of(written));
     Ok(())
@@ -95,13 +116,18 @@ pub async fn set_status(
 /// # Errors
 ///
 /// Whatever the API server says; an existing set of another content is refused by its schema.
-pub async fn create_set(client: &Client, stores: &Stores, name: &str, spec: &PatchSetSpec) -> Result<(), Error> {
+pub async fn create_set(
+    client: &Client,
+    stores: &Stores,
+    name: &str,
+    spec: &PatchSetSpec,
+) -> Result<(), Error> {
     let body = json!({
         "apiVersion": api_version(), "kind": "PatchSet", "metadata": {"name": name}, "spec": spec,
     });
     let api: Api<PatchSet> = Api::all(client.clone());
-    let answer = api.patch(name, &PatchParams::apply(MANAGER), &Patch::Apply(&body)).await;
-    let set = answer.map_err(|source| Error::CreatePatchSet { name: name.to_owned(), source: Box::new(source) })?;
+    let answer = within(api.patch(name, &PatchParams::apply(MANAGER), &Patch::Apply(&body))).await;
+    let set = answer.map_err(|source| Error::CreatePatchSet { name: name.to_owned(), source })?;
     stores.sets.wrote(Entry::of(set));
     Ok(())
 }
@@ -129,9 +155,9 @@ pub async fn create_patch(
         "spec": spec,
     });
     let api: Api<NodePatch> = Api::all(client.clone());
-    let answer = api.patch(&node.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&body)).await;
-    let patch =
-        answer.map_err(|source| Error::CreateNodePatch { node: node.name.clone(), source: Box::new(source) })?;
+    let answer =
+        within(api.patch(&node.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&body))).await;
+    let patch = answer.map_err(|source| Error::CreateNodePatch { node: node.name.clone(), source })?;
     stores.patches.wrote(Entry::of(patch));
     Ok(())
 }
@@ -160,8 +186,9 @@ pub async fn instruct(
         "spec": spec,
     });
     let api: Api<NodePatch> = Api::all(client.clone());
-    let answer = api.patch(&patch.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&body)).await;
-    let patch = answer.map_err(|source| Error::Instruct { node: patch.name.clone(), source: Box::new(source) })?;
+    let answer =
+        within(api.patch(&patch.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&body))).await;
+    let patch = answer.map_err(|source| Error::Instruct { node: patch.name.clone(), source })?;
     stores.patches.wrote(Entry::of(patch));
     Ok(())
 }
@@ -180,8 +207,8 @@ pub async fn label(
     let body = json!({"metadata": {"uid": node.uid, "labels": labels}});
     let api: Api<Node> = Api::all(client.clone());
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-    let answer = api.patch(&node.name, &params, &Patch::Merge(&body)).await;
-    let written = answer.map_err(|source| Error::LabelNode { node: node.name.clone(), source: Box::new(source) })?;
+    let answer = within(api.patch(&node.name, &params, &Patch::Merge(&body))).await;
+    let written = answer.map_err(|source| Error::LabelNode { node: node.name.clone(), source })?;
     stores.nodes.wrote(Entry::of(written));
     Ok(())
 }

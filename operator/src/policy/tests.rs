@@ -1,0 +1,232 @@
+//! The order of writes, against an API server that keeps state.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::reconcile;
+use crate::context::Context;
+use crate::error::Category;
+use crate::fake::Fake;
+use crate::observe::view;
+use crate::report::Report;
+use crate::sight::{Own, Server, tests::verified};
+
+const POLICY: &str = "/apis/invivo.dev/v1alpha1/patchpolicies/workers";
+
+fn build() -> String {
+    "b".repeat(40)
+}
+
+fn at(time: &str) -> Timestamp {
+    format!("2026-11-22T{time}Z").parse().unwrap()
+}
+
+fn report(state: &str, level: u32, revision: i64, since: &str) -> Value {
+    json!({"observedRevision": revision, "bootId": "boot", "level": level, "state": state, "since": since,
+        "kernel": {"buildId": build(), "release": "6.1.0-47", "supports": ["Livepatch"], "signing": "Off"}})
+}
+
+fn add_node(fake: &Fake, name: &str, labels: Value) {
+    fake.put(
+        &format!("/api/v1/nodes/{name}"),
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"labels": labels},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
+    );
+    fake.put(
+        &format!("/apis/invivo.dev/v1alpha1/nodepatches/{name}"),
+        json!({"apiVersion": "invivo.dev/v1alpha1", "kind": "NodePatch",
+            "metadata": {"uid": format!("patch-of-{name}"), "ownerReferences":
+                [{"apiVersion": "v1", "kind": "Node", "name": name, "uid": format!("uid-of-{name}")}]},
+            "spec": {"revision": 1, "policy": "workers", "feed": "production", "hold": {}},
+            "status": report("Idle", 0, 1, "2026-11-22T11:00:00Z")}),
+    );
+}
+
+/// Two nodes, one policy that moves one at a time, one feed.
+fn fleet() -> Fake {
+    let fake = Fake::default();
+    fake.put(
+        "/apis/invivo.dev/v1alpha1/patchfeeds/production",
+        json!({"apiVersion": "invivo.dev/v1alpha1", "kind": "PatchFeed", "metadata": {},
+            "spec": {"source": {"repository": {"url": "https://patches.example.com"}},
+                "trust": {"rootSha256": "a".repeat(64)}}}),
+    );
+    fake.put(
+        POLICY,
+        json!({"apiVersion": "invivo.dev/v1alpha1", "kind": "PatchPolicy",
+            "metadata": {"generation": 1, "creationTimestamp": "2026-11-22T10:00:00Z"},
+            "spec": {"feed": "production"}}),
+    );
+    add_node(&fake, "a", json!({}));
+    add_node(&fake, "b", json!({}));
+    fake
+}
+
+/// An operator that has just read everything and verified the feed.
+fn operator(fake: &Fake) -> Context {
+    let context = fake.operator();
+    let state =
+        json!({"attempt": "2026-11-22T12:00:00Z", "verified": "2026-11-22T12:00:00Z", "reason": "Verified"});
+    let catalogue = Arc::new(verified(&[("2026-11-21.1", "stable", "active")], &build()));
+    let server = Server::Says(serde_json::from_value(state).unwrap());
+    context.sights.put("production", server, Own::Held, Some(Arc::clone(&catalogue)));
+    context.sights.stored("production", &catalogue);
+    context
+}
+
+fn instructed(fake: &Fake) -> Vec<&'static str> {
+    ["a", "b"].into_iter().filter(|node| fake.node_patch(node)["spec"]["apply"].is_object()).collect()
+}
+
+#[tokio::test]
+async fn the_count_is_raised_and_one_node_instructed() {
+    let fake = fleet();
+    reconcile(&operator(&fake), "workers", at("12:00:00")).await.unwrap();
+    assert_eq!(instructed(&fake), ["a"]);
+    let spec = fake.node_patch("a")["spec"].clone();
+    assert_eq!((spec["revision"].as_i64(), spec["apply"]["level"].as_i64()), (Some(2), Some(1)));
+    assert!(spec.get("hold").is_none());
+    let status = fake.policy("workers")["status"].clone();
+    assert_eq!(status["rollout"]["started"], 1);
+    assert_eq!(status["nodes"]["inFlight"], 1);
+    assert_eq!(status["conditions"][1]["reason"], "RolloutInProgress");
+}
+
+#[tokio::test]
+async fn no_instruction_is_written_when_the_status_write_conflicts() {
+    let fake = fleet();
+    let context = operator(&fake);
+    fake.touch(POLICY);
+    let before = fake.changes();
+    let error = reconcile(&context, "workers", at("12:00:00")).await.unwrap_err();
+    assert_eq!(error.category(), Category::Conflict);
+    assert_eq!(instructed(&fake), [] as [&str; 0]);
+    assert_eq!(fake.changes(), before);
+    fake.refresh(&context.stores);
+    reconcile(&context, "workers", at("12:00:01")).await.unwrap();
+    assert_eq!(instructed(&fake), ["a"]);
+}
+
+#[tokio::test]
+async fn of_two_operators_that_see_the_same_one_starts_a_node() {
+    let fake = fleet();
+    let (one, other) = (operator(&fake), operator(&fake));
+    reconcile(&one, "workers", at("12:00:00")).await.unwrap();
+    reconcile(&other, "workers", at("12:00:00")).await.unwrap_err();
+    fake.refresh(&other.stores);
+    reconcile(&other, "workers", at("12:00:01")).await.unwrap();
+    assert_eq!(instructed(&fake), ["a"]);
+    assert_eq!(fake.node_patch("a")["spec"]["revision"], 2);
+    assert_eq!(fake.policy("workers")["status"]["rollout"]["started"], 1);
+}
+
+#[tokio::test]
+async fn an_operator_killed_between_status_and_instructions_does_not_start_a_node_twice() {
+    let fake = fleet();
+    fake.break_down(Some("nodepatches"));
+    reconcile(&operator(&fake), "workers", at("12:00:00")).await.unwrap_err();
+    assert_eq!(fake.policy("workers")["status"]["rollout"]["started"], 1);
+    assert_eq!(instructed(&fake), [] as [&str; 0]);
+    fake.break_down(None);
+    // The next one counts what it does not see as under way, until nobody can have moved any more.
+    for second in 1..4 {
+        reconcile(&operator(&fake), "workers", at(&format!("12:00:0{second}"))).await.unwrap();
+        assert!(instructed(&fake).len() <= 1);
+        assert!(fake.policy("workers")["status"]["rollout"]["started"].as_u64().unwrap() <= 2);
+    }
+    // Past the deadline of that wave the rollout goes on, still one node at a time.
+    for minute in 11..14 {
+        reconcile(&operator(&fake), "workers", at(&format!("12:{minute}:00"))).await.unwrap();
+    }
+    assert_eq!(instructed(&fake), ["a"]);
+    assert_eq!(fake.node_patch("a")["spec"]["revision"], 2);
+}
+
+#[tokio::test]
+async fn a_node_that_answered_late_is_not_instructed_from_an_old_view() {
+    let fake = fleet();
+    let context = operator(&fake);
+    fake.touch("/apis/invivo.dev/v1alpha1/nodepatches/a");
+    let error = reconcile(&context, "workers", at("12:00:00")).await.unwrap_err();
+    assert_eq!(error.category(), Category::Conflict);
+    assert_eq!(instructed(&fake), [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn at_rest_nothing_is_written() {
+    let fake = fleet();
+    let context = operator(&fake);
+    reconcile(&context, "workers", at("12:00:00")).await.unwrap();
+    let before = fake.changes();
+    for second in 1..9 {
+        reconcile(&context, "workers", at(&format!("12:00:0{second}"))).await.unwrap();
+    }
+    fake.refresh(&context.stores);
+    reconcile(&context, "workers", at("12:00:10")).await.unwrap();
+    assert_eq!(fake.changes(), before);
+}
+
+#[tokio::test]
+async fn a_refused_feed_stops_what_has_not_started_and_says_why() {
+    let fake = fleet();
+    let context = operator(&fake);
+    let state = json!({"attempt": "2026-11-22T12:00:00Z", "verified": null, "reason": "BelowThreshold",
+        "document": "index", "message": "1 of 2 certificates"});
+    let kept = context.sights.get("production").verified;
+    context.sights.put("production", Server::Says(serde_json::from_value(state).unwrap()), Own::Held, kept);
+    reconcile(&context, "workers", at("12:00:00")).await.unwrap();
+    assert_eq!(instructed(&fake), [] as [&str; 0]);
+    let stalled = fake.policy("workers")["status"]["conditions"][2].clone();
+    assert_eq!((stalled["type"].as_str(), stalled["status"].as_str()), (Some("Stalled"), Some("True")));
+    assert_eq!(stalled["reason"], "FeedStalled");
+    assert!(stalled["message"].as_str().unwrap().contains("BelowThreshold"));
+}
+
+#[tokio::test]
+async fn a_policy_without_a_feed_says_so() {
+    let fake = fleet();
+    let mut policy = fake.policy("workers");
+    policy["spec"]["feed"] = json!("nowhere");
+    fake.put(POLICY, policy);
+    reconcile(&operator(&fake), "workers", at("12:00:00")).await.unwrap();
+    let stalled = fake.policy("workers")["status"]["conditions"][2].clone();
+    assert_eq!(stalled["reason"], "FeedNotFound");
+    assert!(stalled["message"].as_str().unwrap().contains("nowhere"));
+}
+
+#[tokio::test]
+async fn a_slip_in_the_spec_forgets_nothing() {
+    let fake = fleet();
+    reconcile(&operator(&fake), "workers", at("12:00:00")).await.unwrap();
+    let mut policy = fake.policy("workers");
+    policy["spec"]["nodeSelector"] = json!({"matchExpressions": [{"key": "k", "operator": "Like"}]});
+    fake.put(POLICY, policy);
+    reconcile(&operator(&fake), "workers", at("12:00:01")).await.unwrap();
+    let status = fake.policy("workers")["status"].clone();
+    assert_eq!(status["conditions"][2]["reason"], "InvalidSelector");
+    assert_eq!(status["rollout"]["started"], 1);
+}
+
+#[tokio::test]
+async fn the_whole_plan_names_every_node() {
+    let fake = fleet();
+    let context = operator(&fake);
+    let view = view(&context.stores, &context.sights, "workers", at("12:00:00")).unwrap();
+    let report = serde_json::to_value(Report::of(&context.stores, &view, at("12:00:00"))).unwrap();
+    let nodes: Vec<_> = report["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|node| {
+            (
+                node["name"].as_str().unwrap(),
+                node["decision"].as_str().unwrap(),
+                node["stage"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(nodes, [("a", "Apply", "rest"), ("b", "Hold", "rest")]);
+    assert!(report["nodes"][1]["remedy"].as_str().is_some_and(|remedy| !remedy.is_empty()));
+}
