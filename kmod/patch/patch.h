@@ -14,13 +14,11 @@
 #define INVIVO_PATCH_ABI	"1"
 
 /*
- * A new function is known to the table by an alias, so that the table needs
- * neither its type nor its linkage. INVIVO_FUNC_DEFINE() follows the function
- * in its part, INVIVO_FUNC_DECLARE() stands in the table.
+ * The table knows a new function by an alias, and so needs neither its type
+ * nor its linkage. The part that has the function ends with the definition:
+ *
+ *	extern typeof(name) invivo_new_name __alias(name);
  */
-#define INVIVO_FUNC_DEFINE(_name)					\
-	extern typeof(_name) invivo_new_##_name __alias(_name)
-
 #define INVIVO_FUNC_DECLARE(_name)					\
 	extern char invivo_new_##_name[]
 

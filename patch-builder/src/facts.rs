@@ -310,23 +310,23 @@ mod tests {
         file
     }
 
-    fn note(name: &[u8; 4], kind: u32, id: [u8; 20]) -> Vec<u8> {
-        [&4u32.to_le_bytes()[..], &20u32.to_le_bytes(), &kind.to_le_bytes(), name, &id].concat()
+    fn note(name: [u8; 4], kind: u32, id: [u8; 20]) -> Vec<u8> {
+        [&4u32.to_le_bytes()[..], &20u32.to_le_bytes(), &kind.to_le_bytes(), &name, &id].concat()
     }
 
     #[test]
     fn the_build_id_is_the_one_in_the_program_headers_notes() {
-        let vdso = note(b"GNU\0", 3, [1; 20]);
+        let vdso = note(*b"GNU\0", 3, [1; 20]);
         let notes =
-            [note(b"Xen\0", 3, [2; 20]), note(b"GNU\0", 1, [3; 20]), note(b"GNU\0", 3, [4; 20])].concat();
+            [note(*b"Xen\0", 3, [2; 20]), note(*b"GNU\0", 1, [3; 20]), note(*b"GNU\0", 3, [4; 20])].concat();
         assert_eq!(build_id(&with_notes(&vdso, &notes)).unwrap().as_str(), "04".repeat(20));
     }
 
     #[test]
     fn a_kernel_with_two_build_ids_or_none_is_refused() {
-        let one = note(b"GNU\0", 3, [4; 20]);
+        let one = note(*b"GNU\0", 3, [4; 20]);
         assert!(build_id(&with_notes(&[], &[one.clone(), one].concat())).is_err());
-        assert!(build_id(&with_notes(&[], &note(b"Xen\0", 3, [4; 20]))).is_err());
+        assert!(build_id(&with_notes(&[], &note(*b"Xen\0", 3, [4; 20]))).is_err());
         assert!(build_id(b"not ELF").is_err());
     }
 

@@ -181,7 +181,9 @@ mod tests {
             let codes: Vec<u8> = symbol.replace("ab", "\u{1}").bytes().collect();
             match u8::try_from(codes.len()) {
                 Ok(short @ 0..0x80) => out.push(short),
-                _ => out.extend([(codes.len() & 0x7f) as u8 | 0x80, (codes.len() >> 7) as u8]),
+                _ => out.extend(
+                    [(codes.len() & 0x7f) | 0x80, codes.len() >> 7].map(|n| u8::try_from(n).unwrap()),
+                ),
             }
             out.extend(codes);
         }

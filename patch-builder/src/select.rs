@@ -241,9 +241,9 @@ impl Cut<'_> {
             };
             let _ = write!(out, "#line {line} \"{path}\"\n{text}");
         }
-        let _ = write!(out, "#line 1 \"table\"\n#include \"patch.h\"\n");
+        out.push_str("#line 1 \"aliases\"\n");
         for name in wanted {
-            let _ = writeln!(out, "INVIVO_FUNC_DEFINE({name});");
+            let _ = writeln!(out, "extern typeof({name}) invivo_new_{name} __alias({name});");
         }
         out
     }

@@ -57,7 +57,10 @@ fn the_function_is_taken_with_the_helpers_it_needs_and_nothing_more() {
     assert!(selection.left_out.is_empty());
     let text = &selection.text;
     assert!(text.contains("#include <linux/kernel.h>") && text.contains("return -1;"), "{text}");
-    assert!(text.contains("struct state") && text.ends_with("INVIVO_FUNC_DEFINE(get);\n"), "{text}");
+    assert!(
+        text.contains("struct state") && text.ends_with("extern typeof(get) invivo_new_get __alias(get);\n"),
+        "{text}"
+    );
     assert!(!text.contains("other") && !text.contains("limit") && !text.contains("EXPORT"), "{text}");
     assert!(text.contains("#line 19 \"net/x.c\"\nint get("), "{text}");
 }
