@@ -8,6 +8,7 @@ use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
@@ -25,7 +26,9 @@ pub const NODES_POLICY: &str = "invivo-operator-nodes";
 const DENIED_LABEL: &str = "invivo.dev/canary-denial";
 
 /// How often it is tried again once it holds.
-const EVERY: Duration = Duration::from_secs(3600);
+const EVERY: Duration = Duration::from_hours(1);
+/// How soon a first Node is looked for again.
+const NODE_RETRY: Duration = Duration::from_millis(200);
 /// How often while it does not.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -57,12 +60,18 @@ pub async fn keep_checking(
     say: watch::Sender<Admission>,
 ) {
     loop {
-        let found = match stores.nodes.all().into_iter().next() {
-            None => Admission::NotInForce("there is no Node to try the admission policies on".to_owned()),
-            Some(node) => check(&client, &node.name, &policies).await,
+        let node = stores.nodes.all().into_iter().next();
+        let (found, wait) = match node {
+            None => (
+                Admission::NotInForce("there is no Node to try the admission policies on".to_owned()),
+                NODE_RETRY,
+            ),
+            Some(node) => match check(&client, &node.name, &policies).await {
+                Admission::InForce => (Admission::InForce, EVERY),
+                Admission::NotInForce(why) => (Admission::NotInForce(why), RETRY),
+            },
         };
         metrics.admission(found.in_force());
-        let wait = if found.in_force() { EVERY } else { RETRY };
         let changed = say.send_if_modified(|before| {
             let changed = *before != found;
             *before = found.clone();
@@ -128,8 +137,8 @@ fn judge(
     if spec.validations.as_ref().is_none_or(Vec::is_empty) {
         return loosened("it has no validations");
     }
-    let narrowed = |selector: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector>| {
-        selector.is_some_and(|selector| *selector != Default::default())
+    let narrowed = |selector: Option<&LabelSelector>| {
+        selector.is_some_and(|selector| *selector != LabelSelector::default())
     };
     if spec.match_constraints.as_ref().is_some_and(|match_| narrowed(match_.object_selector.as_ref())) {
         return loosened("its objectSelector leaves objects out");

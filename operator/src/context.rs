@@ -36,8 +36,9 @@ pub struct Done {
 impl Done {
     /// Looks again at this instant.
     pub fn wake_at(instant: Option<Timestamp>, now: Timestamp) -> Self {
-        let wake =
-            instant.map(|instant| Duration::try_from(instant.duration_since(now)).unwrap_or(Duration::ZERO));
+        // Never at once: an instant that has passed must not make a busy loop.
+        let until = |instant: Timestamp| Duration::try_from(instant.duration_since(now)).unwrap_or_default();
+        let wake = instant.map(|instant| until(instant).max(Duration::from_secs(1)));
         Self { wake, policies: false }
     }
 }

@@ -185,11 +185,7 @@ fn expand(context: &Context, queue: &mut Queue<Key>, signals: std::collections::
     let mut plan = false;
     for signal in signals {
         match signal {
-            Signal::Feed(name) => {
-                queue.add(Key::Feed(name), now);
-                plan = true;
-            }
-            Signal::Sight(name) => {
+            Signal::Feed(name) | Signal::Sight(name) => {
                 queue.add(Key::Feed(name), now);
                 plan = true;
             }

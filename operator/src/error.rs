@@ -90,6 +90,16 @@ impl Category {
     }
 }
 
+impl Category {
+    /// Whether the write may have happened all the same.
+    pub const fn is_open(self) -> bool {
+        match self {
+            Self::NoAnswer | Self::ServerError => true,
+            Self::Conflict | Self::Forbidden | Self::NotFound | Self::Invalid | Self::Throttled => false,
+        }
+    }
+}
+
 impl Error {
     /// What kind of trouble it is.
     pub fn category(&self) -> Category {

@@ -25,6 +25,7 @@ struct Kept {
     objects: BTreeMap<String, Value>,
     version: u64,
     broken: Option<&'static str>,
+    losing: Option<&'static str>,
     changes: usize,
 }
 
@@ -72,6 +73,11 @@ impl Fake {
     /// Requests whose path contains `part` get a 500 and do nothing.
     pub(crate) fn break_down(&self, part: Option<&'static str>) {
         self.0.lock().unwrap().broken = part;
+    }
+
+    /// Writes to paths that contain `part` happen, but their answers get lost.
+    pub(crate) fn lose_answers(&self, part: Option<&'static str>) {
+        self.0.lock().unwrap().losing = part;
     }
 
     /// How many writes have changed something, Events aside.
@@ -182,6 +188,9 @@ async fn answer(
         kept.changes += 1;
         object["metadata"]["resourceVersion"] = json!(kept.version.to_string());
         kept.objects.insert(path.to_owned(), object.clone());
+    }
+    if kept.losing.is_some_and(|part| uri.path().contains(part)) {
+        return refusal(504, "Timeout");
     }
     object.to_string().into_response()
 }

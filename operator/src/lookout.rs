@@ -31,7 +31,7 @@ const LONGEST_STATE: usize = 64 << 10;
 /// How soon a look that failed is tried again.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// One look at a repository, from first to last byte.
-const LOOK_WITHIN: Duration = Duration::from_secs(120);
+const LOOK_WITHIN: Duration = Duration::from_mins(2);
 
 /// Looks after every feed.
 pub struct Lookout {
@@ -313,7 +313,7 @@ mod tests {
         let build = "b".repeat(40);
         watched.verified = Some(Arc::new(verified(&[("2026-11-21.1", "stable", "active")], &build)));
         assert!(!is_due(&watched, &builds, now(), start));
-        let later = start + Duration::from_secs(3600);
+        let later = start + Duration::from_hours(1);
         assert!(!is_due(&watched, &builds, now(), later));
         // A kernel build that the repository knows and we have not read about yet.
         assert!(is_due(&watched, &[build.parse().unwrap()].into(), now(), later));

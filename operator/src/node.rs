@@ -107,13 +107,9 @@ mod tests {
         [Claimant { name: "p".into(), created: jiff::Timestamp::UNIX_EPOCH, selector: Some(selector) }]
     }
 
-    fn feed(_: &str) -> Option<String> {
-        Some("f".to_owned())
-    }
-
     #[test]
     fn a_governed_node_gets_the_agent_and_a_patch_that_holds() {
-        let lacking = lacking(&node(&[("worker", "")]), None, &workers(), feed);
+        let lacking = lacking(&node(&[("worker", "")]), None, &workers(), |_| Some("f".to_owned()));
         assert_eq!(lacking.labels.keys().copied().collect::<Vec<_>>(), [LABEL_AGENT]);
         let spec = lacking.patch.unwrap();
         assert_eq!((spec.revision, spec.policy.as_deref()), (Revision(1), Some("p")));
@@ -122,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_node_that_nobody_selects_is_left_alone() {
-        assert_eq!(lacking(&node(&[]), None, &workers(), feed), Lacking::default());
+        assert_eq!(lacking(&node(&[]), None, &workers(), |_| Some("f".to_owned())), Lacking::default());
     }
 
     #[test]
@@ -131,7 +127,10 @@ mod tests {
         let patch = patch(
             json!({"level": 4, "effective": "6.1.170-3+invivo4", "kernel": kernel, "state": "Applied"}),
         );
-        let now = lacking(&node(&[("worker", ""), (LABEL_AGENT, "")]), Some(&patch), &workers(), feed).labels;
+        let now = lacking(&node(&[("worker", ""), (LABEL_AGENT, "")]), Some(&patch), &workers(), |_| {
+            Some("f".to_owned())
+        })
+        .labels;
         assert_eq!(
             now,
             BTreeMap::from([(LABEL_LEVEL, "4".into()), (LABEL_EFFECTIVE, "6.1.170-3_invivo4".into())])
@@ -142,14 +141,17 @@ mod tests {
             (LABEL_LEVEL, "4"),
             (LABEL_EFFECTIVE, "6.1.170-3_invivo4"),
         ]);
-        assert_eq!(lacking(&labelled, Some(&patch), &workers(), feed), Lacking::default());
+        assert_eq!(
+            lacking(&labelled, Some(&patch), &workers(), |_| Some("f".to_owned())),
+            Lacking::default()
+        );
     }
 
     #[test]
     fn a_node_that_left_the_selector_keeps_its_label() {
         let left = node(&[(LABEL_AGENT, "")]);
         assert_eq!(
-            lacking(&left, Some(&patch(json!({"state": "Idle"}))), &workers(), feed),
+            lacking(&left, Some(&patch(json!({"state": "Idle"}))), &workers(), |_| Some("f".to_owned())),
             Lacking::default()
         );
     }

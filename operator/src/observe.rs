@@ -95,6 +95,9 @@ impl Sights {
         let sight = sights.entry(feed.to_owned()).or_default();
         sight.server = server;
         sight.own = own;
+        if verified.is_none() {
+            sight.stored = None;
+        }
         sight.verified = verified;
     }
 
@@ -129,11 +132,17 @@ impl FeedView {
     /// Looks at a feed at `now`. What it offers counts only once its floors stand in the status,
     /// so that no later reader accepts anything older.
     pub fn of(stores: &Stores, sights: &Sights, name: &str, now: Timestamp) -> Self {
-        if stores.feeds.get(name).is_none() {
-            return Self::Missing;
-        }
+        let Some(feed) = stores.feeds.get(name) else { return Self::Missing };
         let sight = sights.get(name);
-        let verified = sight.stored.clone();
+        let status = feed.value.status.as_ref().and_then(|status| status.repository.as_ref());
+        let held = |verified: &Arc<Verified>| {
+            status.is_some_and(|status| {
+                verified.floors.repository.as_ref() == Some(&status.name)
+                    && verified.floors.trust == status.trust_version
+                    && verified.floors.index == status.index_version
+            })
+        };
+        let verified = sight.stored.clone().or_else(|| sight.verified.clone().filter(held));
         Self::Known { verdict: sight.verdict(now), verified }
     }
 

@@ -110,9 +110,10 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         signals: Arc::clone(&signals),
     };
     tokio::spawn(Arc::new(lookout).run());
-    let served = Served { context: Arc::clone(&context), registry: Arc::new(registry), leave: leave.clone() };
+    let answers =
+        Served { context: Arc::clone(&context), registry: Arc::new(registry), leave: leave.clone() };
     let mut stop_http = stop.clone();
-    let server = axum::serve(listener, http::router(served)).with_graceful_shutdown(async move {
+    let server = axum::serve(listener, http::router(answers)).with_graceful_shutdown(async move {
         let _ = stop_http.changed().await;
     });
     tracing::info!(listen = %options.listen, patch_server = options.patch_server, "started");
@@ -123,7 +124,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         engine::run(context, signals, leave, failures, stop).await;
         release.send_replace(true);
     };
-    let lease = lease::hold(client, &options, &metrics, say_leader, released);
+    let holding = lease::hold(client, &options, &metrics, say_leader, released);
     let waiting = async {
         ending.await;
         tracing::info!("stopping");
@@ -132,7 +133,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         tokio::time::sleep(Duration::from_secs(8)).await;
     };
     tokio::select! {
-        _ = async { tokio::join!(engine, lease, server.into_future()) } => {}
+        _ = async { tokio::join!(engine, holding, server.into_future()) } => {}
         () = waiting => {}
     }
     Ok(())

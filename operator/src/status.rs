@@ -140,11 +140,10 @@ pub fn standing(view: &View) -> Standing {
             let message = format!("there is no PatchFeed {feed}: create it, or correct spec.feed");
             return Standing::new(Stalled, "FeedNotFound", message);
         }
-        FeedView::Known { verdict: Verdict::Refused { message, .. }, .. } => {
-            let message = format!("PatchFeed {feed}: {message}; nothing new starts, nothing is taken off");
-            return Standing::new(Stalled, "FeedStalled", message);
-        }
-        FeedView::Known { verdict: Verdict::Unreachable { message, usable: false }, .. } => {
+        FeedView::Known {
+            verdict: Verdict::Refused { message, .. } | Verdict::Unreachable { message, usable: false },
+            ..
+        } => {
             let message = format!("PatchFeed {feed}: {message}; nothing new starts, nothing is taken off");
             return Standing::new(Stalled, "FeedStalled", message);
         }

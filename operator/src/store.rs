@@ -141,7 +141,8 @@ impl<T: Seen> Store<T> {
             if let Some(held) = before.as_ref().filter(|held| entry.is_older_than(held)) {
                 *entry = held.clone();
             }
-            changes.extend(difference(before, entry));
+            let before = before.map(|held| held.value);
+            changes.extend(difference(name.clone(), before, Arc::clone(&entry.value)));
         }
         let gone = std::mem::replace(&mut inner.held, incoming);
         inner.deleted.clear();
@@ -160,8 +161,9 @@ impl<T: Seen> Store<T> {
         if inner.held.get(&entry.name).is_some_and(|held| entry.is_older_than(held)) {
             return None;
         }
-        let before = inner.held.insert(entry.name.clone(), entry.clone());
-        difference(before, &entry)
+        let (name, after) = (entry.name.clone(), Arc::clone(&entry.value));
+        let before = inner.held.insert(entry.name.clone(), entry).map(|held| held.value);
+        difference(name, before, after)
     }
 
     /// The API server answered one of our writes with this state.
@@ -188,12 +190,11 @@ impl<T: Seen> Store<T> {
     }
 }
 
-fn difference<T: PartialEq>(before: Option<Entry<T>>, after: &Entry<T>) -> Option<Change<T>> {
-    let before = before.map(|entry| entry.value);
-    if before.as_ref().is_some_and(|value| *value == after.value) {
+fn difference<T: PartialEq>(name: String, before: Option<Arc<T>>, after: Arc<T>) -> Option<Change<T>> {
+    if before.as_ref().is_some_and(|value| *value == after) {
         return None;
     }
-    Some(Change { name: after.name.clone(), before, after: Some(Arc::clone(&after.value)) })
+    Some(Change { name, before, after: Some(after) })
 }
 
 #[cfg(test)]

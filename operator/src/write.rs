@@ -212,3 +212,32 @@ pub async fn label(
     stores.nodes.wrote(Entry::of(written));
     Ok(())
 }
+
+/// Reads one NodePatch now, past the store.
+///
+/// # Errors
+///
+/// Whatever the API server says.
+pub async fn read_patch(client: &Client, stores: &Stores, node: &str) -> Result<Entry<SeenPatch>, Error> {
+    let api: Api<NodePatch> = Api::all(client.clone());
+    let answer = within(api.get(node)).await;
+    let patch = answer.map_err(|source| Error::Instruct { node: node.to_owned(), source })?;
+    let entry = Entry::of(patch);
+    stores.patches.wrote(entry.clone());
+    Ok(entry)
+}
+
+/// Reads one policy now, past the store.
+///
+/// # Errors
+///
+/// Whatever the API server says.
+pub async fn read_policy(client: &Client, stores: &Stores, name: &str) -> Result<Entry<PatchPolicy>, Error> {
+    let api: Api<PatchPolicy> = Api::all(client.clone());
+    let answer = within(api.get(name)).await;
+    let policy =
+        answer.map_err(|source| Error::WriteStatus { kind: "PatchPolicy", name: name.to_owned(), source })?;
+    let entry = Entry::of(policy);
+    stores.policies.wrote(entry.clone());
+    Ok(entry)
+}

@@ -15,6 +15,10 @@ use crate::sight::{Own, Server, tests::verified};
 
 const POLICY: &str = "/apis/invivo.dev/v1alpha1/patchpolicies/workers";
 
+fn node_patch(node: &str) -> String {
+    format!("/apis/invivo.dev/v1alpha1/nodepatches/{node}")
+}
+
 fn build() -> String {
     "b".repeat(40)
 }
@@ -28,14 +32,14 @@ fn report(state: &str, level: u32, revision: i64, since: &str) -> Value {
         "kernel": {"buildId": build(), "release": "6.1.0-47", "supports": ["Livepatch"], "signing": "Off"}})
 }
 
-fn add_node(fake: &Fake, name: &str, labels: Value) {
+fn add_node(fake: &Fake, name: &str) {
     fake.put(
         &format!("/api/v1/nodes/{name}"),
-        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"labels": labels},
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {},
             "status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
     );
     fake.put(
-        &format!("/apis/invivo.dev/v1alpha1/nodepatches/{name}"),
+        &node_patch(name),
         json!({"apiVersion": "invivo.dev/v1alpha1", "kind": "NodePatch",
             "metadata": {"uid": format!("patch-of-{name}"), "ownerReferences":
                 [{"apiVersion": "v1", "kind": "Node", "name": name, "uid": format!("uid-of-{name}")}]},
@@ -59,8 +63,8 @@ fn fleet() -> Fake {
             "metadata": {"generation": 1, "creationTimestamp": "2026-11-22T10:00:00Z"},
             "spec": {"feed": "production"}}),
     );
-    add_node(&fake, "a", json!({}));
-    add_node(&fake, "b", json!({}));
+    add_node(&fake, "a");
+    add_node(&fake, "b");
     fake
 }
 
@@ -145,13 +149,37 @@ async fn an_operator_killed_between_status_and_instructions_does_not_start_a_nod
 }
 
 #[tokio::test]
-async fn a_node_that_answered_late_is_not_instructed_from_an_old_view() {
+async fn a_report_that_changes_nothing_does_not_cost_the_node_its_turn() {
     let fake = fleet();
     let context = operator(&fake);
-    fake.touch("/apis/invivo.dev/v1alpha1/nodepatches/a");
+    fake.touch(&node_patch("a"));
+    reconcile(&context, "workers", at("12:00:00")).await.unwrap();
+    assert_eq!(instructed(&fake), ["a"]);
+}
+
+#[tokio::test]
+async fn a_node_that_booted_meanwhile_is_not_instructed_from_an_old_view() {
+    let fake = fleet();
+    let context = operator(&fake);
+    let mut patch = fake.node_patch("a");
+    patch["status"]["bootId"] = json!("another");
+    fake.put(&node_patch("a"), patch);
     let error = reconcile(&context, "workers", at("12:00:00")).await.unwrap_err();
     assert_eq!(error.category(), Category::Conflict);
     assert_eq!(instructed(&fake), [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn a_write_that_happened_though_its_answer_was_lost_counts() {
+    for lost in ["patchpolicies", "nodepatches"] {
+        let fake = fleet();
+        let context = operator(&fake);
+        fake.lose_answers(Some(lost));
+        reconcile(&context, "workers", at("12:00:00")).await.unwrap();
+        assert_eq!(instructed(&fake), ["a"], "{lost}");
+        assert_eq!(fake.node_patch("a")["spec"]["revision"], 2, "{lost}");
+        assert_eq!(fake.policy("workers")["status"]["rollout"]["started"], 1, "{lost}");
+    }
 }
 
 #[tokio::test]
