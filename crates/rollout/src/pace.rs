@@ -101,7 +101,8 @@ fn trials<'a>(
             continue;
         };
         let trial = trials.entry(build).or_insert_with(|| {
-            let known = memory.proven.get(build).is_some_and(|(level, _)| *level == aim.level);
+            let known =
+                memory.proven.get(build).is_some_and(|(level, set)| *level == aim.level && set == aim.origin);
             if known { Trial::Proven } else { Trial::Open }
         });
         let shown = match node.standing {

@@ -7,7 +7,7 @@ use invivo_terms::{BuildId, Hold, Level};
 use jiff::Timestamp;
 
 use crate::pace::{Pace, Trial, pace};
-use crate::stage::{self, after};
+use crate::stage;
 use crate::standing::{self, Judged, Standing, Step};
 use crate::target::{Target, resolve};
 use crate::{Apply, Held, Instruction, Memory, Plan, Policy, RolloutMemory, World, rollout};
@@ -76,12 +76,11 @@ fn aimed(
     }
     let Dispatch { started, actions, holds, done, in_flight, failed, .. } = dispatch;
 
-    let open = rollout::saturate(judged.iter().filter(|node| node.open).count());
     rollout.started = rollout.started.saturating_add(started);
     if !actions.is_empty() {
-        rollout.deadline = rollout.deadline.max(Some(after(*now, policy.node_deadline)));
+        rollout.deadline = rollout.deadline.max(Some(rollout::deadline(policy, &rollout, *now)));
     }
-    if rollout.started.saturating_sub(rollout.finished) > open || !actions.is_empty() {
+    if rollout::has_unseen(&rollout, &judged) || !actions.is_empty() {
         wake.extend(rollout.deadline);
     }
     let stage = Some(stage::view(policy, &rollout, &judged, *now));
@@ -147,7 +146,7 @@ fn proven(
     if rollout.complete && rollout.failed == 0 {
         for (build, trial) in &pace.trials {
             if let (Trial::Proven, Some(aim)) = (trial, target.aim(build)) {
-                proven.insert((*build).clone(), (aim.level, aim.set.clone()));
+                proven.insert((*build).clone(), (aim.level, aim.origin.clone()));
             }
         }
     }
@@ -278,7 +277,7 @@ impl Dispatch<'_> {
     }
 
     fn instruction(&self, node: &Judged<'_>, step: Step) -> Option<Instruction> {
-        let deadline = after(self.now, self.policy.node_deadline);
+        let deadline = rollout::deadline(self.policy, self.rollout, self.now);
         match step {
             Step::RollBack => Some(Instruction::RollBack { deadline }),
             Step::Apply => {

@@ -2,13 +2,18 @@
 //!
 //! `started` is raised in the store before a wave is written, so a leader that writes nothing any
 //! more leaves slots that nobody fills. An agent begins nothing after its deadline: once the
-//! latest deadline given is past, whatever is not seen moving is written off as finished.
+//! latest deadline given is past, whatever is not seen moving is written off as finished. This is
+//! the one thing that rests on the caller's view being younger than the node deadline (at least 30
+//! seconds, by default 10 minutes); nothing else does.
+
+use std::time::Duration;
 
 use invivo_terms::{Digest, Mechanism, SetName};
 use jiff::Timestamp;
 
-use crate::RolloutMemory;
+use crate::stage::after;
 use crate::standing::{Judged, Standing};
+use crate::{Policy, RolloutMemory};
 
 /// The rollout for this target: the one under way, or the next one.
 pub(crate) fn current(
@@ -71,6 +76,19 @@ pub(crate) fn count(rollout: &mut RolloutMemory, judged: &[Judged<'_>], now: Tim
     if rollout.deadline.is_none_or(|deadline| deadline <= now) {
         rollout.finished = rollout.finished.max(rollout.started.saturating_sub(open));
     }
+}
+
+/// The deadline of an instruction given now: later than every one of the rollouts before, since
+/// that is how the instructions of a rollout are told from earlier ones.
+pub(crate) fn deadline(policy: &Policy, rollout: &RolloutMemory, now: Timestamp) -> Timestamp {
+    let asked = after(now, policy.node_deadline);
+    rollout.before.map_or(asked, |before| asked.max(after(before, Duration::from_secs(1))))
+}
+
+/// Whether nodes were started of which nobody has seen that they move or have ended.
+pub(crate) fn has_unseen(rollout: &RolloutMemory, judged: &[Judged<'_>]) -> bool {
+    let open = saturate(judged.iter().filter(|node| node.open).count());
+    rollout.started.saturating_sub(rollout.finished) > open
 }
 
 pub(crate) fn saturate(number: usize) -> u32 {

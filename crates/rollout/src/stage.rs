@@ -3,7 +3,8 @@
 //! A stage is through once each of its nodes is done or excused. Its soak counts from the moment
 //! at which this is first seen, by the operator's clock alone: what an agent says about time can
 //! neither shorten nor stretch it. A node that joins later does not restart the soak; but the
-//! stage does not end while one of its nodes is moving, or is not Ready before it has settled.
+//! stage does not end while one of its nodes is moving, or is not Ready before it has settled, or
+//! while some node was started and is not seen at all, as in an old view.
 //!
 //! Nodes that cannot be instructed (no agent, not Ready) are waited for until the node deadline
 //! has passed since the stage began, and then excused; but only where another node showed that
@@ -18,7 +19,7 @@ use std::collections::BTreeSet;
 use invivo_terms::{BuildId, Hold, NodeState};
 use jiff::Timestamp;
 
-use crate::rollout::saturate;
+use crate::rollout::{has_unseen, saturate};
 use crate::standing::{Judged, Standing};
 use crate::{Policy, RolloutMemory, Stage, StageView};
 
@@ -51,6 +52,7 @@ pub(crate) fn advance(
     let governed = judged.iter().any(|node| node.standing != Standing::Claimed);
     rollout.stage = rollout.stage.min(policy.stages.len());
     let shown = Shown::by(judged);
+    let unseen = has_unseen(rollout, judged);
     while governed && !rollout.complete {
         let stage = at(policy, rollout.stage);
         let is_last = rollout.stage >= policy.stages.len();
@@ -64,12 +66,12 @@ pub(crate) fn advance(
         }
         let soak_until = rollout.soak_until.or_else(|| {
             let through = parts.iter().all(|(_, part)| matches!(part, Part::Done | Part::Excused));
-            through.then(|| if is_idle(&parts, rollout) { now } else { after(now, stage.soak) })
+            (through && !unseen).then(|| if is_idle(&parts, rollout) { now } else { after(now, stage.soak) })
         });
         rollout.soak_until = soak_until;
         let ends = soak_until.is_some_and(|until| until <= now)
             && !parts.iter().any(|(_, part)| matches!(part, Part::Moving | Part::Failed | Part::Unsteady));
-        if !ends || rollout.failed > 0 || policy.paused {
+        if !ends || unseen || rollout.failed > 0 || policy.paused {
             return false;
         }
         rollout.soak_until = None;

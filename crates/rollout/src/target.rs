@@ -1,8 +1,8 @@
 //! What the policy's wish means today: one level for each kernel build.
 //!
-//! A build that the chosen set does not touch has the highest level of the sets before it. Only
-//! active sets count, and for `Latest` only eligible ones: what was withdrawn, rejected or is
-//! still withheld is not offered by way of a later set either.
+//! A build that the chosen set does not touch has the highest level of the eligible sets before
+//! it: what was withdrawn, rejected or is still withheld is not offered by way of a later set
+//! either. A set that a person names need only be active. The agent resolves sets alike.
 
 use std::collections::BTreeMap;
 
@@ -40,6 +40,9 @@ pub(crate) struct Aim<'a> {
     /// The level.
     pub(crate) level: Level,
     /// The set that brought it.
+    pub(crate) origin: &'a SetName,
+    /// The set to name in the instruction: the one that a person named, which is what agents
+    /// check, else the origin, so that a later set's withdrawal does not touch an earlier level.
     pub(crate) set: &'a SetName,
     /// That set's digest.
     pub(crate) digest: &'a Digest,
@@ -100,15 +103,16 @@ pub(crate) fn resolve(world: &World) -> Target<'_> {
     let Some((upto, chosen)) = sets.get(..until).and_then(|upto| Some((upto, upto.last()?))) else {
         return Target::Nothing(Hold::TargetMissing);
     };
-    let counts: fn(&Set) -> bool = if named { |set| set.active } else { may_choose };
-    Target::Set(Chosen { name: &chosen.name, digest: &chosen.digest, named, aims: aims(upto, counts) })
+    let aims = aims(upto, named.then_some(chosen));
+    Target::Set(Chosen { name: &chosen.name, digest: &chosen.digest, named, aims })
 }
 
 fn may_choose(set: &Set) -> bool {
     set.active && set.eligible
 }
 
-fn aims(sets: &[Set], counts: fn(&Set) -> bool) -> BTreeMap<&BuildId, Aim<'_>> {
+fn aims<'a>(sets: &'a [Set], named: Option<&'a Set>) -> BTreeMap<&'a BuildId, Aim<'a>> {
+    let counts = |set: &Set| may_choose(set) || named.is_some_and(|named| named.name == set.name);
     let mut ceilings: BTreeMap<&BuildId, Level> = BTreeMap::new();
     let mut best: BTreeMap<&BuildId, (&Set, &SetKernel)> = BTreeMap::new();
     for set in sets {
@@ -126,8 +130,9 @@ fn aims(sets: &[Set], counts: fn(&Set) -> bool) -> BTreeMap<&BuildId, Aim<'_>> {
             let ceiling = ceilings.get(build).copied().unwrap_or(kernel.level);
             let aim = Aim {
                 level: kernel.level,
-                set: &set.name,
-                digest: &set.digest,
+                origin: &set.name,
+                set: &named.unwrap_or(set).name,
+                digest: &named.unwrap_or(set).digest,
                 manifest: &kernel.manifest,
                 ceiling,
             };

@@ -56,6 +56,7 @@ struct View {
     nodes: BTreeMap<String, Node>,
     memory: Memory,
     version: u64,
+    at: Option<Timestamp>,
 }
 
 /// What this rollout really did to a node.
@@ -63,7 +64,7 @@ struct View {
 struct Moved {
     stage: usize,
     while_watched: bool,
-    reached: Option<Timestamp>,
+    ended: Option<Timestamp>,
 }
 
 struct Cluster {
@@ -125,8 +126,12 @@ impl Cluster {
 
     fn refresh(&mut self, leader: usize) {
         let Self { truth, version, views, .. } = self;
-        views[leader] =
-            View { nodes: truth.world.nodes.clone(), memory: truth.world.memory.clone(), version: *version };
+        views[leader] = View {
+            nodes: truth.world.nodes.clone(),
+            memory: truth.world.memory.clone(),
+            version: *version,
+            at: Some(truth.world.now),
+        };
     }
 
     fn handle(&mut self, event: Event) {
@@ -137,6 +142,7 @@ impl Cluster {
             Event::Fail(node, refused) => self.with(node, |cluster, name| {
                 if unanswered(&cluster.truth.world.nodes[name]) {
                     cluster.truth.end(name, if refused { NodeState::Refused } else { NodeState::Failed });
+                    cluster.ended(name);
                 }
             }),
             Event::Settle(node) => self.with(node, |cluster, name| {
@@ -192,17 +198,26 @@ impl Cluster {
         }
         if deadline(node) > Some(now) {
             self.truth.obey(name);
-            if let Some(moved) = self.moved.get_mut(name) {
-                moved.reached = Some(now);
-            }
         } else {
             let state = self.truth.report(name).state;
             let state = if state.is_failure() { NodeState::Idle } else { state };
             self.truth.end(name, state);
         }
+        self.ended(name);
+    }
+
+    fn ended(&mut self, name: &str) {
+        if let Some(moved) = self.moved.get_mut(name) {
+            moved.ended = Some(self.truth.world.now);
+        }
     }
 
     fn decide(&mut self, leader: usize, killed_after: Option<usize>) {
+        // Watches end by themselves within minutes; a view as old as the node deadline is not believed.
+        let oldest = self.truth.world.now - self.truth.world.policy.node_deadline;
+        if self.views[leader].at.is_none_or(|at| at <= oldest) {
+            self.refresh(leader);
+        }
         let view = self.views[leader].clone();
         let world = World {
             now: self.truth.world.now,
@@ -239,7 +254,7 @@ impl Cluster {
         let rollout = self.truth.rollout();
         assert!(node.stage <= rollout.stage, "{name} is of a stage that has not begun");
         let while_watched = rollout.soak_until.is_some() || node.stage < rollout.stage || rollout.complete;
-        self.moved.insert(name.to_owned(), Moved { stage: node.stage, while_watched, reached: None });
+        self.moved.insert(name.to_owned(), Moved { stage: node.stage, while_watched, ended: None });
         self.truth.instruct(name, instruction);
     }
 
@@ -266,9 +281,9 @@ impl Cluster {
         for (index, stage) in stages.iter().enumerate().take(new.stage).skip(old.stage) {
             let watched = self.moved.values().filter(|moved| moved.stage == index && !moved.while_watched);
             for moved in watched {
-                let reached = moved.reached.expect("a node of the stage has not ended");
+                let ended = moved.ended.expect("a node of the stage has not ended");
                 assert!(
-                    reached + stage.soak <= self.truth.world.now,
+                    ended + stage.soak <= self.truth.world.now,
                     "stage {index} was not watched to its end"
                 );
             }
@@ -300,7 +315,7 @@ impl Cluster {
             }
         }
         let made = self.truth.plan();
-        let excused = [Hold::AheadOfTarget, Hold::UnsupportedKernel, Hold::TargetMissing];
+        let excused = [Hold::AheadOfTarget, Hold::UnsupportedKernel, Hold::TargetMissing, Hold::AttemptEnded];
         let arrived = |(_, held): (_, &invivo_rollout::Held)| excused.contains(&held.hold);
         assert!(made.actions.is_empty() && made.in_flight.is_empty() && made.wake.is_none(), "{made:#?}");
         assert!(made.holds.iter().all(arrived), "{:#?}", self.truth.world);
@@ -349,9 +364,14 @@ fn check(world: &World, made: &Plan, parallel: usize) {
                 let Offer::Sets(sets) = &world.offer else { panic!("no load without a feed") };
                 let set =
                     sets.iter().find(|set| set.name == apply.set && set.digest == apply.digest).unwrap();
-                let kernel = &set.kernels[&apply.build_id];
-                assert!(set.active && (kernel.level, &kernel.manifest) == (apply.level, &apply.manifest));
-                assert!(set.eligible || matches!(world.policy.target, Wish::Named(_)));
+                let brings = |set: &&Set| {
+                    let kernel = set.kernels.get(&apply.build_id);
+                    kernel.is_some_and(|k| (k.level, &k.manifest) == (apply.level, &apply.manifest))
+                };
+                let origin = sets.iter().find(brings).unwrap();
+                let named = Wish::Named(set.name.clone()) == world.policy.target;
+                assert!(set.active && origin.active && (named || set.name == origin.name));
+                assert!(origin.eligible || (named && set.name == origin.name));
             }
             (instruction, wish) => panic!("{wish:?} led to {instruction:?}"),
         }
@@ -391,7 +411,7 @@ const STATES: [NodeState; 8] = [
 prop_compose! {
     fn any_node()(
         stage in 0..4_usize, ready in prop::bool::weighted(0.8), claimed in prop::bool::weighted(0.1),
-        told in 0..4_u8, kernels in (1..4_u32, 1..4_u32), levels in (0..5_u32, 0..4_u32),
+        told in 0..4_u8, kernels in (1..4_u32, 1..4_u32), levels in (1..5_u32, 0..4_u32),
         at in (0..2000_u64, 0..2000_u64), observed in 1..4_i64, state in 0..8_usize,
         there in (prop::bool::weighted(0.9), prop::bool::weighted(0.9)),
     ) -> Node {

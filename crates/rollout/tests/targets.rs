@@ -154,6 +154,16 @@ fn a_named_set_need_not_be_what_latest_would_choose() {
 }
 
 #[test]
+fn the_instruction_names_the_set_that_a_person_named_and_the_level_it_means() {
+    let mut fleet = Fleet::with(1, 0);
+    fleet.world.policy.target = Wish::Named(set_name(3));
+    fleet.offer(vec![set(1, &[(1, 1)]), withheld(set(2, &[(1, 2)])), set(3, &[(2, 1)])]);
+    let Instruction::Apply(apply) = &fleet.plan().actions["c1"] else { panic!("not an apply") };
+    assert_eq!((&apply.set, &apply.digest, apply.level), (&set_name(3), &digest(3), Level(1)));
+    assert_eq!(apply.manifest, digest(1001));
+}
+
+#[test]
 fn going_down_to_a_named_set_passes_through_no_patch_as_one_movement() {
     let mut fleet = patched(vec![set(1, &[(1, 1)]), set(2, &[(1, 2)])]);
     fleet.world.policy.target = Wish::Named(set_name(1));

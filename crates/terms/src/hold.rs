@@ -62,7 +62,7 @@ holds! {
     /// The report on hand is older than the instruction it must answer.
     StatusStale => "wait for the agent's next report",
     /// A node of this rollout failed; nothing new starts until a person has looked.
-    FailureBudgetSpent => "see the failed nodes' reasons; change the target or take the node out",
+    FailureBudgetSpent => "see the failed nodes' reasons; another target begins anew",
     /// This node's instruction ended without success; a new attempt needs a new instruction.
     AttemptEnded => "see status.reason and status.message of its NodePatch",
     /// Another policy governs this node.
