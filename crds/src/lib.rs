@@ -4,7 +4,7 @@
 //! checked for drift by a test.
 
 // KubeSchema and CustomResource expand to public items inside functions.
-#![allow(unreachable_pub, clippy::needless_pass_by_value)]
+#![allow(unreachable_pub)]
 
 mod condition;
 mod feed;

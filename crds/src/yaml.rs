@@ -72,7 +72,7 @@ mod tests {
             for (name, property) in schema["properties"].as_object().into_iter().flatten() {
                 let here = format!("{path}.{name}");
                 assert!(
-                    property["description"].is_string() || here.ends_with("]"),
+                    property["description"].is_string() || here.ends_with(']'),
                     "{here} has no description"
                 );
                 walk(&here, property);
