@@ -16,7 +16,7 @@ fn the_plain_yaml_is_what_the_charts_render() {
     for file in ["crds.yaml", "invivo.yaml"] {
         let committed = std::fs::read_to_string(root().join("manifests").join(file)).unwrap();
         let rendered = std::fs::read_to_string(folder.path().join(file)).unwrap();
-        assert!(committed == rendered, "manifests/{file} is stale: make manifests");
+        assert!(committed == rendered, "manifests/{file} is stale: make generate");
     }
 }
 
