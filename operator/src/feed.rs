@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::event;
 use crate::observe::Stores;
 use crate::set;
-use crate::sight::{Sight, Verdict, Verified};
+use crate::sight::{Server, Sight, Verdict, Verified};
 use crate::write;
 
 /// Writes down what is known of one feed at `now`.
@@ -27,6 +27,10 @@ pub async fn reconcile(context: &Context, name: &str, now: Timestamp) -> Result<
         return Ok(Done::default());
     };
     let sight = context.sights.get(name);
+    if sight.server == Server::NotAsked {
+        // What an earlier process knew stands until this one knows better.
+        return Ok(Done::default());
+    }
     let verdict = sight.verdict(now);
     let old = feed.value.status.clone().unwrap_or_default();
     let generation = feed.value.metadata.generation;

@@ -133,7 +133,7 @@ impl Lookout {
             }
             Err(detail) => {
                 watched.missed = watched.missed.saturating_add(1);
-                if watched.missed < MISSED && watched.server != Server::NotAsked {
+                if watched.missed < MISSED {
                     return false;
                 }
                 Server::Down { detail }

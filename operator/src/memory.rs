@@ -63,13 +63,19 @@ pub fn write_rollout(memory: &RolloutMemory) -> RolloutStatus {
     }
 }
 
-/// A memory's stage as it stands in the status; `view` has its counts.
-pub fn write_stage(memory: &RolloutMemory, name: &str, view: Option<&StageView>) -> StageStatus {
+/// A memory's stage as it stands in the status; `view` has its counts from before the nodes that
+/// are instructed now, `starting` of which are in it.
+pub fn write_stage(
+    memory: &RolloutMemory,
+    name: &str,
+    view: Option<&StageView>,
+    starting: u32,
+) -> StageStatus {
     let nodes =
         view.filter(|view| view.index == memory.stage).map_or_else(StageNodes::default, |view| StageNodes {
             total: view.total,
             done: view.done,
-            in_flight: view.in_flight,
+            in_flight: view.in_flight.saturating_add(starting),
             failed: view.failed,
             excused: view.excused,
         });
@@ -125,7 +131,7 @@ mod tests {
         let rollout = memory.rollout.as_ref().unwrap();
         let status = PatchPolicyStatus {
             rollout: Some(write_rollout(rollout)),
-            stage: Some(write_stage(rollout, "early", None)),
+            stage: Some(write_stage(rollout, "early", None, 0)),
             proven: write_proven(memory),
             ..PatchPolicyStatus::default()
         };

@@ -119,6 +119,8 @@ impl Sights {
 pub enum FeedView {
     /// There is no such PatchFeed.
     Missing,
+    /// It is there, and nothing is known of it since this process began. Nothing is decided yet.
+    Unseen,
     /// It is there, and this may be done with it.
     Known {
         /// The judgement.
@@ -134,6 +136,9 @@ impl FeedView {
     pub fn of(stores: &Stores, sights: &Sights, name: &str, now: Timestamp) -> Self {
         let Some(feed) = stores.feeds.get(name) else { return Self::Missing };
         let sight = sights.get(name);
+        if sight.server == Server::NotAsked {
+            return Self::Unseen;
+        }
         let status = feed.value.status.as_ref().and_then(|status| status.repository.as_ref());
         let held = |verified: &Arc<Verified>| {
             status.is_some_and(|status| {
@@ -151,7 +156,7 @@ impl FeedView {
             Self::Known { verdict, verified: Some(verified) } if verdict.allows() => {
                 rollout::Offer::Sets(verified.sets())
             }
-            Self::Known { .. } | Self::Missing => rollout::Offer::Unknown,
+            Self::Known { .. } | Self::Unseen | Self::Missing => rollout::Offer::Unknown,
         }
     }
 }

@@ -17,7 +17,7 @@ use kube::Resource;
 use crate::context::{Context, Done};
 use crate::error::{Category, Error};
 use crate::event;
-use crate::observe::{Decision, View, view};
+use crate::observe::{Decision, FeedView, View, view};
 use crate::seen::SeenPatch;
 use crate::status;
 use crate::store::Entry;
@@ -39,6 +39,10 @@ pub async fn reconcile(context: &Context, name: &str, now: Timestamp) -> Result<
         context.metrics.forget_policy(name);
         return Ok(Done::default());
     };
+    if matches!(view.feed, FeedView::Unseen) {
+        // What an earlier process wrote stands until the feed has been looked at.
+        return Ok(Done::default());
+    }
     let wanted = status::of(&view, now);
     let present = view.policy.value.status.as_ref();
     let actions = view.decision.as_ref().is_ok_and(|decision| !decision.plan.actions.is_empty());

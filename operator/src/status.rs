@@ -64,7 +64,8 @@ pub fn of(view: &View, now: Timestamp) -> PatchPolicyStatus {
                 rollout: rollout.map(memory::write_rollout),
                 stage: rollout.map(|rollout| {
                     let name = decision.checked.stage_name(rollout.stage);
-                    memory::write_stage(rollout, name, decision.plan.stage.as_ref())
+                    let starting = starting(decision, rollout.stage);
+                    memory::write_stage(rollout, name, decision.plan.stage.as_ref(), starting)
                 }),
                 nodes: Some(counts(decision)),
                 holds: holds(&decision.plan),
@@ -96,6 +97,14 @@ pub fn counts(decision: &Decision) -> NodeCounts {
         failed: number(failed),
         unsupported: number(unsupported),
     }
+}
+
+/// How many nodes of a stage are instructed now.
+fn starting(decision: &Decision, stage: usize) -> u32 {
+    let nodes = &decision.world.nodes;
+    let starting =
+        decision.plan.actions.keys().filter(|name| nodes.get(*name).is_some_and(|n| n.stage == stage));
+    u32::try_from(starting.count()).unwrap_or(u32::MAX)
 }
 
 /// Whether a node held for this reason is still to be moved.
@@ -146,6 +155,9 @@ pub fn standing(view: &View) -> Standing {
         } => {
             let message = format!("PatchFeed {feed}: {message}; nothing new starts, nothing is taken off");
             return Standing::new(Stalled, "FeedStalled", message);
+        }
+        FeedView::Unseen => {
+            return Standing::new(Reconciling, "FeedPending", format!("PatchFeed {feed} is being asked for"));
         }
         FeedView::Known { verdict: Verdict::Pending { message }, .. } => {
             return Standing::new(Reconciling, "FeedPending", format!("PatchFeed {feed}: {message}"));

@@ -213,6 +213,15 @@ async fn a_refused_feed_stops_what_has_not_started_and_says_why() {
 }
 
 #[tokio::test]
+async fn an_operator_that_has_not_looked_at_the_feed_yet_changes_nothing() {
+    let fake = fleet();
+    reconcile(&operator(&fake), "workers", at("12:00:00")).await.unwrap();
+    let before = fake.changes();
+    reconcile(&fake.operator(), "workers", at("12:00:01")).await.unwrap();
+    assert_eq!(fake.changes(), before);
+}
+
+#[tokio::test]
 async fn a_policy_without_a_feed_says_so() {
     let fake = fleet();
     let mut policy = fake.policy("workers");
