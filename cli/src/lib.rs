@@ -1,1 +1,135 @@
-//! Placeholder until this room is built.
+//! The command line: `invivo` for those who make and check repositories, and as `kubectl-invivo`
+//! for those who run a cluster.
+//!
+//! Exit codes: 0 done, 1 error, 2 wrong command line, 3 something was not believed, 4 something
+//! did not answer.
+
+mod build;
+mod bundle;
+mod cluster;
+mod exit;
+mod output;
+mod repo;
+mod source;
+mod table;
+mod time;
+mod verify;
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::{Parser, Subcommand};
+use jiff::Timestamp;
+
+pub use build::BuiltBundle;
+pub use cluster::{Asked, Cluster, ClusterCommand, Plan, Status, Why};
+pub use exit::{Exit, Failure};
+pub use output::Format;
+pub use repo::{DeskAnswer, Made, Shown, Signing};
+pub use verify::{LevelLine, Verified};
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 error; 2 wrong command line; \
+    3 something was not believed (a named refusal); 4 a server or the cluster did not answer.";
+
+/// Live kernel patches: build them, publish them, check them, see where they are.
+#[derive(Debug, Parser)]
+#[command(name = "invivo", version, after_help = EXIT_CODES)]
+struct Invivo {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Live kernel patches in this cluster: where they are, and why not further.
+#[derive(Debug, Parser)]
+#[command(name = "kubectl-invivo", bin_name = "kubectl invivo", version, after_help = EXIT_CODES)]
+struct Plugin {
+    #[command(subcommand)]
+    command: ClusterCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a repository, step by step.
+    Repo(repo::RepoArguments),
+    /// Build a recipe for a kernel: a bundle.
+    Build(build::BuildArguments),
+    /// Check a whole repository as a node would, every bundle included.
+    Verify(verify::VerifyArguments),
+    #[command(flatten)]
+    Cluster(ClusterCommand),
+}
+
+/// Runs the command line `arguments`, whose first word is the program's name.
+pub fn run(arguments: Vec<OsString>, now: Timestamp) -> Exit {
+    let result = parse(arguments).and_then(|command| match command {
+        Command::Repo(arguments) => repo::run(&arguments, now).map(|()| Exit::Done),
+        Command::Build(arguments) => build::run(&arguments).map(|()| Exit::Done),
+        Command::Verify(arguments) => wait(verify::run(&arguments, now)),
+        Command::Cluster(command) => wait(cluster::run(&command, now)).map(|()| Exit::Done),
+    });
+    match result {
+        Ok(exit) => exit,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                eprintln!("invivo: {}", failure.message);
+            }
+            failure.exit
+        }
+    }
+}
+
+fn parse(arguments: Vec<OsString>) -> Result<Command, Failure> {
+    let program = arguments.first().map(|name| Path::new(name).file_name().unwrap_or_default().to_owned());
+    let plugin = program.is_some_and(|name| name == "kubectl-invivo");
+    let parsed = if plugin {
+        Plugin::try_parse_from(&arguments).map(|plugin| Command::Cluster(plugin.command))
+    } else {
+        Invivo::try_parse_from(&arguments).map(|invivo| invivo.command)
+    };
+    parsed.map_err(|error| {
+        // Help and version come as errors too; clap knows where each goes.
+        let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+        let _ = error.print();
+        Failure { exit, ..Failure::error("") }
+    })
+}
+
+fn wait<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::of(&e))?
+        .block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_lines_are_well_formed() {
+        Invivo::command().debug_assert();
+        Plugin::command().debug_assert();
+    }
+
+    #[test]
+    fn the_plugin_offers_the_cluster_commands_alone() {
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        assert!(matches!(
+            parse(words("/usr/bin/kubectl-invivo why node-1")),
+            Ok(Command::Cluster(ClusterCommand::Why(_)))
+        ));
+        assert!(matches!(
+            parse(words("invivo status -o json")),
+            Ok(Command::Cluster(ClusterCommand::Status(_)))
+        ));
+        assert!(matches!(parse(words("invivo repo show desk")), Ok(Command::Repo(_))));
+        for wrong in
+            ["kubectl-invivo repo show desk", "invivo", "invivo verify x --root 12", "invivo status -o xml"]
+        {
+            assert_eq!(parse(words(wrong)).map(drop).unwrap_err().exit, Exit::Usage, "{wrong}");
+        }
+        assert_eq!(parse(words("invivo --version")).map(drop).unwrap_err().exit, Exit::Done);
+    }
+}

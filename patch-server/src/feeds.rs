@@ -160,3 +160,96 @@ fn take(supervisor: &mut Supervisor, feed: DeserializeGuard<PatchFeed>) {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{Disk, Library, Metrics};
+
+    fn object(name: &str, interval: &str) -> DeserializeGuard<PatchFeed> {
+        serde_json::from_value(json!({
+            "apiVersion": "invivo.dev/v1alpha1", "kind": "PatchFeed", "metadata": {"name": name},
+            "spec": {
+                // Nothing listens there.
+                "source": {"repository": {"url": "http://127.0.0.1:1/"}},
+                "trust": {"rootSha256": "a".repeat(64)},
+                "pollInterval": interval
+            }
+        }))
+        .unwrap()
+    }
+
+    fn supervisor(folder: &std::path::Path) -> Supervisor {
+        let mirroring = Mirroring {
+            disk: Disk::new(folder),
+            library: Library::default(),
+            metrics: Metrics::default(),
+            options: invivo_transport::Options::default(),
+            max_feed_bytes: 1,
+        };
+        Supervisor::new(mirroring, 8)
+    }
+
+    fn names(supervisor: &Supervisor) -> Vec<&str> {
+        supervisor.feeds.keys().map(FeedName::as_str).collect()
+    }
+
+    #[tokio::test]
+    async fn feeds_come_and_go_with_their_objects() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut supervisor = supervisor(folder.path());
+        let (ready, is_ready) = channel::channel(false);
+        let first = [
+            Ok(Event::Init),
+            Ok(Event::InitApply(object("a", "1h"))),
+            Ok(Event::InitApply(object("b", "1h"))),
+            Ok(Event::InitApply(object("c", "1h"))),
+        ];
+        follow(stream::iter(first), &mut supervisor, &ready).await;
+        assert!(!*is_ready.borrow(), "the list is not complete yet");
+        assert_eq!(names(&supervisor), ["a", "b", "c"]);
+        // The watch was interrupted in the list and begins anew; by now `a` is gone.
+        let rest = [
+            Ok(Event::Init),
+            Ok(Event::InitApply(object("b", "1h"))),
+            Ok(Event::InitApply(object("c", "1h"))),
+            Ok(Event::InitDone),
+            Ok(Event::Delete(object("b", "1h"))),
+        ];
+        follow(stream::iter(rest), &mut supervisor, &ready).await;
+        assert!(*is_ready.borrow());
+        assert_eq!(names(&supervisor), ["c"], "a was not in the list, b was deleted");
+    }
+
+    #[tokio::test]
+    async fn a_feed_that_cannot_be_read_and_a_broken_watch_change_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut supervisor = supervisor(folder.path());
+        let (ready, _) = channel::channel(false);
+        let events = [
+            Ok(Event::Init),
+            Ok(Event::InitApply(object("a", "1h"))),
+            Ok(Event::InitDone),
+            Ok(Event::Apply(object("a", "sometimes"))),
+            Err(watcher::Error::NoResourceVersion),
+            Ok(Event::Init),
+            Ok(Event::InitApply(object("a", "sometimes"))),
+            Ok(Event::InitDone),
+        ];
+        follow(stream::iter(events), &mut supervisor, &ready).await;
+        assert_eq!(names(&supervisor), ["a"]);
+        assert_eq!(
+            supervisor.feeds.get(&"a".parse().unwrap()).unwrap().borrow().poll_interval.as_secs(),
+            3600
+        );
+    }
+
+    #[test]
+    fn the_interval_that_the_schema_forbids_is_not_followed_either() {
+        let feed = object("a", "1s").0.unwrap();
+        assert_eq!(wanted(&feed).unwrap().poll_interval, Duration::from_secs(10));
+    }
+}

@@ -72,6 +72,9 @@ impl Error {
             Self::Fetch(invivo_transport::Error::Rejected(rejection)) | Self::Rejected(rejection) => {
                 rejection.refusal.remedy()
             }
+            Self::Disk(disk::Error::Damaged { .. }) => {
+                "remove this file from the patch server's data volume; it is made anew"
+            }
             Self::Disk(_) | Self::Interrupted(_) => {
                 "check the patch server's data volume: free space on it or enlarge it"
             }

@@ -36,6 +36,8 @@ impl Mirroring {
     pub(crate) async fn run(self, mut wanted: watch::Receiver<WantedFeed>) {
         let mut failures = 0u32;
         let mut before: Option<WantedFeed> = None;
+        // Kept from attempt to attempt: it remembers what it saw, which saves most transfers.
+        let mut repository: Option<Repository> = None;
         loop {
             let feed = wanted.borrow_and_update().clone();
             if before.as_ref().is_none_or(|b| b.root != feed.root) {
@@ -43,10 +45,11 @@ impl Mirroring {
             }
             if before.as_ref() != Some(&feed) {
                 failures = 0;
+                repository = None;
             }
             before = Some(feed.clone());
             let outcome = tokio::select! {
-                outcome = self.attempt(&feed) => outcome,
+                outcome = self.attempt(&feed, &mut repository) => outcome,
                 changed = wanted.changed() => match changed {
                     Ok(()) => continue,
                     Err(_) => return,
@@ -80,9 +83,9 @@ impl Mirroring {
         }
     }
 
-    async fn attempt(&self, feed: &WantedFeed) -> Reason {
+    async fn attempt(&self, feed: &WantedFeed, repository: &mut Option<Repository>) -> Reason {
         let (started, clock) = (Timestamp::now(), Instant::now());
-        let result = self.mirror(feed, started).await;
+        let result = self.mirror(feed, repository, started).await;
         let (reason, document, message) = match &result {
             Ok(shelf) => {
                 (Reason::Verified, None, format!("timestamp {} is mirrored", shelf.timestamp_version))
@@ -127,9 +130,17 @@ impl Mirroring {
         reason
     }
 
-    async fn mirror(&self, feed: &WantedFeed, now: Timestamp) -> Result<Arc<Shelf>, Error> {
-        let repository = Repository::new(&feed.url, self.options.clone())?;
-        let verified = mirror::fetch(&repository, &self.disk, feed, self.max_feed_bytes, now).await?;
+    async fn mirror(
+        &self,
+        feed: &WantedFeed,
+        repository: &mut Option<Repository>,
+        now: Timestamp,
+    ) -> Result<Arc<Shelf>, Error> {
+        let repository = match repository {
+            Some(repository) => repository,
+            None => repository.insert(Repository::new(&feed.url, self.options.clone())?),
+        };
+        let verified = mirror::fetch(repository, &self.disk, feed, self.max_feed_bytes, now).await?;
         let before = self.library.feed(feed.name.as_str()).and_then(|served| served.shelf);
         let shelf = mirror::blocking(&self.disk, feed, move |disk, feed| {
             disk.commit(&feed.name, &feed.root, now, &verified)?;

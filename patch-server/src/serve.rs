@@ -86,7 +86,9 @@ async fn respond(library: &Library, method: &Method, path: &str, headers: &Heade
 }
 
 fn state(served: &Served, headers: &HeaderMap) -> Response {
-    let Some(state) = &served.state else { return later("no attempt has ended yet") };
+    let Some(state) = &served.state else {
+        return text(StatusCode::NOT_FOUND, "no attempt at this feed has ended yet");
+    };
     let tag = state.tag(served.shelf.as_ref().map(|s| s.timestamp_version));
     let mut response = if matches(headers, &tag) {
         StatusCode::NOT_MODIFIED.into_response()
