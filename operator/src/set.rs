@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use invivo_api::{ConditionType, Fix, PatchSetSpec, PatchSetStatus, SetNodes, condition, set_conditions};
 use invivo_feed::document::{Channel, SetEntry};
+use invivo_feed::{Ineligible, eligible};
 use invivo_terms::{Level, NodeState, SetName};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -11,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::context::Context;
 use crate::error::Error;
 use crate::observe::Stores;
-use crate::sight::{Verified, barred};
+use crate::sight::Verified;
 use crate::write;
 
 /// How many publications have an object; older ones stay where they were made, unattended.
@@ -65,11 +66,13 @@ fn status(
     generation: Option<i64>,
     now: Timestamp,
 ) -> PatchSetStatus {
-    let (eligible, reason, message) = match barred(entry) {
-        None => (true, "Eligible", "Latest may choose it"),
-        Some("Withdrawn") => (false, "Withdrawn", "its author withdrew it: choose another set"),
-        Some(reason) => {
-            (false, reason, "its tests are not finished: wait for the author to release it as stable")
+    let (eligible, reason, message) = match eligible(entry) {
+        Ok(()) => (true, "Eligible", "Latest may choose it"),
+        Err(why @ Ineligible::Withdrawn) => {
+            (false, why.as_str(), "its author withdrew it: choose another set")
+        }
+        Err(why @ Ineligible::TestOnly) => {
+            (false, why.as_str(), "its tests are not finished: wait for the author to release it as stable")
         }
     };
     let new = vec![condition(ConditionType::Eligible, eligible, reason, message, generation, Time(now))];

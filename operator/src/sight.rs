@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use invivo_feed::Floors;
-use invivo_feed::document::Channel;
 use invivo_feed::document::{Index, KernelDocument, SetEntry, SetStatus};
+use invivo_feed::{Floors, eligible};
 use invivo_terms::{BuildId, Digest, Refusal, SetName};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -239,15 +238,6 @@ fn told(refusal: Refusal, state: &ServerState) -> String {
     format!("{document}: {refusal}: {}; {}", state.message, refusal.remedy())
 }
 
-/// Why `Latest` may not choose a set; none if it may.
-pub const fn barred(set: &SetEntry) -> Option<&'static str> {
-    match (set.status, set.channel) {
-        (SetStatus::Withdrawn, _) => Some("Withdrawn"),
-        (SetStatus::Active, Channel::Test) => Some("TestOnly"),
-        (SetStatus::Active, Channel::Stable) => None,
-    }
-}
-
 impl Verified {
     /// What the planner may choose from, in order of publication.
     pub fn sets(&self) -> Vec<invivo_rollout::Set> {
@@ -263,7 +253,7 @@ impl Verified {
                 Some(invivo_rollout::Set {
                     name: set.name.clone(),
                     digest: self.digests.get(&set.name)?.clone(),
-                    eligible: barred(set).is_none(),
+                    eligible: eligible(set).is_ok(),
                     active: set.status == SetStatus::Active,
                     kernels: kernels.collect(),
                 })
@@ -273,12 +263,12 @@ impl Verified {
 
     /// The newest set that `Latest` may choose.
     pub fn latest(&self) -> Option<&SetEntry> {
-        self.index.sets.iter().rev().find(|set| barred(set).is_none())
+        self.index.latest()
     }
 
     /// The highest level that an eligible set brings to this build.
     pub fn level(&self, build: &BuildId) -> Option<invivo_terms::Level> {
-        let eligible = self.index.sets.iter().filter(|set| barred(set).is_none());
+        let eligible = self.index.sets.iter().filter(|set| eligible(set).is_ok());
         eligible.filter_map(|set| set.kernels.get(build)).map(|kernel| kernel.level).max()
     }
 }
