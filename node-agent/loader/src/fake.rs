@@ -9,24 +9,11 @@ use invivo_feed::ModInfo;
 use invivo_terms::{Arch, BuildId, Mechanism, ModuleName};
 use invivo_wire::{Kernel as KernelFacts, Signing};
 use jiff::{SignedDuration, Timestamp};
-use object::write::{Object, StandardSection};
 use rustix::io::Errno;
 
 use crate::kernel::Kernel;
 use crate::running::{Running, RunningError};
 use crate::seen::{Blocker, Patch, Resident, Seen};
-
-/// A relocatable ELF file with this `.modinfo`.
-pub(crate) fn module_with(fields: &[(&str, &str)]) -> Vec<u8> {
-    let mut file = Object::new(object::BinaryFormat::Elf, object::Architecture::X86_64, object::Endianness::Little);
-    let text = file.section_id(StandardSection::Text);
-    file.append_section_data(text, &[0xc3], 1);
-    let section = file.add_section(Vec::new(), b".modinfo".to_vec(), object::SectionKind::ReadOnlyData);
-    let entries: Vec<u8> =
-        fields.iter().flat_map(|(key, value)| format!("{key}={value}\0").into_bytes()).collect();
-    file.append_section_data(section, &entries, 1);
-    file.write().unwrap()
-}
 
 #[derive(Debug)]
 pub(crate) struct World {
@@ -42,6 +29,17 @@ pub(crate) struct World {
     pub(crate) transition: Option<Duration>,
     /// How long a reversal takes; none for ever.
     pub(crate) reversal: Option<Duration>,
+    /// Where the loader is killed.
+    pub(crate) killed: Option<Killed>,
+}
+
+/// Where the loader is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Killed {
+    /// Before the kernel has taken the module.
+    BeforeLoad,
+    /// While it waits for the transition.
+    Waiting,
 }
 
 /// A handle on it; clones are handles on the same one.
@@ -74,6 +72,7 @@ impl Fake {
             load_error: None,
             transition: Some(Duration::from_millis(1200)),
             reversal: Some(Duration::from_millis(700)),
+            killed: None,
         })))
     }
 
@@ -85,6 +84,10 @@ impl Fake {
         world.patches.clear();
         world.modules.clear();
         world.loads.clear();
+    }
+
+    fn killed(&self) -> Option<Killed> {
+        self.0.borrow().killed
     }
 
     pub(crate) fn loads(&self) -> usize {
@@ -137,11 +140,13 @@ impl Kernel for Fake {
     }
 
     fn load(&mut self, image: &[u8]) -> Result<(), Errno> {
+        assert_ne!(self.killed(), Some(Killed::BeforeLoad), "killed");
         let mut world = self.0.borrow_mut();
         if let Some(errno) = world.load_error {
             return Err(errno);
         }
-        let name: ModuleName = ModInfo::read(image).map_err(|_| Errno::NOEXEC)?.name.parse().map_err(|_| Errno::NOEXEC)?;
+        let name: ModuleName =
+            ModInfo::read(image).map_err(|_| Errno::NOEXEC)?.name.parse().map_err(|_| Errno::NOEXEC)?;
         if world.modules.contains(&name) {
             return Err(Errno::EXIST);
         }
@@ -189,6 +194,7 @@ impl Kernel for Fake {
     }
 
     fn pause(&mut self, length: Duration) {
+        assert_ne!(self.killed(), Some(Killed::Waiting), "killed");
         self.0.borrow_mut().pass(length);
     }
 }

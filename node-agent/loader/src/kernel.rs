@@ -82,7 +82,11 @@ impl Kernel for Linux {
     }
 
     fn seen(&self) -> io::Result<Seen> {
-        if self.folders.livepatch.is_dir() { crate::seen::observe(&self.folders) } else { Ok(Seen::default()) }
+        if self.folders.livepatch.is_dir() {
+            crate::seen::observe(&self.folders)
+        } else {
+            Ok(Seen::default())
+        }
     }
 
     fn blockers(&self, old: i8) -> Vec<Blocker> {

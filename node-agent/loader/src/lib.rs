@@ -19,6 +19,8 @@ pub mod seen;
 pub mod socket;
 pub mod step;
 pub mod store;
+#[cfg(test)]
+mod tests;
 pub mod verify;
 
 use std::collections::BTreeSet;

@@ -117,7 +117,9 @@ impl From<StoreError> for Missed {
                 reason: Reason::Refusal(Refusal::StorageFull),
                 message: error.to_string(),
             },
-            StoreError::Io { .. } | StoreError::TooLong { .. } | StoreError::Parse { .. } => Self::fault(Fault::NodeIo, error.to_string()),
+            StoreError::Io { .. } | StoreError::TooLong { .. } | StoreError::Parse { .. } => {
+                Self::fault(Fault::NodeIo, error.to_string())
+            }
         }
     }
 }
@@ -243,7 +245,8 @@ impl<K: Kernel> Loader<K> {
             Place::Stale => {
                 let stale = |mut state: State| {
                     state.reason = Some(Reason::Fault(Fault::StaleInstruction));
-                    state.message = Some(format!("revision {} is older than one already known", order.revision));
+                    state.message =
+                        Some(format!("revision {} is older than one already known", order.revision));
                     state
                 };
                 Err(self.state().map(stale))
@@ -286,7 +289,12 @@ impl<K: Kernel> Loader<K> {
         self.state()
     }
 
-    fn try_apply(&mut self, request: &ApplyRequest, proof: &[u8], module: &[u8]) -> Result<(Loaded, Reached), Missed> {
+    fn try_apply(
+        &mut self,
+        request: &ApplyRequest,
+        proof: &[u8],
+        module: &[u8],
+    ) -> Result<(Loaded, Reached), Missed> {
         let Verified { loaded, floors } = verify::passed(
             self.ground(),
             request,
@@ -365,7 +373,10 @@ impl<K: Kernel> Loader<K> {
                 self.journal.active = None;
                 self.journal.settled = None;
                 self.journal.unpatched = None;
-                Outcome { switch_millis: reached.millis, ..Outcome::reached(NodeState::RolledBack, self.now()) }
+                Outcome {
+                    switch_millis: reached.millis,
+                    ..Outcome::reached(NodeState::RolledBack, self.now())
+                }
             }
             Err(missed) => self.missed(missed),
         };
@@ -409,7 +420,8 @@ impl<K: Kernel> Loader<K> {
                     drive.phase = Phase::Journalled;
                 }
                 Step::Load => {
-                    let image = drive.image.ok_or_else(|| Missed::fault(Fault::Vanished, "the patch is gone"))?;
+                    let image =
+                        drive.image.ok_or_else(|| Missed::fault(Fault::Vanished, "the patch is gone"))?;
                     told = Some(now);
                     self.kernel.load(image).map_err(Missed::load)?;
                     drive.phase = Phase::Switching;
@@ -458,12 +470,17 @@ impl<K: Kernel> Loader<K> {
             .into_iter()
             .map(|blocker| format!("{} ({})", blocker.name, blocker.tid))
             .collect();
-        if names.is_empty() { String::new() } else { format!("; threads that had not moved: {}", names.join(", ")) }
+        if names.is_empty() {
+            String::new()
+        } else {
+            format!("; threads that had not moved: {}", names.join(", "))
+        }
     }
 
     fn notice_settled(&mut self) {
         let Some(active) = self.journal.active_in(&self.running.boot_id) else { return };
-        if active.settled || report::settles_in(active, self.kernel.since_boot()).is_some_and(|left| left > 0) {
+        if active.settled || report::settles_in(active, self.kernel.since_boot()).is_some_and(|left| left > 0)
+        {
             return;
         }
         let mut settled = self.journal.clone();
@@ -471,7 +488,8 @@ impl<K: Kernel> Loader<K> {
             active.settled = true;
             settled.settled = Some(active.loaded.clone());
         }
-        if let Some(outcome) = settled.outcome.as_mut().filter(|outcome| outcome.state == NodeState::Applied) {
+        if let Some(outcome) = settled.outcome.as_mut().filter(|outcome| outcome.state == NodeState::Applied)
+        {
             outcome.state = NodeState::Settled;
             outcome.since = self.now();
         }
@@ -489,7 +507,8 @@ impl<K: Kernel> Loader<K> {
 
     fn notice_vanished(&mut self, seen: &Seen) {
         let Some(active) = self.journal.active_in(&self.running.boot_id) else { return };
-        if self.journal.task.is_some() || seen.patch(&active.loaded.module).is_some_and(|patch| patch.enabled) {
+        if self.journal.task.is_some() || seen.patch(&active.loaded.module).is_some_and(|patch| patch.enabled)
+        {
             return;
         }
         let message = format!("{} was taken off by somebody else", active.loaded.module);
@@ -505,10 +524,13 @@ fn ended(end: End, took: Option<Duration>, blockers: &str) -> Result<Reached, Mi
         End::Reached => {
             Ok(Reached { millis: took.map(|took| u32::try_from(took.as_millis()).unwrap_or(u32::MAX)) })
         }
-        End::DeadlinePassed => Err(Missed::fault(Fault::DeadlinePassed, "the deadline had passed before it began")),
-        End::Foreign(name) => {
-            Err(Missed::fault(Fault::ForeignLivepatch, format!("live patch {name} is on; ours would replace it")))
+        End::DeadlinePassed => {
+            Err(Missed::fault(Fault::DeadlinePassed, "the deadline had passed before it began"))
         }
+        End::Foreign(name) => Err(Missed::fault(
+            Fault::ForeignLivepatch,
+            format!("live patch {name} is on; ours would replace it"),
+        )),
         End::Lower(level) => {
             Err(Missed::fault(Fault::LowerLevel, format!("level {level} is on; take every patch off first")))
         }

@@ -49,7 +49,8 @@ fn main() -> ExitCode {
     // at any moment: the journal says what was under way.
     let at_once = Arc::new(AtomicBool::new(true));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        if let Err(error) = signal_hook::flag::register_conditional_shutdown(signal, 0, Arc::clone(&at_once)) {
+        if let Err(error) = signal_hook::flag::register_conditional_shutdown(signal, 0, Arc::clone(&at_once))
+        {
             tracing::warn!(error = %error, "signal not handled");
         }
     }

@@ -33,7 +33,8 @@ mod tests {
 
     #[test]
     fn an_older_revision_of_the_same_object_is_stale_and_another_object_begins_anew() {
-        let order = |object: &str, revision| Order { object: object.to_owned(), revision: Revision(revision) };
+        let order =
+            |object: &str, revision| Order { object: object.to_owned(), revision: Revision(revision) };
         let known = order("a", 5);
         assert_eq!(place(None, &order("a", 1)), Place::New);
         assert_eq!(place(Some(&known), &order("a", 6)), Place::New);

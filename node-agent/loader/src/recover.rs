@@ -46,7 +46,8 @@ impl<K: Kernel> Loader<K> {
                 }
                 tracing::info!(module = %loaded.module, "watching a transition that began before");
                 let goal = Goal::Apply(loaded.module.clone());
-                let ended = self.drive(Drive { goal, phase: Phase::Journalled, deadline, task: None, image: None });
+                let ended =
+                    self.drive(Drive { goal, phase: Phase::Journalled, deadline, task: None, image: None });
                 self.journal.task = None;
                 let outcome = match ended {
                     Ok(reached) => self.applied(*loaded, &reached),
@@ -57,7 +58,8 @@ impl<K: Kernel> Loader<K> {
             }
             Doing::RollingBack => {
                 let goal = Goal::RollBack;
-                let ended = self.drive(Drive { goal, phase: Phase::Journalled, deadline, task: None, image: None });
+                let ended =
+                    self.drive(Drive { goal, phase: Phase::Journalled, deadline, task: None, image: None });
                 self.rolled_back(ended);
             }
         }
@@ -77,14 +79,17 @@ impl<K: Kernel> Loader<K> {
     }
 
     fn lost(&self, loaded: &Loaded) -> Outcome {
-        let message =
-            format!("the node booted anew before level {} had settled; it is not applied again by itself", loaded.level);
+        let message = format!(
+            "the node booted anew before level {} had settled; it is not applied again by itself",
+            loaded.level
+        );
         self.missed(Missed::fault(Fault::RebootedUnsettled, message))
     }
 
     fn after_boot(&mut self) {
         if let Some(Active { loaded, settled: false, .. }) = self.journal.active.take() {
-            let failed_since = self.journal.outcome.as_ref().is_some_and(|outcome| outcome.state.is_failure());
+            let failed_since =
+                self.journal.outcome.as_ref().is_some_and(|outcome| outcome.state.is_failure());
             if !failed_since {
                 self.journal.outcome = Some(self.lost(&loaded));
             }
@@ -119,7 +124,10 @@ impl<K: Kernel> Loader<K> {
                 // Nothing was asked for on this kernel yet, and nothing went wrong.
                 state: NodeState::Idle,
                 reason: Reason::Refusal(Refusal::WrongKernel),
-                message: format!("the settled level {} is for kernel build {}", settled.level, settled.build_id),
+                message: format!(
+                    "the settled level {} is for kernel build {}",
+                    settled.level, settled.build_id
+                ),
             });
         }
         let (module, proof) = self.store.kept(&settled.module_digest)?;

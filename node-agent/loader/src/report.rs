@@ -11,7 +11,13 @@ use crate::running::Running;
 use crate::seen::Seen;
 
 /// The answer to "how do things stand".
-pub fn state(journal: &Journal, running: &Running, seen: &Seen, since_boot: Duration, now: Timestamp) -> State {
+pub fn state(
+    journal: &Journal,
+    running: &Running,
+    seen: &Seen,
+    since_boot: Duration,
+    now: Timestamp,
+) -> State {
     let applied = seen.applied();
     let active = journal
         .active_in(&running.boot_id)

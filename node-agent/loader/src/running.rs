@@ -62,7 +62,11 @@ impl Names {
     pub fn now() -> Self {
         let uname = rustix::system::uname();
         let text = |s: &std::ffi::CStr| s.to_string_lossy().into_owned();
-        Self { release: text(uname.release()), version: text(uname.version()), machine: text(uname.machine()) }
+        Self {
+            release: text(uname.release()),
+            version: text(uname.version()),
+            machine: text(uname.machine()),
+        }
     }
 }
 
@@ -150,7 +154,9 @@ fn signing(folders: &Folders) -> Signing {
     let lockdown = words(folders.sys.join("kernel/security/lockdown"));
     let command_line = words(folders.proc.join("cmdline"));
     let locked = if lockdown.is_empty() {
-        command_line.split_whitespace().any(|w| matches!(w, "lockdown=integrity" | "lockdown=confidentiality"))
+        command_line
+            .split_whitespace()
+            .any(|w| matches!(w, "lockdown=integrity" | "lockdown=confidentiality"))
     } else {
         !lockdown.contains("[none]")
     };
@@ -181,7 +187,8 @@ mod tests {
     #[test]
     fn the_build_id_is_found_behind_other_notes_and_not_inside_them() {
         let decoy = note(b"GNU\0", 3, &[0xee; 20]);
-        let notes = [note(b"Linux\0", 257, &decoy), note(b"Xen\0", 3, &[9; 20]), note(b"GNU\0", 3, &[0xab; 20])];
+        let notes =
+            [note(b"Linux\0", 257, &decoy), note(b"Xen\0", 3, &[9; 20]), note(b"GNU\0", 3, &[0xab; 20])];
         assert_eq!(build_id(&notes.concat()).unwrap().as_str(), "ab".repeat(20));
     }
 
@@ -217,9 +224,11 @@ mod tests {
         fs::write(parameters.join("sig_enforce"), "Y\n").unwrap();
         assert_eq!(signing(&folders), Signing::Enforced);
         fs::create_dir_all(folders.sys.join("kernel/security")).unwrap();
-        fs::write(folders.sys.join("kernel/security/lockdown"), "none [integrity] confidentiality\n").unwrap();
+        fs::write(folders.sys.join("kernel/security/lockdown"), "none [integrity] confidentiality\n")
+            .unwrap();
         assert_eq!(signing(&folders), Signing::Lockdown);
-        fs::write(folders.sys.join("kernel/security/lockdown"), "[none] integrity confidentiality\n").unwrap();
+        fs::write(folders.sys.join("kernel/security/lockdown"), "[none] integrity confidentiality\n")
+            .unwrap();
         assert_eq!(signing(&folders), Signing::Enforced);
     }
 }

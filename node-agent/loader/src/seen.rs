@@ -67,7 +67,10 @@ impl Seen {
 
     /// Our applied patch; the one with the highest level should there ever be two.
     pub fn applied(&self) -> Option<ModuleName> {
-        self.ours().filter(|(_, patch)| patch.is_applied()).map(|(name, _)| name).max_by_key(ModuleName::level)
+        self.ours()
+            .filter(|(_, patch)| patch.is_applied())
+            .map(|(name, _)| name)
+            .max_by_key(ModuleName::level)
     }
 
     /// The level that is applied.
@@ -79,7 +82,9 @@ impl Seen {
     pub fn leftovers(&self) -> impl Iterator<Item = &ModuleName> {
         self.modules
             .iter()
-            .filter(|module| module.references == 0 && self.patch(&module.name).is_none_or(|p| !p.enabled && !p.transition))
+            .filter(|module| {
+                module.references == 0 && self.patch(&module.name).is_none_or(|p| !p.enabled && !p.transition)
+            })
             .map(|module| &module.name)
     }
 }
@@ -95,7 +100,11 @@ pub fn observe(folders: &Folders) -> io::Result<Seen> {
         let entry = entry?;
         let flags = (flag(&entry.path().join("enabled"))?, flag(&entry.path().join("transition"))?);
         if let (Some(enabled), Some(transition)) = flags {
-            patches.push(Patch { name: entry.file_name().to_string_lossy().into_owned(), enabled, transition });
+            patches.push(Patch {
+                name: entry.file_name().to_string_lossy().into_owned(),
+                enabled,
+                transition,
+            });
         }
     }
     patches.sort_by(|a, b| a.name.cmp(&b.name));
@@ -108,7 +117,9 @@ fn flag(path: &Path) -> io::Result<Option<bool>> {
     const ENODEV: i32 = 19;
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text.trim() == "1")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(ENODEV) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(ENODEV) => {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }
@@ -136,7 +147,11 @@ pub struct Blocker {
 pub fn blockers(folders: &Folders, old: i8) -> Vec<Blocker> {
     const MOST: usize = 5;
     let ids = |path: &Path| {
-        fs::read_dir(path).into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok())
+        fs::read_dir(path)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok())
             .collect::<Vec<_>>()
     };
     let old = old.to_string();
@@ -161,7 +176,8 @@ mod tests {
     use super::*;
 
     fn folders(root: &Path) -> Folders {
-        let folders = Folders { sys: root.join("sys"), proc: root.join("proc"), livepatch: root.join("livepatch") };
+        let folders =
+            Folders { sys: root.join("sys"), proc: root.join("proc"), livepatch: root.join("livepatch") };
         for folder in [&folders.sys, &folders.proc, &folders.livepatch] {
             fs::create_dir_all(folder).unwrap();
         }
@@ -173,9 +189,11 @@ mod tests {
     fn our_patches_are_known_by_their_names_and_foreign_ones_by_theirs() {
         let root = tempfile::tempdir().unwrap();
         let folders = folders(root.path());
-        for (name, enabled, transition) in
-            [("invivo_l1_0123456789abcdef", "1", "0"), ("invivo_l2_0123456789abcdef", "1", "1"), ("kpatch_foo", "0", "0")]
-        {
+        for (name, enabled, transition) in [
+            ("invivo_l1_0123456789abcdef", "1", "0"),
+            ("invivo_l2_0123456789abcdef", "1", "1"),
+            ("kpatch_foo", "0", "0"),
+        ] {
             let folder = folders.livepatch.join(name);
             fs::create_dir(&folder).unwrap();
             fs::write(folder.join("enabled"), enabled).unwrap();
@@ -189,7 +207,10 @@ mod tests {
         let seen = observe(&folders).unwrap();
         assert_eq!(seen.level(), Level(1));
         assert_eq!(seen.foreign(), Some("kpatch_foo"));
-        assert_eq!(seen.leftovers().map(ModuleName::as_str).collect::<Vec<_>>(), ["invivo_l0_0123456789abcdef"]);
+        assert_eq!(
+            seen.leftovers().map(ModuleName::as_str).collect::<Vec<_>>(),
+            ["invivo_l0_0123456789abcdef"]
+        );
     }
 
     #[test]

@@ -68,7 +68,9 @@ pub fn serve<K: Kernel>(listener: &UnixListener, peers: Peers, loader: &mut Load
         }
         match listener.accept() {
             Ok((stream, _)) => converse(&stream, peers, loader),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => loader.tick(),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                loader.tick()
+            }
             Err(error) => return error,
         }
     }
@@ -77,10 +79,12 @@ pub fn serve<K: Kernel>(listener: &UnixListener, peers: Peers, loader: &mut Load
 /// One question, one answer.
 pub fn converse<K: Kernel>(stream: &UnixStream, peers: Peers, loader: &mut Loader<K>) {
     let answer = match socket_peercred(stream) {
-        Ok(peer) if peers.may_speak(peer.uid.as_raw()) => match frame::read::<Request>(&mut Patient::new(stream, PATIENCE)) {
-            Ok((request, blobs)) => loader.handle(request, &blobs),
-            Err(error) => Answer::Refused { detail: format!("request not understood: {error}") },
-        },
+        Ok(peer) if peers.may_speak(peer.uid.as_raw()) => {
+            match frame::read::<Request>(&mut Patient::new(stream, PATIENCE)) {
+                Ok((request, blobs)) => loader.handle(request, &blobs),
+                Err(error) => Answer::Refused { detail: format!("request not understood: {error}") },
+            }
+        }
         Ok(peer) => {
             tracing::warn!(uid = peer.uid.as_raw(), "peer refused");
             Answer::Refused { detail: format!("uid {} may not speak to the loader", peer.uid.as_raw()) }
@@ -105,6 +109,43 @@ mod tests {
         for _ in 0..2 {
             let _listener = bind(&path).unwrap();
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        }
+    }
+
+    /// Asks as another user: the raw call changes this one thread only.
+    #[allow(unsafe_code, reason = "no safe interface changes one thread's user")]
+    fn ask_as(uid: u32, path: PathBuf) -> Answer {
+        std::thread::spawn(move || {
+            // SAFETY: setresuid takes three numbers and touches no memory.
+            let result = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) };
+            assert_eq!(result, 0);
+            invivo_wire::ask(&path, &Request::State, &[], PATIENCE).unwrap()
+        })
+        .join()
+        .unwrap()
+    }
+
+    #[test]
+    fn a_peer_of_another_uid_is_refused_even_if_the_socket_lets_it_in() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let path = folder.path().join("loader.sock");
+        let listener = bind(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        let state = tempfile::tempdir().unwrap();
+        let store = crate::store::Store::open(state.path()).unwrap();
+        let mut loader =
+            Loader::start(crate::fake::Fake::new(), store, std::collections::BTreeSet::new()).unwrap();
+        for (uid, welcome) in [(1000, false), (65532, true)] {
+            let asked = std::thread::spawn({
+                let path = path.clone();
+                move || ask_as(uid, path)
+            });
+            converse(&listener.accept().unwrap().0, Peers { agent: 65532 }, &mut loader);
+            assert_eq!(matches!(asked.join().unwrap(), Answer::State(_)), welcome, "uid {uid}");
         }
     }
 

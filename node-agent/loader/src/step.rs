@@ -103,12 +103,10 @@ pub fn next(situation: &Situation<'_>) -> Step {
         (Goal::Apply(module), Phase::Switching) => watch_apply(situation, module),
         (Goal::Apply(module), Phase::Undoing { until }) => undo_apply(situation, module, *until),
         (Goal::RollBack, Phase::Checking) => check_roll_back(situation),
-        (Goal::RollBack, Phase::Journalled) => {
-            match situation.seen.ours().find(|(_, patch)| patch.enabled) {
-                Some((name, _)) => Step::Switch(name, false),
-                None => Step::Watch,
-            }
-        }
+        (Goal::RollBack, Phase::Journalled) => match situation.seen.ours().find(|(_, patch)| patch.enabled) {
+            Some((name, _)) => Step::Switch(name, false),
+            None => Step::Watch,
+        },
         (Goal::RollBack, Phase::Switching) => watch_roll_back(situation),
         (Goal::RollBack, Phase::Undoing { until }) => undo_roll_back(situation, *until),
     }
@@ -272,7 +270,10 @@ mod tests {
         assert_eq!(at(0, &goal, &Phase::Checking, &seen(&[])), Step::Journal);
         assert_eq!(at(0, &goal, &Phase::Journalled, &seen(&[])), Step::Load);
         assert_eq!(at(0, &goal, &Phase::Switching, &seen(&[patch(ONE, true, true)])), Step::Wait);
-        assert_eq!(at(0, &goal, &Phase::Switching, &seen(&[patch(ONE, true, false)])), Step::End(End::Reached));
+        assert_eq!(
+            at(0, &goal, &Phase::Switching, &seen(&[patch(ONE, true, false)])),
+            Step::End(End::Reached)
+        );
     }
 
     #[test]
@@ -285,7 +286,10 @@ mod tests {
     #[test]
     fn what_is_applied_already_needs_nothing_even_after_the_deadline() {
         let goal = apply(ONE);
-        assert_eq!(at(LATE, &goal, &Phase::Checking, &seen(&[patch(ONE, true, false)])), Step::End(End::Reached));
+        assert_eq!(
+            at(LATE, &goal, &Phase::Checking, &seen(&[patch(ONE, true, false)])),
+            Step::End(End::Reached)
+        );
     }
 
     #[test]
@@ -329,7 +333,11 @@ mod tests {
             at(0, &apply(TWO), &Phase::Checking, &on),
             Step::Unload(name("invivo_l0_0123456789abcdef"))
         );
-        let busy = with_leftover(with_leftover(seen(&[patch(ONE, true, false)]), ONE, 0), "invivo_l0_0123456789abcdef", 1);
+        let busy = with_leftover(
+            with_leftover(seen(&[patch(ONE, true, false)]), ONE, 0),
+            "invivo_l0_0123456789abcdef",
+            1,
+        );
         assert_eq!(at(0, &apply(TWO), &Phase::Checking, &busy), Step::Journal);
     }
 
@@ -366,7 +374,10 @@ mod tests {
 
     #[test]
     fn a_transition_that_ends_in_the_moment_of_its_reversal_counts() {
-        assert_eq!(at(101, &apply(ONE), &undoing(), &seen(&[patch(ONE, true, false)])), Step::End(End::Reached));
+        assert_eq!(
+            at(101, &apply(ONE), &undoing(), &seen(&[patch(ONE, true, false)])),
+            Step::End(End::Reached)
+        );
         assert_eq!(at(101, &Goal::RollBack, &undoing(), &seen(&[])), Step::End(End::Reached));
     }
 
@@ -401,7 +412,10 @@ mod tests {
         let moving = seen(&[patch(ONE, false, true)]);
         assert_eq!(at(LATE, &goal, &Phase::Switching, &moving), Step::Undo(name(ONE), true));
         assert_eq!(at(101, &goal, &undoing(), &seen(&[patch(ONE, true, true)])), Step::Wait);
-        assert_eq!(at(160, &goal, &undoing(), &seen(&[patch(ONE, true, true)])), Step::End(End::CannotReverse));
+        assert_eq!(
+            at(160, &goal, &undoing(), &seen(&[patch(ONE, true, true)])),
+            Step::End(End::CannotReverse)
+        );
         assert_eq!(at(102, &goal, &undoing(), &seen(&[patch(ONE, true, false)])), Step::End(End::Stuck));
     }
 

@@ -144,16 +144,16 @@ fn runs(running: &Running, build_id: &BuildId) -> Result<(), Refused> {
 }
 
 fn parse(proof: &[u8]) -> Result<Proof, Refused> {
-    serde_json::from_slice(proof)
-        .map_err(|error| rejected(Refusal::Malformed, Document::Trust, format!("the proof does not parse: {error}")))
+    serde_json::from_slice(proof).map_err(|error| {
+        rejected(Refusal::Malformed, Document::Trust, format!("the proof does not parse: {error}"))
+    })
 }
 
 /// The digest of the proof's first document, if people pinned it.
 fn pinned_root(roots: &BTreeSet<Digest>, proof: &Proof) -> Result<Digest, Refused> {
-    let first = proof
-        .trust
-        .first()
-        .ok_or_else(|| rejected(Refusal::WrongRoot, Document::Trust, "the proof begins with no trust document"))?;
+    let first = proof.trust.first().ok_or_else(|| {
+        rejected(Refusal::WrongRoot, Document::Trust, "the proof begins with no trust document")
+    })?;
     let root = digest(&first.document);
     if roots.contains(&root) {
         Ok(root)
@@ -171,7 +171,11 @@ fn leads_to(
     module: &[u8],
 ) -> Result<ManifestModule, Refused> {
     if manifest_digest != wanted.manifest {
-        return Err(rejected(Refusal::MixAndMatch, Document::Manifest, "not the manifest that the instruction names"));
+        return Err(rejected(
+            Refusal::MixAndMatch,
+            Document::Manifest,
+            "not the manifest that the instruction names",
+        ));
     }
     let kernel = &running.kernel;
     let here = RunningKernel { build_id: &kernel.build_id, release: &kernel.release, arch: kernel.arch };
@@ -180,7 +184,10 @@ fn leads_to(
     if !kernel.supports.contains(&Mechanism::Livepatch)
         || !proven.manifest.mechanisms.contains(&BundleMechanism::Livepatch)
     {
-        return Err(Refused::Fault(Fault::NoLivepatch, "kernel or bundle has no upstream livepatch".to_owned()));
+        return Err(Refused::Fault(
+            Fault::NoLivepatch,
+            "kernel or bundle has no upstream livepatch".to_owned(),
+        ));
     }
     let [named] = proven.manifest.modules.as_slice() else {
         return Err(rejected(Refusal::Malformed, Document::Manifest, "exactly one module is supported"));
@@ -191,7 +198,8 @@ fn leads_to(
         Signing::Enforced | Signing::Lockdown => true,
     };
     if demands_signature && !module.ends_with(SIGNATURE_MARK) {
-        let detail = "the kernel takes only modules signed by a key that it trusts; this one has no signature";
+        let detail =
+            "the kernel takes only modules signed by a key that it trusts; this one has no signature";
         return Err(rejected(Refusal::LoadRefused, Document::Module, detail));
     }
     Ok(named.clone())
@@ -215,7 +223,9 @@ fn brought_by(wanted: &Wanted<'_>, proven: &Proven) -> Result<(), Refused> {
         }
     }
     match index.level_at(wanted.set, wanted.build_id) {
-        Some(offer) if offer.kernel.level == wanted.level && offer.kernel.manifest == *wanted.manifest => Ok(()),
+        Some(offer) if offer.kernel.level == wanted.level && offer.kernel.manifest == *wanted.manifest => {
+            Ok(())
+        }
         Some(offer) => mismatch(format!("set {} brings level {}", wanted.set, offer.kernel.level)),
         None => mismatch(format!("set {} brings nothing to this build", wanted.set)),
     }

@@ -30,7 +30,12 @@ const SENDING: Duration = Duration::from_secs(30);
 /// # Errors
 ///
 /// `Connect`, `Ask`, `Hear`; after any of them the loader's state is unknown and must be asked for.
-pub fn ask(socket: &Path, request: &Request, blobs: &[&[u8]], patience: Duration) -> Result<Answer, AskError> {
+pub fn ask(
+    socket: &Path,
+    request: &Request,
+    blobs: &[&[u8]],
+    patience: Duration,
+) -> Result<Answer, AskError> {
     let stream = UnixStream::connect(socket).map_err(AskError::Connect)?;
     frame::write(&mut Patient::new(&stream, SENDING), request, blobs).map_err(AskError::Ask)?;
     let (answer, _) = frame::read(&mut Patient::new(&stream, patience)).map_err(AskError::Hear)?;

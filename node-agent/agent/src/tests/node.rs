@@ -1,0 +1,112 @@
+//! A loader that believes everything, on a real socket.
+
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use invivo_terms::{BuildId, Level, NodeState};
+use invivo_wire::{Answer, Patient, Request, State, frame};
+use tempfile::TempDir;
+
+use crate::fixtures;
+
+struct World {
+    state: State,
+    asked: usize,
+    applied: Vec<(Vec<u8>, Vec<u8>)>,
+    settling: Duration,
+    applied_at: Option<Instant>,
+}
+
+pub(super) struct FakeLoader {
+    folder: TempDir,
+    world: Arc<Mutex<World>>,
+}
+
+pub(super) fn build_id() -> BuildId {
+    "ab".repeat(20).parse().unwrap()
+}
+
+impl FakeLoader {
+    pub(super) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut state = fixtures::loader("none", 0, NodeState::Idle);
+        state.order = None;
+        let world = Arc::new(Mutex::new(World {
+            state,
+            asked: 0,
+            applied: Vec::new(),
+            settling: Duration::from_secs(1800),
+            applied_at: None,
+        }));
+        let listener = UnixListener::bind(folder.path().join("loader.sock")).unwrap();
+        let shared = Arc::clone(&world);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(stream) = stream else { return };
+                let mut patient = Patient::new(&stream, Duration::from_secs(10));
+                let Ok((request, blobs)) = frame::read::<Request>(&mut patient) else { continue };
+                let state = shared.lock().unwrap().answer(request, blobs);
+                // An agent that went away asks again.
+                let _ = frame::write(&mut patient, &Answer::State(Box::new(state)), &[]);
+            }
+        });
+        Self { folder, world }
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    pub(super) fn socket(&self) -> PathBuf {
+        self.folder.path().join("loader.sock")
+    }
+
+    pub(super) fn settles_in(&self, seconds: u64) {
+        self.world().settling = Duration::from_secs(seconds);
+    }
+
+    pub(super) fn asked(&self) -> usize {
+        self.world().asked
+    }
+
+    pub(super) fn applied(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.world().applied.clone()
+    }
+
+    pub(super) fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.world().state);
+    }
+}
+
+impl World {
+    fn answer(&mut self, request: Request, mut blobs: Vec<Vec<u8>>) -> State {
+        self.asked += 1;
+        match request {
+            Request::State => {}
+            Request::Hold { order } => self.state.order = Some(order),
+            Request::RollBack(request) => {
+                self.state.order = Some(request.order);
+                (self.state.state, self.state.level, self.state.set) =
+                    (NodeState::RolledBack, Level(0), None);
+                self.applied_at = None;
+            }
+            Request::Apply(request) => {
+                let (module, proof) = (blobs.pop().unwrap(), blobs.pop().unwrap());
+                self.applied.push((proof, module));
+                self.state.order = Some(request.order);
+                (self.state.state, self.state.level) = (NodeState::Applied, request.level);
+                self.state.set = Some(request.set);
+                self.applied_at = Some(Instant::now());
+            }
+        }
+        let left = self.applied_at.map(|at| self.settling.saturating_sub(at.elapsed()));
+        if left.is_some_and(|left| left.is_zero()) && self.state.state == NodeState::Applied {
+            self.state.state = NodeState::Settled;
+        }
+        self.state.settles_in_seconds =
+            left.filter(|_| self.state.state == NodeState::Applied).map(|left| left.as_secs());
+        self.state.clone()
+    }
+}

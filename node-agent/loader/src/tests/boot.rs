@@ -1,0 +1,103 @@
+//! What comes back after a boot, and what does not.
+
+use super::*;
+use crate::fake::build_id;
+use invivo_terms::Refusal;
+
+#[test]
+fn a_settled_level_comes_back_by_itself_even_after_its_documents_expired() {
+    let mut trial = Trial::new();
+    let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    trial.settle(2, &bundle);
+    trial.kernel.pass(Duration::from_secs(400 * 86_400));
+    trial.reboot("boot-2");
+    let state = trial.ask();
+    assert_eq!((state.state, state.level), (NodeState::Settled, Level(1)));
+    assert_eq!(state.boot_id, "boot-2");
+    assert_eq!(state.unpatched_seconds, Some(10));
+    assert_eq!(trial.kernel.0.borrow().loads, [bundle.module.clone()]);
+    trial.restart();
+    assert_eq!((trial.ask().unpatched_seconds, trial.kernel.loads()), (Some(10), 1));
+}
+
+#[test]
+fn a_level_that_had_not_settled_does_not_come_back_until_told_anew() {
+    let mut trial = Trial::new();
+    let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    trial.apply(2, &bundle);
+    trial.reboot("boot-2");
+    let state = trial.ask();
+    assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::RebootedUnsettled)));
+    assert_eq!((state.level, trial.kernel.loads()), (UNPATCHED, 0));
+    assert_eq!(trial.apply(2, &bundle).state, NodeState::Failed);
+    assert_eq!(trial.apply(3, &bundle).state, NodeState::Applied);
+}
+
+#[test]
+fn the_settled_level_below_an_unsettled_one_comes_back() {
+    let mut trial = Trial::new();
+    let one = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    trial.settle(2, &one);
+    let two = trial.author.publish(&build_id(0xab), 2, "2026-11-21.2");
+    trial.apply(3, &two);
+    trial.reboot("boot-2");
+    let state = trial.ask();
+    assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::RebootedUnsettled)));
+    assert_eq!((state.level, state.set), (Level(1), Some(one.set.clone())));
+}
+
+#[test]
+fn another_kernel_stays_unpatched_says_so_and_the_first_one_gets_its_level_back() {
+    let mut trial = Trial::new();
+    let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    trial.settle(2, &bundle);
+    trial.kernel.0.borrow_mut().running.kernel.build_id = build_id(0xcd);
+    trial.reboot("boot-2");
+    let state = trial.ask();
+    assert_eq!((state.state, state.reason), (NodeState::Idle, refusal(Refusal::WrongKernel)));
+    assert_eq!((state.level, trial.kernel.loads()), (UNPATCHED, 0));
+    trial.kernel.0.borrow_mut().running.kernel.build_id = build_id(0xab);
+    trial.reboot("boot-3");
+    let state = trial.ask();
+    assert_eq!((state.state, state.level, state.reason), (NodeState::Settled, Level(1), None));
+}
+
+#[test]
+fn a_stored_module_that_was_changed_is_not_loaded() {
+    let mut trial = Trial::new();
+    let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    trial.settle(2, &bundle);
+    let path = trial.state.path().join(format!("levels/{}.ko", invivo_feed::digest(&bundle.module)));
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    trial.reboot("boot-2");
+    let state = trial.ask();
+    assert_eq!((state.state, state.reason), (NodeState::Refused, refusal(Refusal::ArbitrarySoftware)));
+    assert_eq!((state.level, trial.kernel.loads()), (UNPATCHED, 0));
+}
+
+#[test]
+fn a_root_that_people_no_longer_pin_brings_nothing_back() {
+    let mut trial = Trial::new();
+    let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    trial.settle(2, &bundle);
+    trial.author = author("example");
+    trial.reboot("boot-2");
+    let state = trial.ask();
+    assert_eq!((state.state, state.reason), (NodeState::Refused, refusal(Refusal::WrongRoot)));
+    assert_eq!(trial.kernel.loads(), 0);
+}
+
+#[test]
+fn floors_outlive_a_boot() {
+    let mut trial = Trial::new();
+    let old = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    let new = trial.author.renew(&old);
+    trial.settle(2, &new);
+    trial.reboot("boot-2");
+    let two = trial.author.publish(&build_id(0xab), 2, "2026-11-21.2");
+    let request = trial.request(3, &two);
+    let state = trial.pass(request, &old.proof, &two.module);
+    assert_eq!(state.reason, refusal(Refusal::Rollback));
+}

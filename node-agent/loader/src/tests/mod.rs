@@ -1,0 +1,128 @@
+//! The loader on a kernel that is not real, with repositories that are.
+
+mod boot;
+mod corrupted;
+mod life;
+#[path = "../../../fixtures/repository.rs"]
+mod repository;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use invivo_terms::{Level, NodeState};
+use invivo_wire::{Answer, ApplyRequest, Fault, Reason, Request, RollBackRequest, State};
+use jiff::{SignedDuration, Timestamp};
+use tempfile::TempDir;
+
+use crate::fake::Fake;
+use crate::loader::Loader;
+use crate::store::Store;
+use repository::{Author, Bundle};
+
+/// One node, one author.
+struct Trial {
+    author: Author,
+    kernel: Fake,
+    state: TempDir,
+    loader: Loader<Fake>,
+}
+
+impl Trial {
+    fn new() -> Self {
+        let author = author("example");
+        let (kernel, state) = (Fake::new(), tempfile::tempdir().unwrap());
+        let loader = start(&author, &kernel, &state);
+        Self { author, kernel, state, loader }
+    }
+
+    /// The loader's container starts again.
+    fn restart(&mut self) {
+        self.loader = start(&self.author, &self.kernel, &self.state);
+    }
+
+    fn reboot(&mut self, boot_id: &str) {
+        self.kernel.reboot(boot_id, Duration::from_secs(9));
+        self.restart();
+    }
+
+    fn now(&self) -> Timestamp {
+        self.kernel.0.borrow().now
+    }
+
+    /// A request as an honest agent makes it.
+    fn request(&self, revision: i64, bundle: &Bundle) -> ApplyRequest {
+        ApplyRequest {
+            order: order("uid", revision),
+            build_id: bundle.build_id.clone(),
+            level: bundle.level,
+            set: bundle.set.clone(),
+            digest: bundle.set_digest.clone(),
+            manifest: bundle.manifest_digest(),
+            mechanism: invivo_terms::Mechanism::Livepatch,
+            deadline: self.now() + SignedDuration::from_mins(10),
+            settle_after_seconds: 1800,
+            floors: invivo_feed::Floors::default(),
+            server_date: Some(self.now()),
+        }
+    }
+
+    fn apply(&mut self, revision: i64, bundle: &Bundle) -> State {
+        let request = self.request(revision, bundle);
+        self.pass(request, &bundle.proof, &bundle.module)
+    }
+
+    fn pass(&mut self, request: ApplyRequest, proof: &[u8], module: &[u8]) -> State {
+        state(self.loader.handle(Request::Apply(request), &[proof.to_vec(), module.to_vec()]))
+    }
+
+    fn roll_back(&mut self, revision: i64) -> State {
+        let deadline = self.now() + SignedDuration::from_mins(10);
+        let request = RollBackRequest { order: order("uid", revision), deadline };
+        state(self.loader.handle(Request::RollBack(request), &[]))
+    }
+
+    fn hold(&mut self, revision: i64) -> State {
+        state(self.loader.handle(Request::Hold { order: order("uid", revision) }, &[]))
+    }
+
+    fn ask(&mut self) -> State {
+        state(self.loader.handle(Request::State, &[]))
+    }
+
+    /// Applied, and quiet for its settling time.
+    fn settle(&mut self, revision: i64, bundle: &Bundle) {
+        assert_eq!(self.apply(revision, bundle).state, NodeState::Applied);
+        self.kernel.pass(Duration::from_secs(1800));
+        assert_eq!(self.ask().state, NodeState::Settled);
+    }
+}
+
+fn author(name: &str) -> Author {
+    Author::new(name, "2026-11-21T11:00:00Z".parse().unwrap())
+}
+
+fn start(author: &Author, kernel: &Fake, state: &TempDir) -> Loader<Fake> {
+    let store = Store::open(state.path()).unwrap();
+    Loader::start(kernel.clone(), store, BTreeSet::from([author.root()])).unwrap()
+}
+
+fn order(object: &str, revision: i64) -> invivo_wire::Order {
+    invivo_wire::Order { object: object.to_owned(), revision: invivo_terms::Revision(revision) }
+}
+
+fn state(answer: Answer) -> State {
+    match answer {
+        Answer::State(state) => *state,
+        Answer::Refused { detail } => panic!("{detail}"),
+    }
+}
+
+fn fault(fault: Fault) -> Option<Reason> {
+    Some(Reason::Fault(fault))
+}
+
+fn refusal(refusal: invivo_terms::Refusal) -> Option<Reason> {
+    Some(Reason::Refusal(refusal))
+}
+
+const UNPATCHED: Level = Level(0);
