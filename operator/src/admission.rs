@@ -60,6 +60,10 @@ pub async fn keep_checking(
     say: watch::Sender<Admission>,
 ) {
     loop {
+        if !stores.nodes.is_complete() {
+            tokio::time::sleep(NODE_RETRY).await;
+            continue;
+        }
         let node = stores.nodes.all().into_iter().next();
         let (found, wait) = match node {
             None => (

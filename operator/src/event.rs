@@ -16,15 +16,15 @@ pub struct Note {
     pub warning: bool,
     /// In one word.
     pub reason: String,
-    /// What was being done.
-    pub action: &'static str,
+    /// What was being done. Events that differ in this only are told apart; others are counted as one.
+    pub action: String,
     /// For people.
     pub text: String,
 }
 
 impl Note {
-    fn new(warning: bool, reason: &str, action: &'static str, text: impl Into<String>) -> Self {
-        Self { warning, reason: reason.to_owned(), action, text: text.into() }
+    fn new(warning: bool, reason: &str, action: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { warning, reason: reason.to_owned(), action: action.into(), text: text.into() }
     }
 }
 
@@ -49,32 +49,28 @@ pub fn of_policy(old: Option<&PatchPolicyStatus>, new: &PatchPolicyStatus) -> Ve
     let was = old.and_then(|status| status.rollout.as_ref());
     if let Some(rollout) = &new.rollout {
         let same = was.is_some_and(|was| was.key.number == rollout.key.number);
-        let target = &rollout.key.target;
+        let (number, target) = (rollout.key.number, &rollout.key.target);
         if !same && !rollout.complete {
-            notes.push(Note::new(
-                false,
-                "RolloutStarted",
-                "Rollout",
-                format!("rollout {} to {target}", rollout.key.number),
-            ));
+            let text = format!("rollout {number} to {target}");
+            notes.push(Note::new(false, "RolloutStarted", format!("Rollout{number}"), text));
         }
         let stage_was =
             old.filter(|_| same).and_then(|status| status.stage.as_ref()).map(|stage| stage.index);
         if let Some(stage) =
             new.stage.as_ref().filter(|stage| !rollout.complete && stage_was != Some(stage.index))
         {
-            let text = format!(
-                "stage {} of rollout {}: {} nodes",
-                stage.name, rollout.key.number, stage.nodes.total
-            );
-            notes.push(Note::new(false, "StageStarted", "Rollout", text));
+            let text = format!("stage {} of rollout {number}; nodes: {}", stage.name, stage.nodes.total);
+            notes.push(Note::new(
+                false,
+                "StageStarted",
+                format!("Rollout{number}Stage{}", stage.index),
+                text,
+            ));
         }
         if rollout.complete && was.is_some_and(|was| same && !was.complete) {
-            let text = format!(
-                "rollout {} to {target}: {} nodes instructed, {} failed",
-                rollout.key.number, rollout.started, rollout.failed
-            );
-            notes.push(Note::new(false, "RolloutFinished", "Rollout", text));
+            let (started, failed) = (rollout.started, rollout.failed);
+            let text = format!("rollout {number} to {target}; nodes instructed: {started}, failed: {failed}");
+            notes.push(Note::new(false, "RolloutFinished", format!("Rollout{number}"), text));
         }
     }
     if let Some(stalled) = find(&new.conditions, "Stalled").filter(|stalled| stalled.status == "True") {
@@ -103,7 +99,8 @@ pub fn of_node(before: Option<&SeenPatch>, after: &SeenPatch) -> Option<Note> {
         Refusal::ALL.iter().find(|refusal| refusal.as_str() == reason).map(|refusal| refusal.remedy());
     let message = status.message.as_deref().unwrap_or("no message");
     let remedy = remedy.map(|remedy| format!(" ({remedy})")).unwrap_or_default();
-    Some(Note::new(true, reason, "Patch", format!("{}: {message}{remedy}", status.state)))
+    let action = format!("Instruction{}", status.observed_revision);
+    Some(Note::new(true, reason, action, format!("{}: {message}{remedy}", status.state)))
 }
 
 fn is_word(text: &str) -> bool {
@@ -117,7 +114,7 @@ pub async fn publish(recorder: &Recorder, about: &ObjectReference, notes: &[Note
             type_: if note.warning { EventType::Warning } else { EventType::Normal },
             reason: note.reason.clone(),
             note: Some(note.text.chars().take(1000).collect()),
-            action: note.action.to_owned(),
+            action: note.action.chars().take(128).collect(),
             secondary: None,
         };
         if let Err(error) = recorder.publish(&event, about).await {
