@@ -13,8 +13,9 @@
 //!   that an operator killed between the two writes does not hold the rollout for ever.
 //! - **A failed node stops every start of its rollout**, also after it has left; the next target
 //!   begins anew. What is under way ends, and so does the second half of going down to a lower set.
-//! - **An instruction of an earlier target is left to end**, at the latest by its deadline, before
-//!   the node gets the next one. Until then it counts as in flight.
+//! - **Another target waits for what is under way**: until every start of the rollout before has
+//!   ended or its deadline is past, nothing starts (`AtMaxParallel`). So two targets in a row move
+//!   no more nodes at once than one, whatever an operator's view was.
 //! - **While paused**, soaks go on but no stage ends and nothing is instructed.
 //! - **A named set lowers** only nodes whose level came after it, and by way of no patch. A level
 //!   that was withdrawn meanwhile stays where it is (`AheadOfTarget`).

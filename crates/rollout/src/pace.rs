@@ -26,7 +26,6 @@ use jiff::Timestamp;
 use crate::rollout::saturate;
 use crate::stage::after;
 use crate::standing::{Judged, Standing};
-use crate::target::Target;
 use crate::{Memory, Parallel, Policy, RolloutMemory};
 
 /// What is left to give out in this plan.
@@ -59,7 +58,6 @@ pub(crate) fn pace<'a>(
     policy: &Policy,
     memory: &Memory,
     rollout: &RolloutMemory,
-    target: &Target<'_>,
     judged: &[Judged<'a>],
     now: Timestamp,
 ) -> Pace<'a> {
@@ -76,7 +74,7 @@ pub(crate) fn pace<'a>(
     Pace {
         slots: allowed.saturating_sub(in_flight),
         midway: allowed.saturating_sub(open.saturating_sub(midway).saturating_add(earlier)),
-        trials: trials(policy, memory, rollout, target, judged, now),
+        trials: trials(policy, memory, rollout, judged, now),
     }
 }
 
@@ -89,7 +87,6 @@ fn trials<'a>(
     policy: &Policy,
     memory: &Memory,
     rollout: &RolloutMemory,
-    target: &Target<'_>,
     judged: &[Judged<'a>],
     now: Timestamp,
 ) -> BTreeMap<&'a BuildId, Trial> {
@@ -97,7 +94,7 @@ fn trials<'a>(
     let enough = before.iter().map(|stage| stage.soak).max().unwrap_or_default();
     let mut trials: BTreeMap<&BuildId, Trial> = BTreeMap::new();
     for node in judged {
-        let Some((build, aim)) = node.build.and_then(|build| Some((build, target.aim(build)?))) else {
+        let Some((build, aim)) = node.build.zip(node.aim) else {
             continue;
         };
         let trial = trials.entry(build).or_insert_with(|| {

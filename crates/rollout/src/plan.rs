@@ -23,8 +23,8 @@ pub fn plan(world: &World) -> Plan {
     let target = resolve(world);
     match (target.key(), &target) {
         (Some(key), _) => aimed(world, &target, key),
-        (None, Target::Nothing(hold)) => waiting(world, *hold),
-        (None, Target::Unpatched | Target::Set(_)) => waiting(world, Hold::FeedStalled),
+        (None, Target::Nothing(hold)) => waiting(world, &world.memory, *hold),
+        (None, Target::Unpatched | Target::Set(_)) => waiting(world, &world.memory, Hold::FeedStalled),
     }
 }
 
@@ -34,15 +34,24 @@ fn aimed(
     key: Option<(invivo_terms::SetName, invivo_terms::Digest)>,
 ) -> Plan {
     let World { now, policy, memory, nodes, .. } = world;
+    if let Some(known) =
+        memory.rollout.as_ref().filter(|known| !rollout::is_for(known, &key, policy.mechanism))
+        && let Some(old) = rollout::draining(known, nodes, *now)
+    {
+        let deadline = old.deadline;
+        let memory = Memory { rollout: Some(old), proven: memory.proven.clone() };
+        let plan = waiting(world, &memory, Hold::AtMaxParallel);
+        let wake = plan.wake.into_iter().chain(deadline).min();
+        return Plan { wake, ..plan };
+    }
     let mut rollout = rollout::current(memory.rollout.as_ref(), key, policy.mechanism, *now);
     let judged: Vec<Judged<'_>> = nodes
         .iter()
         .map(|(name, node)| standing::judge(name, node, target, policy, &rollout, *now))
         .collect();
-    rollout::carry_over(&mut rollout, memory.rollout.as_ref(), &judged, *now);
     rollout::count(&mut rollout, &judged, *now);
     let empty = stage::advance(policy, &mut rollout, &judged, *now);
-    let pace = pace(policy, memory, &rollout, target, &judged, *now);
+    let pace = pace(policy, memory, &rollout, &judged, *now);
     let proven = proven(memory, &rollout, target, &pace);
 
     let mut wake = Wake { now: *now, at: None };
@@ -54,7 +63,6 @@ fn aimed(
     let mut dispatch = Dispatch {
         now: *now,
         policy,
-        target,
         rollout: &rollout,
         empty,
         pace,
@@ -89,11 +97,11 @@ fn aimed(
 }
 
 /// Nothing can be aimed at: the memory stays, what moves ends, nothing starts.
-fn waiting(world: &World, hold: Hold) -> Plan {
-    let known = world.memory.rollout.as_ref();
+fn waiting(world: &World, memory: &Memory, hold: Hold) -> Plan {
+    let known = memory.rollout.as_ref();
     let mut wake = Wake { now: world.now, at: None };
     let mut plan = Plan {
-        memory: world.memory.clone(),
+        memory: memory.clone(),
         actions: BTreeMap::new(),
         holds: BTreeMap::new(),
         done: BTreeSet::new(),
@@ -192,7 +200,6 @@ const fn waits(node: &Judged<'_>) -> bool {
 struct Dispatch<'a> {
     now: Timestamp,
     policy: &'a Policy,
-    target: &'a Target<'a>,
     rollout: &'a RolloutMemory,
     empty: bool,
     pace: Pace<'a>,
@@ -282,7 +289,7 @@ impl Dispatch<'_> {
             Step::RollBack => Some(Instruction::RollBack { deadline }),
             Step::Apply => {
                 let report = node.report?;
-                let aim = self.target.aim(&report.build_id)?;
+                let aim = node.aim?;
                 let soak = stage::at(self.policy, node.stage).soak;
                 Some(Instruction::Apply(Apply {
                     build_id: report.build_id.clone(),

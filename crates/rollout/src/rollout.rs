@@ -6,14 +6,24 @@
 //! the one thing that rests on the caller's view being younger than the node deadline (at least 30
 //! seconds, by default 10 minutes); nothing else does.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use invivo_terms::{Digest, Mechanism, SetName};
 use jiff::Timestamp;
 
 use crate::stage::after;
-use crate::standing::{Judged, Standing};
-use crate::{Policy, RolloutMemory};
+use crate::standing::{Judged, Standing, has_ended};
+use crate::{Node, Policy, RolloutMemory};
+
+/// Whether a rollout is the one for this target.
+pub(crate) fn is_for(
+    rollout: &RolloutMemory,
+    target: &Option<(SetName, Digest)>,
+    mechanism: Mechanism,
+) -> bool {
+    rollout.target == *target && rollout.mechanism == mechanism
+}
 
 /// The rollout for this target: the one under way, or the next one.
 pub(crate) fn current(
@@ -23,7 +33,7 @@ pub(crate) fn current(
     now: Timestamp,
 ) -> RolloutMemory {
     match known {
-        Some(known) if known.target == target && known.mechanism == mechanism => known.clone(),
+        Some(known) if is_for(known, &target, mechanism) => known.clone(),
         Some(_) | None => RolloutMemory {
             number: known.map_or(0, |known| known.number).saturating_add(1),
             target,
@@ -35,33 +45,26 @@ pub(crate) fn current(
             stage_since: now,
             soak_until: None,
             complete: false,
-            before: known.and_then(|known| known.deadline.max(known.before)),
+            before: known.and_then(|known| known.deadline.max(known.before)).max(Some(now)),
             deadline: None,
         },
     }
 }
 
-/// Keeps the slots of the rollout before that nobody was seen to fill; they stay taken until
-/// their deadline.
-pub(crate) fn carry_over(
-    rollout: &mut RolloutMemory,
-    known: Option<&RolloutMemory>,
-    judged: &[Judged<'_>],
+/// The rollout under way, if another target must wait for it: some of what it started is not known
+/// to have ended, and its deadlines are not past. Its counters are brought up to what is seen.
+///
+/// Were it forgotten at once, an operator with an old view would not know of what it started and
+/// might start as many again.
+pub(crate) fn draining(
+    known: &RolloutMemory,
+    nodes: &BTreeMap<String, Node>,
     now: Timestamp,
-) {
-    let Some(known) = known.filter(|known| known.number != rollout.number && known.deadline > Some(now))
-    else {
-        return;
-    };
-    let moving = judged
-        .iter()
-        .filter(|node| matches!(node.standing, Standing::Moving { lapses } if lapses > known.before))
-        .count();
-    let unseen = known.started.saturating_sub(known.finished).saturating_sub(saturate(moving));
-    if unseen > 0 {
-        rollout.started = unseen;
-        rollout.deadline = known.deadline;
-    }
+) -> Option<RolloutMemory> {
+    let ended = nodes.values().filter(|node| !node.claimed_by_other && has_ended(node, known, now)).count();
+    let finished = known.finished.max(saturate(ended).min(known.started));
+    let waits = known.started > finished && known.deadline > Some(now);
+    waits.then(|| RolloutMemory { finished, ..known.clone() })
 }
 
 /// Brings the counters up to what is seen. They never fall within one rollout.

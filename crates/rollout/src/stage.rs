@@ -171,7 +171,9 @@ struct Shown<'a> {
 
 impl<'a> Shown<'a> {
     fn by(judged: &[Judged<'a>]) -> Self {
-        let done = || judged.iter().filter(|node| matches!(node.standing, Standing::Done { .. }));
+        // Asked for absent nodes only; most of the time there is none.
+        let asked = judged.iter().any(|node| matches!(node.standing, Standing::Absent(_)));
+        let done = || judged.iter().filter(|node| asked && matches!(node.standing, Standing::Done { .. }));
         Self {
             builds: done().filter_map(|node| node.build).collect(),
             stages: done().map(|node| node.stage).collect(),

@@ -15,6 +15,8 @@ pub(crate) struct Judged<'a> {
     pub(crate) stage: usize,
     /// The kernel build that it runs or was told to patch.
     pub(crate) build: Option<&'a BuildId>,
+    /// What the target is for that build, if anything.
+    pub(crate) aim: Option<&'a Aim<'a>>,
     /// What it reported.
     pub(crate) report: Option<&'a Report>,
     /// Where it stands.
@@ -84,7 +86,7 @@ enum Answer {
 pub(crate) fn judge<'a>(
     name: &'a str,
     node: &'a Node,
-    target: &Target<'_>,
+    target: &'a Target<'a>,
     policy: &Policy,
     rollout: &RolloutMemory,
     now: Timestamp,
@@ -96,17 +98,24 @@ pub(crate) fn judge<'a>(
     });
     let build = report.map(|report| &report.build_id).or(told);
     let answer = answer(node.spec.as_ref(), report, now);
-    let ours = is_ours(node.spec.as_ref(), report, target, policy, rollout);
+    let aim = build.and_then(|build| target.aim(build));
+    let ours = is_ours(node, rollout);
     let standing = if node.claimed_by_other {
         Standing::Claimed
     } else {
-        standing(node, target, policy, answer, ours, now)
+        standing(node, target, aim, policy, answer, ours, now)
     };
     let counted = ours && standing != Standing::Claimed;
     let midway = is_midway(node, target, answer);
     let open = counted && (midway || matches!(answer, Answer::Unanswered | Answer::Working));
     let ended = counted && !open;
-    Judged { name, stage: node.stage, build, report, standing, open, ended }
+    Judged { name, stage: node.stage, build, aim, report, standing, open, ended }
+}
+
+/// Whether this rollout's instruction to the node has ended, one way or the other.
+pub(crate) fn has_ended(node: &Node, rollout: &RolloutMemory, now: Timestamp) -> bool {
+    let answer = answer(node.spec.as_ref(), node.report.as_ref(), now);
+    is_ours(node, rollout) && !matches!(answer, Answer::Nothing | Answer::Unanswered | Answer::Working)
 }
 
 /// Judges one node where nothing can be aimed at: what moves ends, the rest waits.
@@ -136,7 +145,7 @@ pub(crate) fn judge_without_aim<'a>(
     };
     let standing = if node.claimed_by_other { Standing::Claimed } else { standing };
     let build = report.map(|report| &report.build_id);
-    Judged { name, stage: node.stage, build, report, standing, open: false, ended: false }
+    Judged { name, stage: node.stage, build, aim: None, report, standing, open: false, ended: false }
 }
 
 fn is_of(spec: Option<&Instructed>, rollout: Option<&RolloutMemory>) -> bool {
@@ -151,6 +160,7 @@ fn is_of(spec: Option<&Instructed>, rollout: Option<&RolloutMemory>) -> bool {
 fn standing(
     node: &Node,
     target: &Target<'_>,
+    aim: Option<&Aim<'_>>,
     policy: &Policy,
     answer: Answer,
     ours: bool,
@@ -164,7 +174,7 @@ fn standing(
                 return Standing::Moving { lapses };
             }
         }
-        Answer::Failed if ours => return Standing::Failed,
+        Answer::Failed if ours && is_wanted(node, target, aim, policy) => return Standing::Failed,
         Answer::Nothing | Answer::Reached | Answer::Failed | Answer::Lapsed => {}
     }
     let Some(report) = &node.report else { return Standing::Absent(Hold::AgentMissing) };
@@ -181,7 +191,7 @@ fn standing(
         }
         Target::Unpatched => Step::RollBack,
         Target::Nothing(hold) => return Standing::Absent(*hold),
-        Target::Set(chosen) => match chosen.aims.get(&report.build_id) {
+        Target::Set(chosen) => match aim {
             None if report.level > Level::UNPATCHED => return Standing::Excused(Hold::AheadOfTarget),
             None => return Standing::Excused(Hold::UnsupportedKernel),
             Some(aim) if report.level == aim.level && holds(report.state) && !told_down => {
@@ -268,26 +278,25 @@ fn answer(spec: Option<&Instructed>, report: Option<&Report>, now: Timestamp) ->
     }
 }
 
-/// The instruction is what this rollout wants of the node, and was given in it. One for a kernel
-/// that the node no longer runs is not: its end says nothing about the kernel that runs now.
-fn is_ours(
-    spec: Option<&Instructed>,
-    report: Option<&Report>,
-    target: &Target<'_>,
-    policy: &Policy,
-    rollout: &RolloutMemory,
-) -> bool {
-    let Some(instruction) = spec.map(|spec| &spec.instruction) else { return false };
-    if deadline(instruction) <= rollout.before {
-        return false;
-    }
+/// The instruction was given in this rollout. One for a kernel that the node no longer runs does
+/// not count: its end says nothing about the kernel that runs now.
+fn is_ours(node: &Node, rollout: &RolloutMemory) -> bool {
+    let Some(instruction) = node.spec.as_ref().map(|spec| &spec.instruction) else { return false };
+    let runs = |build: &BuildId| node.report.as_ref().is_none_or(|report| report.build_id == *build);
     match instruction {
-        Instruction::Apply(apply) => {
-            report.is_none_or(|report| report.build_id == apply.build_id)
-                && target.aim(&apply.build_id).is_some_and(|aim| wants(instruction, aim, policy))
-        }
-        Instruction::RollBack { .. } => target.is_unpatched() || target.is_named(),
+        Instruction::Apply(apply) => Some(apply.deadline) > rollout.before && runs(&apply.build_id),
+        Instruction::RollBack { deadline } => Some(*deadline) > rollout.before,
         Instruction::Hold => false,
+    }
+}
+
+/// The instruction is still what the rollout wants. Which level a set means for a build can change
+/// within a rollout, when an earlier set is withdrawn or leaves its tests.
+fn is_wanted(node: &Node, target: &Target<'_>, aim: Option<&Aim<'_>>, policy: &Policy) -> bool {
+    match node.spec.as_ref().map(|spec| &spec.instruction) {
+        Some(instruction @ Instruction::Apply(_)) => aim.is_some_and(|aim| wants(instruction, aim, policy)),
+        Some(Instruction::RollBack { .. }) => target.is_unpatched() || target.is_named(),
+        Some(Instruction::Hold) | None => false,
     }
 }
 

@@ -53,7 +53,7 @@ pub(crate) struct Aim<'a> {
     pub(crate) ceiling: Level,
 }
 
-impl Target<'_> {
+impl<'a> Target<'a> {
     /// The target as the rollout's key carries it; `None` where there is nothing to aim at.
     pub(crate) fn key(&self) -> Option<Option<(SetName, Digest)>> {
         match self {
@@ -64,7 +64,7 @@ impl Target<'_> {
     }
 
     /// What this build shall run; `None` where the target has nothing for it.
-    pub(crate) fn aim(&self, build: &BuildId) -> Option<&Aim<'_>> {
+    pub(crate) fn aim(&self, build: &BuildId) -> Option<&Aim<'a>> {
         match self {
             Self::Set(chosen) => chosen.aims.get(build),
             Self::Unpatched | Self::Nothing(_) => None,

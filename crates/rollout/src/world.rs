@@ -215,8 +215,8 @@ pub struct RolloutMemory {
     pub soak_until: Option<Timestamp>,
     /// Every stage is through.
     pub complete: bool,
-    /// The latest deadline of the rollouts before this one. An instruction with a later deadline
-    /// was given in this rollout; an equal one from an earlier rollout is not mistaken for it.
+    /// The latest deadline of the rollouts before this one, or when this one began, whichever is
+    /// later. An instruction with a later deadline was given in this rollout.
     pub before: Option<Timestamp>,
     /// The latest deadline given in this rollout; none before its first instruction. A node that
     /// was counted in `started` but is not seen by then has not moved and will not.
