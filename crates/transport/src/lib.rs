@@ -3,6 +3,8 @@
 mod error;
 mod fetch;
 mod repository;
+#[cfg(test)]
+mod server;
 mod tls;
 
 use std::time::Duration;
