@@ -113,17 +113,12 @@ pub struct Status {
 impl Event {
     /// Whether it was asked to change something.
     pub fn writes(&self) -> bool {
-        matches!(
-            self.verb.as_str(),
-            "create" | "update" | "patch" | "delete" | "deletecollection"
-        )
+        matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection")
     }
 
     /// Whether it was granted.
     pub fn granted(&self) -> bool {
-        self.response_status
-            .as_ref()
-            .is_some_and(|status| status.code < 300)
+        self.response_status.as_ref().is_some_and(|status| status.code < 300)
     }
 
     /// Whether it is about such a resource: `nodepatches`, `nodepatches/status`.
@@ -146,10 +141,7 @@ impl Event {
 /// # Errors
 /// When it cannot be read.
 pub fn read(path: &Path) -> Result<Vec<Event>, Error> {
-    let text = fs::read_to_string(path).map_err(|source| Error::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     parse(&text)
 }
 
@@ -158,10 +150,7 @@ fn parse(text: &str) -> Result<Vec<Event>, Error> {
         .filter(|line| line.ends_with('\n') && line.trim() != "")
         .enumerate()
         .map(|(index, line)| {
-            serde_json::from_str(line).map_err(|source| Error::Line {
-                line: index + 1,
-                source,
-            })
+            serde_json::from_str(line).map_err(|source| Error::Line { line: index + 1, source })
         })
         .collect()
 }

@@ -86,28 +86,22 @@ impl Cache {
         if finished.is_dir() {
             return Ok(finished);
         }
-        let lock = self.path(&format!("tmp/{kind}.lock"));
-        let io = |what, path: &Path, source| Error::Io {
-            what,
-            path: path.to_owned(),
-            source,
-        };
+        let short = kind.replace('/', "-");
+        let lock = self.path(&format!("tmp/{short}.lock"));
+        let io = |what, path: &Path, source| Error::Io { what, path: path.to_owned(), source };
         let file = File::create(&lock).map_err(|source| io("open the lock", &lock, source))?;
         file.lock().map_err(|source| io("take the lock", &lock, source))?;
         if finished.is_dir() {
             return Ok(finished);
         }
         let step = progress::begin(format!("make {kind} {name}"));
-        let unfinished = self.path(&format!("tmp/{kind}-{name}"));
+        let unfinished = self.path(&format!("tmp/{short}-{name}"));
         if unfinished.exists() {
-            fs::remove_dir_all(&unfinished)
-                .map_err(|source| io("remove", &unfinished, source))?;
+            fs::remove_dir_all(&unfinished).map_err(|source| io("remove", &unfinished, source))?;
         }
-        fs::create_dir_all(&unfinished)
-            .map_err(|source| io("make the folder", &unfinished, source))?;
+        fs::create_dir_all(&unfinished).map_err(|source| io("make the folder", &unfinished, source))?;
         build(&unfinished)?;
-        fs::rename(&unfinished, &finished)
-            .map_err(|source| io("put in its place", &finished, source))?;
+        fs::rename(&unfinished, &finished).map_err(|source| io("put in its place", &finished, source))?;
         step.done();
         Ok(finished)
     }
@@ -123,10 +117,7 @@ pub struct Key {
 impl Key {
     /// A key; `label` is what people read in the folder's name.
     pub fn new(label: &str) -> Self {
-        Self {
-            label: label.to_owned(),
-            hash: Sha256::new(),
-        }
+        Self { label: label.to_owned(), hash: Sha256::new() }
     }
 
     /// Adds one thing that it is made from.
@@ -156,9 +147,7 @@ mod tests {
     use super::*;
 
     fn cache(dir: &Path) -> Cache {
-        let cache = Cache {
-            root: dir.to_owned(),
-        };
+        let cache = Cache { root: dir.to_owned() };
         cache.folder("tmp").unwrap();
         cache
     }

@@ -48,15 +48,19 @@ impl Check {
     pub fn build(recipe: &Path) -> anyhow::Result<Self> {
         let source = recipe.join("check.c");
         let text = std::fs::read(&source).with_context(|| format!("read {}", source.display()))?;
-        let folder = Cache::open()?.make::<anyhow::Error>("check", &Key::new("check").with("source", &text), |folder| {
-            command::output(
-                Command::new("gcc")
-                    .args(["-O2", "-static", "-Wall", "-Werror", "-s", "-o"])
-                    .arg(folder.join("check"))
-                    .arg(&source),
-            )?;
-            Ok(())
-        })?;
+        let folder = Cache::open()?.make::<anyhow::Error>(
+            "check",
+            &Key::new("check").with("source", &text),
+            |folder| {
+                command::output(
+                    Command::new("gcc")
+                        .args(["-O2", "-static", "-Wall", "-Werror", "-s", "-o"])
+                        .arg(folder.join("check"))
+                        .arg(&source),
+                )?;
+                Ok(())
+            },
+        )?;
         Ok(Self { program: folder.join("check") })
     }
 
@@ -85,7 +89,9 @@ impl Check {
         match output.status {
             0 => Ok(Hole::Closed),
             10 => Ok(Hole::Open),
-            status => bail!("the check on {} could not tell (status {status}): {}", node.name(), output.text()),
+            status => {
+                bail!("the check on {} could not tell (status {status}): {}", node.name(), output.text())
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use invivo_e2e::image::NODE_KERNEL;
 use invivo_e2e::oci::{Image, Item};
 use invivo_e2e::prometheus::Prometheus;
 use invivo_e2e::state::State;
-use invivo_e2e::{Cache, Lab, network, serve};
+use invivo_e2e::{Cache, Lab, network, serve, targets};
 
 /// A real Kubernetes control plane and real nodes with real kernels, on this machine.
 #[derive(Debug, Parser)]
@@ -72,6 +72,30 @@ enum What {
     },
     /// Say where the API server's audit log is.
     Audit,
+    /// Show the whole way of one patch on a new lab, which stays up.
+    Demo,
+    /// Run the scenarios on a new lab.
+    Test {
+        /// Only those whose name contains this.
+        filter: Option<String>,
+        /// Leave the lab up.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Measure on the demonstration's lab, and print a table.
+    Bench {
+        /// How many seconds the cluster is watched at rest; 600 if left out.
+        #[arg(long)]
+        rest: Option<u64>,
+    },
+    /// The list of what Prometheus scrapes.
+    #[command(hide = true)]
+    ServeTargets {
+        /// How to reach the API server.
+        kubeconfig: PathBuf,
+        /// Address and port.
+        address: String,
+    },
     /// The server behind `serve`.
     #[command(hide = true)]
     ServeFiles {
@@ -197,34 +221,23 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         What::Helm(rest) => return pass_on(inside()?.helm(), rest),
         What::Exec(rest) => return exec(&inside()?, rest),
         What::Node(command) => return node(command),
-        What::Image(ImageCommand::Push {
-            name,
-            files,
-            entrypoint,
-            user,
-        }) => {
+        What::Image(ImageCommand::Push { name, files, entrypoint, user }) => {
             let entrypoint = if entrypoint.is_empty() {
                 files.iter().take(1).map(|item| format!("/{}", item.path)).collect()
             } else {
                 entrypoint
             };
-            let image = Image {
-                entrypoint,
-                user,
-                items: files,
-            };
+            let image = Image { entrypoint, user, items: files };
             let digest = inside()?.registry().push(&name, &image)?;
             println!("registry.lab/{name} {digest}");
         }
         What::Serve { folder, port } => {
-            let folder = folder
-                .canonicalize()
-                .with_context(|| format!("find {}", folder.display()))?;
+            let folder = folder.canonicalize().with_context(|| format!("find {}", folder.display()))?;
             println!("{}", inside()?.serve(&port.to_string(), &folder, port)?);
         }
         What::Prometheus { action: Switch::Up } => {
             let lab = inside()?;
-            lab.prometheus().up(lab.pki())?;
+            lab.prometheus_up()?;
             println!("{}", Prometheus::address());
         }
         What::Prometheus { action: Switch::Down } => inside()?.prometheus().down()?,
@@ -236,6 +249,16 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         What::Audit => {
             let state = State::open(&Cache::open()?)?;
             println!("{}", state.path("log/audit.jsonl").display());
+        }
+        What::Demo => invivo_e2e::demo::run()?,
+        What::Test { filter, keep } => {
+            if !invivo_e2e::scenario::run(filter.as_deref(), keep)? {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        What::Bench { rest } => invivo_e2e::bench::run(rest)?,
+        What::ServeTargets { kubeconfig, address } => {
+            runtime()?.block_on(targets::serve(kubeconfig, &address))?
         }
         What::ServeFiles { folder, address } => {
             runtime()?.block_on(serve::serve(folder, &address))?;
@@ -252,10 +275,7 @@ fn inside() -> anyhow::Result<Lab> {
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("start the runtime")
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")
 }
 
 /// This process becomes the other program.
@@ -269,12 +289,7 @@ fn exec(lab: &Lab, rest: Rest) -> anyhow::Result<ExitCode> {
     let program = arguments.next().context("which program?")?;
     let mut command = Command::new(program);
     command.env("KUBECONFIG", lab.pki().path("admin.kubeconfig"));
-    pass_on(
-        command,
-        Rest {
-            arguments: arguments.collect(),
-        },
-    )
+    pass_on(command, Rest { arguments: arguments.collect() })
 }
 
 fn node(command: NodeCommand) -> anyhow::Result<ExitCode> {
@@ -296,11 +311,7 @@ fn node(command: NodeCommand) -> anyhow::Result<ExitCode> {
         NodeCommand::PowerOn { name } => lab.power_on(&lab.node(&name)?)?,
         NodeCommand::Reset { name } => lab.reset(&lab.node(&name)?)?,
         NodeCommand::Wipe { name } => lab.node(&name)?.wipe()?,
-        NodeCommand::Exec {
-            name,
-            timeout,
-            command,
-        } => {
+        NodeCommand::Exec { name, timeout, command } => {
             let script = match command.as_slice() {
                 [script] => script.clone(),
                 words => words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" "),
@@ -326,11 +337,9 @@ fn status() -> anyhow::Result<()> {
     println!("state   {}", state.root().display());
     for (name, process) in state.processes() {
         match process {
-            Some(process) => println!(
-                "{name:<26} pid {:<8} {:>5} MiB",
-                process.pid(),
-                process.resident_kib() / 1024
-            ),
+            Some(process) => {
+                println!("{name:<26} pid {:<8} {:>5} MiB", process.pid(), process.resident_kib() / 1024)
+            }
             None => println!("{name:<26} off"),
         }
     }

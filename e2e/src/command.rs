@@ -46,20 +46,13 @@ pub fn output(command: &mut Command) -> Result<String, Error> {
     let output = command
         .stdin(Stdio::null())
         .output()
-        .map_err(|source| Error::Start {
-            program: program.clone(),
-            source,
-        })?;
+        .map_err(|source| Error::Start { program: program.clone(), source })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
     said.push_str(&String::from_utf8_lossy(&output.stderr));
-    Err(Error::Ended {
-        program,
-        status: output.status.to_string(),
-        said: tail(&said),
-    })
+    Err(Error::Ended { program, status: output.status.to_string(), said: tail(&said) })
 }
 
 /// Runs `command` for its effect, what it says in the file `log`.
@@ -68,33 +61,19 @@ pub fn output(command: &mut Command) -> Result<String, Error> {
 /// As [`output`].
 pub fn logged(command: &mut Command, log: &Path) -> Result<(), Error> {
     let program = name(command);
-    let open = |source| Error::Log {
-        path: log.to_owned(),
-        source,
-    };
-    let file = File::options()
-        .create(true)
-        .append(true)
-        .open(log)
-        .map_err(open)?;
+    let open = |source| Error::Log { path: log.to_owned(), source };
+    let file = File::options().create(true).append(true).open(log).map_err(open)?;
     let status = command
         .stdin(Stdio::null())
         .stdout(file.try_clone().map_err(open)?)
         .stderr(file)
         .status()
-        .map_err(|source| Error::Start {
-            program: program.clone(),
-            source,
-        })?;
+        .map_err(|source| Error::Start { program: program.clone(), source })?;
     if status.success() {
         return Ok(());
     }
     let said = std::fs::read(log).unwrap_or_default();
-    Err(Error::Ended {
-        program,
-        status: status.to_string(),
-        said: tail(&String::from_utf8_lossy(&said)),
-    })
+    Err(Error::Ended { program, status: status.to_string(), said: tail(&String::from_utf8_lossy(&said)) })
 }
 
 /// Where `program` is, if it is installed. System administrators' folders count.

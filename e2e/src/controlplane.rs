@@ -16,12 +16,7 @@ use crate::state::{self, State, listens};
 const GRACE: &str = "24s";
 
 /// The parts, in the order in which they start.
-pub const PARTS: [&str; 4] = [
-    "etcd",
-    "kube-apiserver",
-    "kube-controller-manager",
-    "kube-scheduler",
-];
+pub const PARTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
 /// The control plane of a lab.
 #[derive(Debug, Clone, Copy)]
@@ -42,19 +37,15 @@ impl ControlPlane<'_> {
     pub fn up(self) -> Result<(), state::Error> {
         let step = progress::begin("start the control plane");
         self.state.service("etcd", &mut self.etcd())?;
-        let policy = self
-            .state
-            .write("audit-policy.yaml", include_str!("../audit-policy.yaml"))?;
+        let policy = self.state.write("audit-policy.yaml", include_str!("../audit-policy.yaml"))?;
         self.state.service("kube-apiserver", &mut self.api_server(&policy))?;
         let patience = Duration::from_secs(60);
         self.state.wait_ready("kube-apiserver", patience, || self.api_ready())?;
         step.note("API server ready");
         self.state.service("kube-controller-manager", &mut self.controller_manager())?;
         self.state.service("kube-scheduler", &mut self.scheduler())?;
-        self.state
-            .wait_ready("kube-controller-manager", patience, || listens("127.0.0.1:10257"))?;
-        self.state
-            .wait_ready("kube-scheduler", patience, || listens("127.0.0.1:10259"))?;
+        self.state.wait_ready("kube-controller-manager", patience, || listens("127.0.0.1:10257"))?;
+        self.state.wait_ready("kube-scheduler", patience, || listens("127.0.0.1:10259"))?;
         step.done();
         Ok(())
     }
@@ -149,14 +140,12 @@ impl ControlPlane<'_> {
         ] {
             command.arg(format!("--{flag}={}", self.pki.path(file).display()));
         }
-        command
-            .arg(format!("--node-monitor-grace-period={GRACE}"))
-            .args([
-                "--node-monitor-period=2s",
-                "--use-service-account-credentials=true",
-                "--allocate-node-cidrs=false",
-                "--cluster-name=lab",
-            ]);
+        command.arg(format!("--node-monitor-grace-period={GRACE}")).args([
+            "--node-monitor-period=2s",
+            "--use-service-account-credentials=true",
+            "--allocate-node-cidrs=false",
+            "--cluster-name=lab",
+        ]);
         command
     }
 

@@ -22,7 +22,13 @@ const SENDER: &str = "/var/lib/invivo-lab/send";
 ///
 /// # Errors
 /// When the message cannot be made or sent.
-pub(crate) fn ask_loader(stage: &Stage<'_>, node: &str, uid: &str, apply: &Apply, forgery: Forgery) -> anyhow::Result<String> {
+pub(crate) fn ask_loader(
+    stage: &Stage<'_>,
+    node: &str,
+    uid: &str,
+    apply: &Apply,
+    forgery: Forgery,
+) -> anyhow::Result<String> {
     let (proof, mut module) = proof(&stage.repository.forge(forgery)?, apply)?;
     if forgery == Forgery::ChangedModule {
         let middle = module.len() / 2;
@@ -56,12 +62,11 @@ pub(crate) fn ask_loader(stage: &Stage<'_>, node: &str, uid: &str, apply: &Apply
         }
     }
     let output = guest.run(
+        // The folder is entered as root; what follows has the agent's user and nothing more.
         &format!(
             "chmod 755 {SENDER} /var/lib/invivo-lab; chmod 644 {MESSAGE}
-             loader=$(pidof invivo-loader | cut -d' ' -f1)
-             setpriv --reuid 65532 --regid 65532 --clear-groups {SENDER} \
-               $(ls -d /var/lib/kubelet/pods/*/volumes/kubernetes.io~empty-dir/*/loader.sock | head -n 1) {MESSAGE} \
-             || {SENDER} /proc/$loader/root/run/invivo/loader.sock {MESSAGE}"
+             cd /proc/$(pidof invivo-loader | cut -d' ' -f1)/root/run/invivo &&
+             setpriv --reuid 65532 --regid 65532 --clear-groups {SENDER} loader.sock {MESSAGE}"
         ),
         Duration::from_secs(120),
     )?;
@@ -70,10 +75,10 @@ pub(crate) fn ask_loader(stage: &Stage<'_>, node: &str, uid: &str, apply: &Apply
 
 /// Everything that vouches for the instruction's level, as it stands in the repository's files.
 fn proof(repository: &Repository, apply: &Apply) -> anyhow::Result<(Proof, Vec<u8>)> {
-    let read = |path: &str| std::fs::read(repository.folder().join(path)).with_context(|| format!("read {path}"));
-    let signed = |path: &str| {
-        anyhow::Ok(Signed { document: read(path)?, signatures: read(&format!("{path}.sig"))? })
-    };
+    let read =
+        |path: &str| std::fs::read(repository.folder().join(path)).with_context(|| format!("read {path}"));
+    let signed =
+        |path: &str| anyhow::Ok(Signed { document: read(path)?, signatures: read(&format!("{path}.sig"))? });
     let timestamp = signed("timestamp.json")?;
     let current: TimestampDocument = serde_json::from_slice(&timestamp.document)?;
     let index = signed(&format!("index/{}.json", current.index.version))?;
@@ -84,5 +89,8 @@ fn proof(repository: &Repository, apply: &Apply) -> anyhow::Result<(Proof, Vec<u
     let level = document.levels.iter().find(|level| level.level == apply.level).context("no such level")?;
     let bundle = invivo_bundle::unpack(&read(&format!("bundles/{}", level.bundle.sha256))?)?;
     let module = bundle.modules.into_iter().next().context("a bundle without a module")?.bytes;
-    Ok((Proof { trust: vec![signed("trust/1.json")?], timestamp, index, kernel, manifest: bundle.manifest }, module))
+    Ok((
+        Proof { trust: vec![signed("trust/1.json")?], timestamp, index, kernel, manifest: bundle.manifest },
+        module,
+    ))
 }

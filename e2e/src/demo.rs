@@ -11,12 +11,12 @@ use invivo_terms::NodeState;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::Lab;
 use crate::check::{Check, Hole};
 use crate::fleet::{Fleet, Seen};
 use crate::node::Node;
 use crate::product::{FEED, POLICY, Product};
 use crate::prometheus::Prometheus;
-use crate::Lab;
 
 /// The recipe that the demonstration builds.
 pub const RECIPE: &str = "CVE-2026-53249";
@@ -89,7 +89,7 @@ pub fn run() -> anyhow::Result<()> {
 
     say("images, Prometheus, the repository on a plain static server outside the cluster");
     product.push_images()?;
-    lab.prometheus().up(lab.pki())?;
+    lab.prometheus_up()?;
     let url = lab.serve("repository", repository.folder(), crate::product::REPOSITORY_PORT)?;
     say("helm install invivo-crds, helm install invivo");
     product.install(&repository.root()?)?;
@@ -161,7 +161,6 @@ pub fn run() -> anyhow::Result<()> {
 }
 
 struct Story {
-
     fleet: Fleet,
     check: Check,
     nodes: Vec<Node>,
@@ -210,7 +209,13 @@ impl Story {
         Ok(())
     }
 
-    fn require(&self, report: &[NodeReport], step: StepName, closed: &[&str], open: &[&str]) -> anyhow::Result<()> {
+    fn require(
+        &self,
+        report: &[NodeReport],
+        step: StepName,
+        closed: &[&str],
+        open: &[&str],
+    ) -> anyhow::Result<()> {
         for (names, wanted) in [(closed, Hole::Closed), (open, Hole::Open)] {
             for name in names {
                 let seen = report
@@ -237,11 +242,9 @@ impl Story {
     /// Three questions that a person asks of a fleet, answered by Prometheus.
     fn questions(&self) -> anyhow::Result<()> {
         say("Prometheus");
-        for promql in [
-            "invivo_policy_nodes",
-            "count by (level) (invivo_node_level)",
-            "max(invivo_feed_ready)",
-        ] {
+        for promql in
+            ["invivo_policy_nodes", "count by (level) (invivo_node_level)", "max(invivo_feed_ready)"]
+        {
             let answer = self.fleet.wait(promql, Duration::from_secs(60), || {
                 let answer = self.fleet.block_on(Prometheus::query(promql))?;
                 Ok(if answer.as_array().is_some_and(|rows| !rows.is_empty()) {
@@ -267,7 +270,8 @@ fn write(product: &Product<'_>, report: &Report) -> anyhow::Result<PathBuf> {
     let folder = product.tree().join("target/demo");
     std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
     let path = folder.join("report.json");
-    std::fs::write(&path, serde_json::to_vec_pretty(report)?).with_context(|| format!("write {}", path.display()))?;
+    std::fs::write(&path, serde_json::to_vec_pretty(report)?)
+        .with_context(|| format!("write {}", path.display()))?;
     Ok(path)
 }
 

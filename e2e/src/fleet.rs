@@ -113,7 +113,7 @@ impl Fleet {
             if start.elapsed() >= patience {
                 bail!("waited {} s for {what}; last seen: {last}", patience.as_secs());
             }
-            self.block_on(tokio::time::sleep(LOOK));
+            self.block_on(async { tokio::time::sleep(LOOK).await });
         }
     }
 
@@ -121,7 +121,12 @@ impl Fleet {
     ///
     /// # Errors
     /// When the time is over.
-    pub fn wait_states(&self, nodes: &[&str], states: &[NodeState], patience: Duration) -> anyhow::Result<()> {
+    pub fn wait_states(
+        &self,
+        nodes: &[&str],
+        states: &[NodeState],
+        patience: Duration,
+    ) -> anyhow::Result<()> {
         let wanted = states.iter().map(|state| state.as_str()).collect::<Vec<_>>().join(" or ");
         self.wait(&format!("{} {wanted}", nodes.join(", ")), patience, || {
             let patches = self.patches()?;
@@ -139,7 +144,13 @@ impl Fleet {
     ///
     /// # Errors
     /// When the time is over.
-    pub fn wait_feed(&self, name: &str, status: &str, reason: &str, patience: Duration) -> anyhow::Result<String> {
+    pub fn wait_feed(
+        &self,
+        name: &str,
+        status: &str,
+        reason: &str,
+        patience: Duration,
+    ) -> anyhow::Result<String> {
         self.wait(&format!("PatchFeed {name} Ready={status} {reason}"), patience, || {
             let feed = self.feed(name)?;
             let conditions = feed.status.map(|status| status.conditions).unwrap_or_default();

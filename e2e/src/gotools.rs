@@ -54,11 +54,7 @@ const MODULES: &[Module] = &[
             ("etcd", "go.etcd.io/etcd/server/v3"),
         ],
     },
-    Module {
-        name: "helm",
-        files: module_files!("helm"),
-        programs: &[("helm", "helm.sh/helm/v4/cmd/helm")],
-    },
+    Module { name: "helm", files: module_files!("helm"), programs: &[("helm", "helm.sh/helm/v4/cmd/helm")] },
     Module {
         name: "crane",
         files: module_files!("crane"),
@@ -111,9 +107,7 @@ impl GoTools {
 
     /// The folder with kubelet and kube-proxy.
     pub fn kubernetes(&self) -> PathBuf {
-        self.program("kubelet")
-            .parent()
-            .map_or_else(PathBuf::new, Path::to_owned)
+        self.program("kubelet").parent().map_or_else(PathBuf::new, Path::to_owned)
     }
 }
 

@@ -123,10 +123,7 @@ impl RootImage {
                 copy(&from, &staged.join(name))?;
             }
             command::output(
-                Command::new("bash")
-                    .arg(guest.join("build-root.sh"))
-                    .args([&tree, &guest, &staged])
-                    .arg(out),
+                Command::new("bash").arg(guest.join("build-root.sh")).args([&tree, &guest, &staged]).arg(out),
             )?;
             remove_folder(&staged)
         })?;
@@ -166,22 +163,13 @@ impl Kernel {
             copy(&image, &out.join("vmlinuz"))?;
             let script = out.join("build-modules.sh");
             write(&script, MODULES_SCRIPT.as_bytes())?;
-            command::output(
-                Command::new("bash")
-                    .arg(&script)
-                    .arg(&package)
-                    .arg(release)
-                    .arg(out),
-            )?;
+            command::output(Command::new("bash").arg(&script).arg(&package).arg(release).arg(out))?;
             let early = out.join("early");
             let initramfs = initramfs(&early, &busybox.join("bin/busybox"))?;
             write(&out.join("initrd"), &initramfs)?;
             remove_folder(&early)
         })?;
-        Ok(Self {
-            release: release.to_owned(),
-            folder,
-        })
+        Ok(Self { release: release.to_owned(), folder })
     }
 
     /// The kernel's image.
@@ -217,10 +205,7 @@ fn initramfs(early: &Path, busybox: &Path) -> Result<Vec<u8>, Error> {
         let file = format!("{module}.ko");
         archive = archive.file(&format!("lib/{file}"), 0o644, &read(&early.join(&file))?);
     }
-    Ok(archive
-        .file("modules.order", 0o644, &order)
-        .file("init", 0o755, INIT.as_bytes())
-        .finish())
+    Ok(archive.file("modules.order", 0o644, &order).file("init", 0o755, INIT.as_bytes()).finish())
 }
 
 fn error(path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {

@@ -1,5 +1,6 @@
 //! The whole lab: what it needs, its start, its end.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ use crate::progress;
 use crate::prometheus::{self, Prometheus};
 use crate::registry::{self, Registry};
 use crate::state::{self, State};
+use crate::targets;
 
 /// Why the lab did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -115,13 +117,7 @@ impl Lab {
         let root = RootImage::build(&cache, &tools)?;
         let state = State::open(&cache)?;
         let pki = Pki::open(&state.path("pki"))?;
-        Ok(Self {
-            cache,
-            state,
-            tools,
-            root,
-            pki,
-        })
+        Ok(Self { cache, state, tools, root, pki })
     }
 
     /// Starts the control plane, the registry and `nodes` nodes, and waits until all are Ready.
@@ -137,12 +133,7 @@ impl Lab {
         }
         network::up()?;
         network::enter()?;
-        ControlPlane {
-            tools: &self.tools,
-            state: &self.state,
-            pki: &self.pki,
-        }
-        .up()?;
+        ControlPlane { tools: &self.tools, state: &self.state, pki: &self.pki }.up()?;
         let accelerator = Accelerator::detect();
         let missing = usize::from(nodes).saturating_sub(self.nodes()?.len());
         for _ in 0..missing {
@@ -175,12 +166,7 @@ impl Lab {
         let step = progress::begin("take the lab down");
         let mut names: Vec<String> = state.processes().into_iter().map(|(name, _)| name).collect();
         // Guests and clients first, the control plane last and in reverse order.
-        names.sort_by_key(|name| {
-            PARTS
-                .iter()
-                .position(|part| part == name)
-                .map_or(0, |at| PARTS.len() - at)
-        });
+        names.sort_by_key(|name| PARTS.iter().position(|part| part == name).map_or(0, |at| PARTS.len() - at));
         for name in names {
             let patience = if PARTS.contains(&name.as_str()) || name == "prometheus" {
                 // The API server would drain for a minute.
@@ -216,11 +202,15 @@ impl Lab {
         Ok(node)
     }
 
-    /// Boots a node and waits until the kubelet of that boot says Ready.
+    /// Boots a node and waits until the kubelet of that boot says Ready. A node that is on already
+    /// is only waited for.
     ///
     /// # Errors
     /// When it does not start or does not get Ready.
     pub fn power_on(&self, node: &Node) -> Result<(), Error> {
+        if node.process().is_some() {
+            return self.wait_ready(vec![(node.name().to_owned(), None)], BOOT);
+        }
         let step = progress::begin(format!("boot {}", node.name()));
         let before = self.block_on(async {
             let nodes: Api<core::Node> = Api::all(self.client().await?);
@@ -257,7 +247,7 @@ impl Lab {
         self.serve("files", &self.state.path("files"), FILES_PORT)?;
         let address = format!("http://{}:{FILES_PORT}/{name}", network::HOST);
         let output = node.run(
-            &format!("mkdir -p \"$(dirname '{path}')\" && busybox wget -q -O '{path}' {address}"),
+            &format!("mkdir -p \"$(dirname '{path}')\" && curl -sSf -o '{path}' {address}"),
             Duration::from_secs(120),
         );
         self.state.remove(&format!("files/{name}"))?;
@@ -269,24 +259,42 @@ impl Lab {
     /// # Errors
     /// When it does not start.
     pub fn serve(&self, name: &str, folder: &Path, port: u16) -> Result<String, Error> {
-        let service = format!("serve-{name}");
         let address = format!("{}:{port}", network::HOST);
-        let program = std::env::current_exe().map_err(|source| state::Error::Io {
+        let arguments = [folder.as_os_str(), address.as_ref()];
+        self.own_service(&format!("serve-{name}"), "serve-files", &arguments, &address)?;
+        Ok(format!("http://{address}/"))
+    }
+
+    /// Starts Prometheus, and beside it the list of what it scrapes.
+    ///
+    /// # Errors
+    /// When one of them does not start.
+    pub fn prometheus_up(&self) -> Result<(), Error> {
+        let kubeconfig = self.pki.path("admin.kubeconfig");
+        let address = targets::ADDRESS;
+        let arguments = [kubeconfig.as_os_str(), address.as_ref()];
+        self.own_service("serve-targets", "serve-targets", &arguments, address)?;
+        Ok(self.prometheus().up()?)
+    }
+
+    /// A service that is this very program with other arguments.
+    fn own_service(
+        &self,
+        service: &str,
+        command: &str,
+        arguments: &[&OsStr],
+        address: &str,
+    ) -> Result<(), Error> {
+        let here = std::env::current_exe().map_err(|source| state::Error::Io {
             what: "find",
             path: PathBuf::from("invivo-lab"),
             source,
         })?;
-        let beside = program.with_file_name("invivo-lab");
-        self.state.service(
-            &service,
-            Command::new(beside)
-                .arg("serve-files")
-                .arg(folder)
-                .arg(&address),
-        )?;
-        self.state
-            .wait_ready(&service, Duration::from_secs(20), || state::listens(&address))?;
-        Ok(format!("http://{address}/"))
+        // A scenario is another program in the same folder.
+        let program = here.with_file_name("invivo-lab");
+        self.state.service(service, Command::new(program).arg(command).args(arguments))?;
+        self.state.wait_ready(service, Duration::from_secs(20), || state::listens(address))?;
+        Ok(())
     }
 
     /// A kernel, made if need be.
@@ -315,18 +323,12 @@ impl Lab {
 
     /// The lab's registry of images.
     pub fn registry(&self) -> Registry<'_> {
-        Registry {
-            tools: &self.tools,
-            state: &self.state,
-        }
+        Registry { tools: &self.tools, state: &self.state }
     }
 
     /// The lab's Prometheus.
     pub fn prometheus(&self) -> Prometheus<'_> {
-        Prometheus {
-            cache: &self.cache,
-            state: &self.state,
-        }
+        Prometheus { cache: &self.cache, state: &self.state }
     }
 
     /// What this lab keeps.
@@ -373,11 +375,7 @@ impl Lab {
     }
 
     /// Waits until each node is Ready, booted by another boot than the one named.
-    fn wait_ready(
-        &self,
-        mut nodes: Vec<(String, Option<String>)>,
-        patience: Duration,
-    ) -> Result<(), Error> {
+    fn wait_ready(&self, mut nodes: Vec<(String, Option<String>)>, patience: Duration) -> Result<(), Error> {
         let step = progress::begin("wait until the nodes are Ready");
         let start = Instant::now();
         self.block_on(async {
@@ -385,16 +383,11 @@ impl Lab {
             while !nodes.is_empty() {
                 if start.elapsed() >= patience {
                     let names: Vec<String> = nodes.into_iter().map(|(name, _)| name).collect();
-                    return Err(Error::NotReady {
-                        nodes: names.join(", "),
-                        waited: patience,
-                    });
+                    return Err(Error::NotReady { nodes: names.join(", "), waited: patience });
                 }
                 // An API server that starts may still say no.
-                let seen = api
-                    .list(&ListParams::default())
-                    .await
-                    .map_or_else(|_| Vec::new(), |list| list.items);
+                let seen =
+                    api.list(&ListParams::default()).await.map_or_else(|_| Vec::new(), |list| list.items);
                 nodes.retain(|(name, before)| {
                     let ready = seen.iter().any(|node| {
                         node.metadata.name.as_ref() == Some(name)
@@ -439,14 +432,9 @@ const FILES_PORT: u16 = 5080;
 
 /// Whether the node says that it is ready.
 pub fn is_ready(node: &core::Node) -> bool {
-    node.status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref())
-        .is_some_and(|conditions| {
-            conditions
-                .iter()
-                .any(|condition| condition.type_ == "Ready" && condition.status == "True")
-        })
+    node.status.as_ref().and_then(|status| status.conditions.as_ref()).is_some_and(|conditions| {
+        conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    })
 }
 
 /// The boot that the node's kubelet reported last.

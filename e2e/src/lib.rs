@@ -9,9 +9,14 @@
 //! [`network::enter`] in `main`, before any thread or runtime starts.
 
 pub mod audit;
+pub mod bench;
 pub mod cache;
+pub mod check;
 pub mod command;
 pub mod controlplane;
+mod corrupted;
+pub mod demo;
+pub mod fleet;
 pub mod gotools;
 pub mod image;
 pub mod lab;
@@ -20,11 +25,15 @@ pub mod node;
 pub mod oci;
 pub mod packages;
 pub mod pki;
+pub mod product;
 pub mod progress;
 pub mod prometheus;
 pub mod registry;
+pub mod repository;
+pub mod scenario;
 pub mod serve;
 pub mod state;
+pub mod targets;
 
 pub use cache::Cache;
 pub use lab::Lab;

@@ -94,11 +94,11 @@ pub fn up() -> Result<(), Error> {
         let words: Vec<&str> = line.split(' ').collect();
         inside(&words)?;
     }
-    command::output(
-        Command::new("ip")
-            .args(["netns", "exec", NAMESPACE])
-            .args(["sysctl", "-qw", "net.ipv4.ip_forward=1"]),
-    )?;
+    command::output(Command::new("ip").args(["netns", "exec", NAMESPACE]).args([
+        "sysctl",
+        "-qw",
+        "net.ipv4.ip_forward=1",
+    ]))?;
     Ok(())
 }
 
@@ -132,10 +132,7 @@ pub fn down() -> Result<(), Error> {
 /// When the lab is down, or the caller is not root.
 pub fn enter() -> Result<(), Error> {
     let path = file();
-    let enter = |source| Error::Enter {
-        path: path.clone(),
-        source,
-    };
+    let enter = |source| Error::Enter { path: path.clone(), source };
     let namespace = match File::open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::Down),
         other => other.map_err(enter)?,

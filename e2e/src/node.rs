@@ -106,10 +106,7 @@ pub struct Node {
 pub fn all(state: &State) -> Result<Vec<Node>, Error> {
     let folder = state.folder("nodes")?;
     let mut nodes = Vec::new();
-    for entry in fs::read_dir(&folder).map_err(|source| Error::File {
-        path: folder.clone(),
-        source,
-    })? {
+    for entry in fs::read_dir(&folder).map_err(|source| Error::File { path: folder.clone(), source })? {
         let Ok(entry) = entry else { continue };
         if let Some(name) = entry.file_name().to_str() {
             nodes.push(find(state, name)?);
@@ -126,14 +123,9 @@ pub fn all(state: &State) -> Result<Vec<Node>, Error> {
 pub fn find(state: &State, name: &str) -> Result<Node, Error> {
     let path = state.path(&format!("nodes/{name}/node.json"));
     let bytes = fs::read(&path).map_err(|_| Error::Unknown(name.to_owned()))?;
-    let description = serde_json::from_slice(&bytes).map_err(|source| Error::Description {
-        name: name.to_owned(),
-        source,
-    })?;
-    Ok(Node {
-        description,
-        state: state.clone(),
-    })
+    let description = serde_json::from_slice(&bytes)
+        .map_err(|source| Error::Description { name: name.to_owned(), source })?;
+    Ok(Node { description, state: state.clone() })
 }
 
 /// Writes down a new node; `name` is `nodeI` if left out. It is off.
@@ -142,31 +134,18 @@ pub fn find(state: &State, name: &str) -> Result<Node, Error> {
 /// When there are too many, or files cannot be written.
 pub fn add(state: &State, pki: &Pki, kernel: &str, name: Option<&str>) -> Result<Node, Error> {
     let taken: Vec<u8> = all(state)?.iter().map(|node| node.description.index).collect();
-    let index = (1..=NODE_LIMIT)
-        .find(|index| !taken.contains(index))
-        .ok_or(Error::Full)?;
+    let index = (1..=NODE_LIMIT).find(|index| !taken.contains(index)).ok_or(Error::Full)?;
     let name = name.map_or_else(|| format!("node{index}"), ToOwned::to_owned);
     if let Ok(node) = find(state, &name) {
         return Ok(node);
     }
-    let description = Description {
-        name: name.clone(),
-        index,
-        kernel: kernel.to_owned(),
-    };
+    let description = Description { name: name.clone(), index, kernel: kernel.to_owned() };
     pki.node(&name, &network::node_address(index))?;
     state.folder(&format!("nodes/{name}"))?;
-    let node = Node {
-        description,
-        state: state.clone(),
-    };
+    let node = Node { description, state: state.clone() };
     node.write_identity(pki)?;
-    let json = serde_json::to_vec_pretty(&node.description).map_err(|source| {
-        Error::Description {
-            name: name.clone(),
-            source,
-        }
-    })?;
+    let json = serde_json::to_vec_pretty(&node.description)
+        .map_err(|source| Error::Description { name: name.clone(), source })?;
     state.write(&format!("nodes/{name}/node.json"), json)?;
     Ok(node)
 }
@@ -191,12 +170,7 @@ impl Node {
     ///
     /// # Errors
     /// When QEMU cannot be started.
-    pub fn power_on(
-        &self,
-        accelerator: Accelerator,
-        root: &RootImage,
-        kernel: &Kernel,
-    ) -> Result<(), Error> {
+    pub fn power_on(&self, accelerator: Accelerator, root: &RootImage, kernel: &Kernel) -> Result<(), Error> {
         if self.process().is_some() {
             return Ok(());
         }
@@ -231,10 +205,7 @@ impl Node {
                 Disk::shared(self.file("identity.tar")),
                 Disk::shared(kernel.modules()),
             ],
-            nic: Some(Tap {
-                interface: network::tap(*index),
-                mac: network::mac(*index),
-            }),
+            nic: Some(Tap { interface: network::tap(*index), mac: network::mac(*index) }),
             serial_log: self.serial().path().to_owned(),
             console: Some(self.file("console")),
             error_records: Some(self.file("error-records")),
@@ -258,9 +229,9 @@ impl Node {
     pub fn crash(&self) -> Result<(), Error> {
         let process = self.process().ok_or_else(|| Error::Off(self.name().to_owned()))?;
         // kubelet makes the kernel wait ten seconds after a panic.
-        self.console().send(
-            "echo -1 > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger",
-            Duration::from_secs(30),
+        self.leave(
+            "echo -1 > /proc/sys/kernel/panic; echo 1 > /proc/sys/kernel/sysrq",
+            "echo c > /proc/sysrq-trigger",
         )?;
         self.gone(process, "a panic")
     }
@@ -271,7 +242,7 @@ impl Node {
     /// When it is off already or does not end.
     pub fn shut_down(&self) -> Result<(), Error> {
         let process = self.process().ok_or_else(|| Error::Off(self.name().to_owned()))?;
-        self.console().send("systemctl poweroff", Duration::from_secs(30))?;
+        self.leave("true", "systemctl poweroff")?;
         self.gone(process, "a shut-down")
     }
 
@@ -300,16 +271,19 @@ impl Node {
         Ok(())
     }
 
+    /// Runs `now`, and `then` when the console has answered: it cannot after that.
+    fn leave(&self, now: &str, then: &str) -> Result<(), Error> {
+        let script = format!("{now}; (sleep 0.3; {then}) > /dev/null 2>&1 &");
+        self.console().run(&script, Duration::from_secs(30))?;
+        Ok(())
+    }
+
     fn gone(&self, process: Process, what: &'static str) -> Result<(), Error> {
         let waited = Duration::from_secs(40);
         if process.wait(waited) {
             Ok(())
         } else {
-            Err(Error::StillOn {
-                name: self.name().to_owned(),
-                what,
-                waited,
-            })
+            Err(Error::StillOn { name: self.name().to_owned(), what, waited })
         }
     }
 
@@ -326,10 +300,9 @@ impl Node {
         let serial = self.serial();
         let path = serial.path();
         match fs::rename(path, path.with_extension("log.1")) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::File {
-                path: path.to_owned(),
-                source,
-            }),
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(Error::File { path: path.to_owned(), source })
+            }
             _ => Ok(()),
         }
     }
@@ -349,10 +322,7 @@ impl Node {
             "NODE_NAME={name}\nNODE_INDEX={index}\nNODE_IP={}\nNODE_LIMIT={NODE_LIMIT}\n",
             network::node_address(*index)
         );
-        let fail = |source| Error::File {
-            path: path.clone(),
-            source,
-        };
+        let fail = |source| Error::File { path: path.clone(), source };
         put("node.env", environment.as_bytes()).map_err(fail)?;
         for (from, to) in [
             ("ca.crt".to_owned(), "ca.crt"),
@@ -365,8 +335,7 @@ impl Node {
             put(to, &content).map_err(fail)?;
         }
         let bytes = archive.into_inner().map_err(fail)?;
-        self.state
-            .write(&format!("nodes/{name}/identity.tar"), bytes)?;
+        self.state.write(&format!("nodes/{name}/identity.tar"), bytes)?;
         Ok(())
     }
 }
@@ -381,14 +350,7 @@ fn machine_id(name: &str) -> String {
 /// The same with dashes.
 fn uuid(id: &str) -> String {
     let part = |from: usize, to: usize| id.get(from..to).unwrap_or_default();
-    format!(
-        "{}-{}-{}-{}-{}",
-        part(0, 8),
-        part(8, 12),
-        part(12, 16),
-        part(16, 20),
-        part(20, 32)
-    )
+    format!("{}-{}-{}-{}-{}", part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32))
 }
 
 #[cfg(test)]

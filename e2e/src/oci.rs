@@ -75,10 +75,7 @@ impl Image {
     pub fn write(&self, out: &Path) -> Result<String, Error> {
         let layer = self.layer()?;
         let blobs = out.join("blobs/sha256");
-        fs::create_dir_all(&blobs).map_err(|source| Error::File {
-            path: blobs.clone(),
-            source,
-        })?;
+        fs::create_dir_all(&blobs).map_err(|source| Error::File { path: blobs.clone(), source })?;
         let put = |bytes: &[u8], media_type: &str| -> Result<Value, Error> {
             let digest = hex::encode(Sha256::digest(bytes));
             write(&blobs.join(&digest), bytes)?;
@@ -95,10 +92,7 @@ impl Image {
             "config": {"Entrypoint": self.entrypoint, "Env": ["PATH=/"], "User": self.user},
             "rootfs": {"type": "layers", "diff_ids": [layer.get("digest")]},
         });
-        let config = put(
-            config.to_string().as_bytes(),
-            "application/vnd.oci.image.config.v1+json",
-        )?;
+        let config = put(config.to_string().as_bytes(), "application/vnd.oci.image.config.v1+json")?;
         let media_type = "application/vnd.oci.image.manifest.v1+json";
         let manifest = json!({
             "schemaVersion": 2,
@@ -107,11 +101,7 @@ impl Image {
             "layers": [layer],
         });
         let manifest = put(manifest.to_string().as_bytes(), media_type)?;
-        let digest = manifest
-            .get("digest")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned();
+        let digest = manifest.get("digest").and_then(Value::as_str).unwrap_or_default().to_owned();
         let index = json!({"schemaVersion": 2, "manifests": [manifest]});
         write(&out.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         write(&out.join("index.json"), index.to_string().as_bytes())?;
@@ -124,11 +114,7 @@ impl Image {
         let mut folders = BTreeSet::new();
         let mut entry = |path: &str, folder: bool, mode: u32, content: &[u8]| {
             let mut header = tar::Header::new_ustar();
-            header.set_entry_type(if folder {
-                tar::EntryType::Directory
-            } else {
-                tar::EntryType::Regular
-            });
+            header.set_entry_type(if folder { tar::EntryType::Directory } else { tar::EntryType::Regular });
             header.set_mode(mode);
             header.set_size(u64::try_from(content.len()).unwrap_or(u64::MAX));
             header.set_uid(0);
@@ -137,10 +123,7 @@ impl Image {
             archive.append_data(&mut header, path, content)
         };
         for item in &self.items {
-            let at = |source| Error::File {
-                path: PathBuf::from(&item.path),
-                source,
-            };
+            let at = |source| Error::File { path: PathBuf::from(&item.path), source };
             let parents: Vec<&Path> = Path::new(&item.path).ancestors().skip(1).collect();
             for parent in parents.into_iter().rev() {
                 let parent = parent.to_string_lossy().into_owned();
@@ -149,27 +132,19 @@ impl Image {
                 }
             }
             if let Some(source) = &item.source {
-                let content = fs::read(source).map_err(|error| Error::File {
-                    path: source.clone(),
-                    source: error,
-                })?;
+                let content =
+                    fs::read(source).map_err(|error| Error::File { path: source.clone(), source: error })?;
                 entry(&item.path, false, item.mode, &content).map_err(at)?;
             } else if folders.insert(item.path.clone()) {
                 entry(&item.path, true, item.mode, &[]).map_err(at)?;
             }
         }
-        archive.into_inner().map_err(|source| Error::File {
-            path: PathBuf::from("layer"),
-            source,
-        })
+        archive.into_inner().map_err(|source| Error::File { path: PathBuf::from("layer"), source })
     }
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    fs::write(path, bytes).map_err(|source| Error::File {
-        path: path.to_owned(),
-        source,
-    })
+    fs::write(path, bytes).map_err(|source| Error::File { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

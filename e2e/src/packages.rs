@@ -90,11 +90,7 @@ impl<'a> Packages<'a> {
         }
         if !missing.is_empty() {
             let step = progress::begin(format!("install {}", missing.join(" ")));
-            command::output(
-                apt(&configuration, "apt-get")
-                    .args(["install", "-y", "-q"])
-                    .args(&missing),
-            )?;
+            command::output(apt(&configuration, "apt-get").args(["install", "-y", "-q"]).args(&missing))?;
             step.done();
         }
         Ok(())
@@ -113,9 +109,7 @@ impl<'a> Packages<'a> {
         let step = progress::begin(format!("download the package {package}"));
         let configuration = self.configuration()?;
         command::output(
-            apt(&configuration, "apt-get")
-                .args(["download", "-q", package])
-                .current_dir(&folder),
+            apt(&configuration, "apt-get").args(["download", "-q", package]).current_dir(&folder),
         )?;
         step.done();
         find_file(&folder, package).ok_or_else(|| Error::NoFile(package.to_owned()))
@@ -169,9 +163,7 @@ impl<'a> Packages<'a> {
         ]
         .iter()
         .map(|(address, suite)| {
-            format!(
-                "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {address} {suite} main\n"
-            )
+            format!("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {address} {suite} main\n")
         })
         .collect();
         let place = folder.display();
@@ -187,13 +179,9 @@ impl<'a> Packages<'a> {
         write(&folder.join("sources.list"), &sources)?;
         write(&configuration, &settings)?;
         let stamp = folder.join("updated");
-        let fresh = fs::metadata(&stamp)
-            .and_then(|metadata| metadata.modified())
-            .is_ok_and(|at| {
-                SystemTime::now()
-                    .duration_since(at)
-                    .is_ok_and(|age| age < Duration::from_secs(24 * 3600))
-            });
+        let fresh = fs::metadata(&stamp).and_then(|metadata| metadata.modified()).is_ok_and(|at| {
+            SystemTime::now().duration_since(at).is_ok_and(|age| age < Duration::from_secs(24 * 3600))
+        });
         if !fresh {
             let step = progress::begin("update the lists of packages");
             command::output(apt(&configuration, "apt-get").args(["update", "-q"]))?;
@@ -206,9 +194,7 @@ impl<'a> Packages<'a> {
 
 fn apt(configuration: &Path, program: &str) -> Command {
     let mut command = Command::new(program);
-    command
-        .env("APT_CONFIG", configuration)
-        .env("DEBIAN_FRONTEND", "noninteractive");
+    command.env("APT_CONFIG", configuration).env("DEBIAN_FRONTEND", "noninteractive");
     command
 }
 
@@ -220,9 +206,7 @@ fn find_file(folder: &Path, package: &str) -> Option<PathBuf> {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| {
             path.extension().is_some_and(|end| end == "deb")
-                && path
-                    .file_name()
-                    .is_some_and(|name| name.to_string_lossy().starts_with(&prefix))
+                && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix))
         })
         .collect();
     files.sort();
@@ -241,11 +225,7 @@ fn parse_qemu_version(text: &str) -> Option<u32> {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), cache::Error> {
-    fs::write(path, text).map_err(|source| cache::Error::Io {
-        what: "write",
-        path: path.to_owned(),
-        source,
-    })
+    fs::write(path, text).map_err(|source| cache::Error::Io { what: "write", path: path.to_owned(), source })
 }
 
 #[cfg(test)]

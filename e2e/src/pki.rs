@@ -57,13 +57,8 @@ impl Pki {
     /// # Errors
     /// When one cannot be made or written.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let pki = Self {
-            folder: folder.to_owned(),
-        };
-        fs::create_dir_all(folder).map_err(|source| Error::File {
-            path: folder.to_owned(),
-            source,
-        })?;
+        let pki = Self { folder: folder.to_owned() };
+        fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
         if !pki.path("ca.crt").exists() {
             pki.make_authority()?;
         }
@@ -122,11 +117,8 @@ impl Pki {
             return Ok(());
         }
         let inline = |file: &str| Ok::<_, Error>(STANDARD.encode(self.read(file)?));
-        let (authority, certificate, key) = (
-            inline("ca.crt")?,
-            inline(&format!("{name}.crt"))?,
-            inline(&format!("{name}.key"))?,
-        );
+        let (authority, certificate, key) =
+            (inline("ca.crt")?, inline(&format!("{name}.crt"))?, inline(&format!("{name}.key"))?);
         self.write(
             &file,
             &format!(
@@ -162,10 +154,7 @@ impl Pki {
         if self.path(&file).exists() {
             return Ok(());
         }
-        let make = |source| Error::Make {
-            name: name.to_owned(),
-            source,
-        };
+        let make = |source| Error::Make { name: name.to_owned(), source };
         let authority = KeyPair::from_pem(&self.read("ca.key")?).map_err(make)?;
         let issuer = Issuer::new(authority_params().map_err(make)?, authority);
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
@@ -187,14 +176,9 @@ impl Pki {
     }
 
     fn make_authority(&self) -> Result<(), Error> {
-        let make = |source| Error::Make {
-            name: "ca".to_owned(),
-            source,
-        };
+        let make = |source| Error::Make { name: "ca".to_owned(), source };
         let key = key_pair("ca")?;
-        let certificate = authority_params()
-            .and_then(|params| params.self_signed(&key))
-            .map_err(make)?;
+        let certificate = authority_params().and_then(|params| params.self_signed(&key)).map_err(make)?;
         self.write("ca.key", &key.serialize_pem())?;
         self.write("ca.crt", &certificate.pem())
     }
@@ -220,19 +204,13 @@ fn authority_params() -> Result<CertificateParams, rcgen::Error> {
     validity(&mut params);
     params.distinguished_name.push(DnType::CommonName, "invivo-lab");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![
-        KeyUsagePurpose::KeyCertSign,
-        KeyUsagePurpose::CrlSign,
-        KeyUsagePurpose::DigitalSignature,
-    ];
+    params.key_usages =
+        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     Ok(params)
 }
 
 fn key_pair(name: &str) -> Result<KeyPair, Error> {
-    KeyPair::generate().map_err(|source| Error::Make {
-        name: name.to_owned(),
-        source,
-    })
+    KeyPair::generate().map_err(|source| Error::Make { name: name.to_owned(), source })
 }
 
 /// From the year before to ten years on: guests' clocks may be a little behind.

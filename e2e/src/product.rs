@@ -85,7 +85,9 @@ impl<'a> Product<'a> {
     /// # Errors
     /// When it ends with an error.
     pub fn invivo(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        Ok(command::output(Command::new(self.programs.join("invivo")).current_dir(&self.tree).args(arguments))?)
+        Ok(command::output(
+            Command::new(self.programs.join("invivo")).current_dir(&self.tree).args(arguments),
+        )?)
     }
 
     /// kubectl as the cluster's administrator; returns what it prints.
@@ -123,8 +125,18 @@ impl<'a> Product<'a> {
         let folder = Cache::open()?.make::<anyhow::Error>("patches", &key, |folder| {
             let recipe = self.recipe(recipe);
             self.run_aloud(&[
-                "build", &recipe.to_string_lossy(), "--kernel", KERNEL, "--set", SET, "--level", "1",
-                "--repository", FEED, "--out", &folder.join("patch.bundle").to_string_lossy(),
+                "build",
+                &recipe.to_string_lossy(),
+                "--kernel",
+                KERNEL,
+                "--set",
+                SET,
+                "--level",
+                "1",
+                "--repository",
+                FEED,
+                "--out",
+                &folder.join("patch.bundle").to_string_lossy(),
             ])
         })?;
         Ok(folder.join("patch.bundle"))
@@ -167,16 +179,33 @@ impl<'a> Product<'a> {
         let chart = |name: &str| self.tree.join("charts").join(name).to_string_lossy().into_owned();
         self.helm(&["install", "invivo-crds", &chart("invivo-crds"), "--wait"])?;
         self.kubectl(&["create", "namespace", "invivo-system"])?;
-        self.kubectl(&["label", "namespace", "invivo-system", "pod-security.kubernetes.io/enforce=privileged"])?;
+        self.kubectl(&[
+            "label",
+            "namespace",
+            "invivo-system",
+            "pod-security.kubernetes.io/enforce=privileged",
+        ])?;
         self.helm(&[
-            "install", "invivo", &chart("invivo"), "--namespace", "invivo-system",
-            "--set", "image.registry=registry.lab",
-            "--set", &format!("patchServer.clusterIP={PATCH_SERVER}"),
-            "--set", &format!("trust.roots[0]={root}"),
+            "install",
+            "invivo",
+            &chart("invivo"),
+            "--namespace",
+            "invivo-system",
+            "--set",
+            "image.registry=registry.lab",
+            "--set",
+            &format!("patchServer.clusterIP={PATCH_SERVER}"),
+            "--set",
+            &format!("trust.roots[0]={root}"),
         ])?;
         for deployment in ["invivo-patch-server", "invivo-operator"] {
             self.kubectl(&[
-                "rollout", "status", "-n", "invivo-system", &format!("deploy/{deployment}"), "--timeout=240s",
+                "rollout",
+                "status",
+                "-n",
+                "invivo-system",
+                &format!("deploy/{deployment}"),
+                "--timeout=240s",
             ])?;
         }
         step.done();

@@ -6,10 +6,7 @@ use std::time::Instant;
 pub fn begin(what: impl Into<String>) -> Step {
     let what = what.into();
     println!("lab: {what} ...");
-    Step {
-        what,
-        start: Instant::now(),
-    }
+    Step { what, start: Instant::now() }
 }
 
 /// Something that goes on.

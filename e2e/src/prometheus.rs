@@ -1,5 +1,6 @@
-//! Debian's Prometheus, run as a plain process. It finds pods through the API server and scrapes
-//! every container port named `metrics`.
+//! Debian's Prometheus, run as a plain process. It scrapes every container port named `metrics`;
+//! which those are it is told by [`targets`], for Debian builds it without its own
+//! discovery in Kubernetes.
 
 use std::process::Command;
 use std::time::Duration;
@@ -9,9 +10,9 @@ use serde_json::Value;
 use crate::cache::Cache;
 use crate::network::HOST;
 use crate::packages::{self, Packages};
-use crate::pki::Pki;
 use crate::progress;
 use crate::state::{self, State, listens};
+use crate::targets;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -57,15 +58,10 @@ impl Prometheus<'_> {
     ///
     /// # Errors
     /// When it cannot be had, started or does not get ready.
-    pub fn up(self, pki: &Pki) -> Result<(), Error> {
+    pub(crate) fn up(self) -> Result<(), Error> {
         let package = self.fetch()?;
         let step = progress::begin("start Prometheus");
-        let file = |name: &str| pki.path(name).display().to_string();
-        let configuration = include_str!("../prometheus.yaml")
-            .replace("@HOST@", HOST)
-            .replace("@CA@", &file("ca.crt"))
-            .replace("@CERTIFICATE@", &file("admin.crt"))
-            .replace("@KEY@", &file("admin.key"));
+        let configuration = include_str!("../prometheus.yaml").replace("@TARGETS@", targets::ADDRESS);
         let configuration = self.state.write("prometheus.yaml", configuration)?;
         let data = self.state.folder("prometheus")?;
         let address = format!("{HOST}:9090");
@@ -76,21 +72,19 @@ impl Prometheus<'_> {
                 .arg(format!("--storage.tsdb.path={}", data.display()))
                 .arg(format!("--web.listen-address={address}")),
         )?;
-        self.state
-            .wait_ready("prometheus", Duration::from_secs(30), || listens(&address))?;
+        self.state.wait_ready("prometheus", Duration::from_secs(30), || listens(&address))?;
         step.done();
         Ok(())
     }
 
-    /// Stops it.
+    /// Stops it and what tells it whom to scrape.
     ///
     /// # Errors
     /// When it does not end.
     pub fn down(self) -> Result<(), Error> {
-        self.state
-            .pid_file("prometheus")
-            .stop(Duration::from_secs(5))
-            .map_err(state::Error::from)?;
+        for name in ["prometheus", "serve-targets"] {
+            self.state.pid_file(name).stop(Duration::from_secs(5)).map_err(state::Error::from)?;
+        }
         Ok(())
     }
 

@@ -50,19 +50,14 @@ impl Registry<'_> {
                 .args(["registry", "serve", "--address", &address, "--disk"])
                 .arg(content),
         )?;
-        self.state
-            .wait_ready("registry", Duration::from_secs(20), || listens(&address))?;
+        self.state.wait_ready("registry", Duration::from_secs(20), || listens(&address))?;
         let pause = pause()?;
         self.push(
             "pause:1",
             &Image {
                 entrypoint: vec!["/pause".into()],
                 user: "65535:65535".into(),
-                items: vec![Item {
-                    source: Some(pause),
-                    path: "pause".into(),
-                    mode: 0o755,
-                }],
+                items: vec![Item { source: Some(pause), path: "pause".into(), mode: 0o755 }],
             },
         )?;
         Ok(())

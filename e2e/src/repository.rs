@@ -13,6 +13,7 @@ use crate::product::{FEED, Product, SET};
 #[derive(Debug, Clone)]
 pub struct Repository {
     folder: PathBuf,
+    forgeries: PathBuf,
 }
 
 /// What an attacker on the way did.
@@ -48,16 +49,33 @@ impl Forgery {
 impl Repository {
     /// Keys, repository, bundle, two signatures of three, published.
     pub(crate) fn publish(product: &Product<'_>, work: &Path, bundle: &Path) -> anyhow::Result<Self> {
-        let folder = work.join("files");
+        let desk = work.join("desk");
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
         let key = |name: &str| text(work.join(format!("{name}.key")));
         let certificate = |name: &str| text(work.join(format!("{name}.cert")));
         let holders = ["ada", "bob", "eve"];
         for name in holders.iter().chain(&["clock"]) {
-            product.invivo(&["repo", "keygen", "--name", name, "--key", &key(name), "--cert", &certificate(name)])?;
+            product.invivo(&[
+                "repo",
+                "keygen",
+                "--name",
+                name,
+                "--key",
+                &key(name),
+                "--cert",
+                &certificate(name),
+            ])?;
         }
-        let place = text(folder.clone());
-        let mut create = vec!["repo".to_owned(), "create".into(), place.clone(), "--name".into(), FEED.into(), "--threshold".into(), "2".into()];
+        let place = text(desk.clone());
+        let mut create = vec![
+            "repo".to_owned(),
+            "create".into(),
+            place.clone(),
+            "--name".into(),
+            FEED.into(),
+            "--threshold".into(),
+            "2".into(),
+        ];
         for name in holders {
             create.extend(["--trust".into(), certificate(name), "--index".into(), certificate(name)]);
         }
@@ -72,7 +90,7 @@ impl Repository {
             product.invivo(&["repo", "sign", &place, "--key", &key(name)])?;
         }
         product.invivo(&["repo", "publish", &place, "--timestamp-key", &key("clock")])?;
-        Ok(Self { folder })
+        Ok(Self { folder: desk.join("repository"), forgeries: work.to_owned() })
     }
 
     /// Its files.
@@ -95,8 +113,7 @@ impl Repository {
     /// # Errors
     /// When it has not the files that a repository has.
     pub fn forge(&self, forgery: Forgery) -> anyhow::Result<Self> {
-        let parent = self.folder.parent().context("a repository is in a folder")?;
-        let folder = parent.join(forgery.name());
+        let folder = self.forgeries.join(forgery.name());
         if folder.exists() {
             std::fs::remove_dir_all(&folder)?;
         }
@@ -120,7 +137,7 @@ impl Repository {
                 std::fs::write(&path, first)?;
             }
         }
-        Ok(Self { folder })
+        Ok(Self { folder, forgeries: self.forgeries.clone() })
     }
 
     /// A folder that a static server shows like the patch server would: this repository as `feed`, all well.

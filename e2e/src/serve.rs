@@ -9,8 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, IF_NONE_MATCH,
-    IF_RANGE, RANGE,
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, IF_NONE_MATCH, IF_RANGE, RANGE,
 };
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -41,10 +40,7 @@ pub enum Error {
 pub async fn serve(root: PathBuf, address: &str) -> Result<(), Error> {
     let listener = TcpListener::bind(address)
         .await
-        .map_err(|source| Error::Listen {
-            address: address.to_owned(),
-            source,
-        })?;
+        .map_err(|source| Error::Listen { address: address.to_owned(), source })?;
     axum::serve(listener, router(root)).await.map_err(Error::Serve)
 }
 
@@ -63,9 +59,7 @@ async fn answer(State(root): State<PathBuf>, request: Request) -> Response {
     let head = request.method() == Method::HEAD;
     match file(&path, request.headers(), head).await {
         Ok(response) => response,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            StatusCode::NOT_FOUND.into_response()
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => StatusCode::NOT_FOUND.into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
@@ -94,8 +88,7 @@ async fn file(path: &Path, headers: &HeaderMap, head: bool) -> io::Result<Respon
         Some(Range::Part { from, length }) => (StatusCode::PARTIAL_CONTENT, from, length),
         Some(Range::Outside) => {
             let total = format!("bytes */{size}");
-            return Ok((StatusCode::RANGE_NOT_SATISFIABLE, [(CONTENT_RANGE, total)])
-                .into_response());
+            return Ok((StatusCode::RANGE_NOT_SATISFIABLE, [(CONTENT_RANGE, total)]).into_response());
         }
     };
     let mut body = Vec::new();
@@ -105,11 +98,7 @@ async fn file(path: &Path, headers: &HeaderMap, head: bool) -> io::Result<Respon
     }
     let mut response = (
         status,
-        [
-            (ETAG, etag),
-            (ACCEPT_RANGES, "bytes".to_owned()),
-            (CONTENT_LENGTH, length.to_string()),
-        ],
+        [(ETAG, etag), (ACCEPT_RANGES, "bytes".to_owned()), (CONTENT_LENGTH, length.to_string())],
         Body::from(body),
     )
         .into_response();
@@ -172,10 +161,7 @@ fn range(text: &str, size: u64) -> Range {
     if from >= end {
         return Range::Outside;
     }
-    Range::Part {
-        from,
-        length: end - from,
-    }
+    Range::Part { from, length: end - from }
 }
 
 #[cfg(test)]

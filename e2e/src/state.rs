@@ -97,17 +97,11 @@ impl State {
     /// When it cannot be removed.
     pub fn remove(&self, relative: &str) -> Result<(), Error> {
         let path = self.path(relative);
-        let removed = if path.is_dir() {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         match removed {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Io {
-                what: "remove",
-                path,
-                source,
-            }),
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(Error::Io { what: "remove", path, source })
+            }
             _ => Ok(()),
         }
     }
@@ -178,10 +172,7 @@ impl State {
         let pid_file = self.pid_file(name);
         while !ready() {
             if pid_file.process().is_none() {
-                return Err(Error::Ended {
-                    name: name.to_owned(),
-                    said: self.last_words(name),
-                });
+                return Err(Error::Ended { name: name.to_owned(), said: self.last_words(name) });
             }
             if start.elapsed() >= patience {
                 return Err(Error::NotReady {

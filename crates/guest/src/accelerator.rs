@@ -21,23 +21,14 @@ impl Accelerator {
     /// is asked to make a virtual machine with it. `INVIVO_ACCEL=tcg` takes the choice away.
     pub fn detect() -> Self {
         let forced = std::env::var("INVIVO_ACCEL").is_ok_and(|value| value == "tcg");
-        if !forced && extensions() && kvm_starts() {
-            Self::Kvm
-        } else {
-            Self::Tcg
-        }
+        if !forced && extensions() && kvm_starts() { Self::Kvm } else { Self::Tcg }
     }
 
     /// QEMU's own arguments.
     pub fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Kvm => &["-accel", "kvm", "-cpu", "host"],
-            Self::Tcg => &[
-                "-accel",
-                "tcg,thread=multi,tb-size=256",
-                "-cpu",
-                "max",
-            ],
+            Self::Tcg => &["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"],
         }
     }
 

@@ -102,9 +102,7 @@ pub struct Console {
 impl Console {
     /// The console behind QEMU's socket at `socket`.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self {
-            socket: socket.into(),
-        }
+        Self { socket: socket.into() }
     }
 
     /// The socket.
@@ -137,18 +135,12 @@ impl Console {
         port.deadline += Duration::from_secs(3);
         loop {
             let Some(line) = port.line()? else {
-                return Err(Error::Deadline {
-                    path: self.socket.clone(),
-                    waited: patience,
-                });
+                return Err(Error::Deadline { path: self.socket.clone(), waited: patience });
             };
             if line == begin {
                 begun = true;
             } else if let Some(status) = line.strip_prefix(&end) {
-                let garbled = || Error::Garbled {
-                    path: self.socket.clone(),
-                    line: line.clone(),
-                };
+                let garbled = || Error::Garbled { path: self.socket.clone(), line: line.clone() };
                 return Ok(Output {
                     status: status.parse().map_err(|_| garbled())?,
                     bytes: STANDARD.decode(&encoded).map_err(|_| garbled())?,
@@ -157,18 +149,6 @@ impl Console {
                 encoded.push_str(&line);
             }
         }
-    }
-
-    /// Sends `script` and does not wait for an answer: for commands that end the guest.
-    ///
-    /// # Errors
-    /// When the guest cannot be reached within `patience`.
-    pub fn send(&self, script: &str, patience: Duration) -> Result<(), Error> {
-        let deadline = Instant::now() + patience;
-        let _turn = self.turn(deadline, patience)?;
-        let mut port = Port::open(&self.socket, deadline)?;
-        self.greet(&mut port, patience)?;
-        port.send(&format!("run {} 60 {}\n", tag(), STANDARD.encode(script)))
     }
 
     /// Says hello until the guest does.
@@ -186,10 +166,7 @@ impl Console {
                 }
             }
             if Instant::now() >= end {
-                return Err(Error::Silent {
-                    path: self.socket.clone(),
-                    waited: patience,
-                });
+                return Err(Error::Silent { path: self.socket.clone(), waited: patience });
             }
         }
     }
@@ -197,20 +174,14 @@ impl Console {
     /// QEMU serves one client at a time: take turns.
     fn turn(&self, deadline: Instant, patience: Duration) -> Result<File, Error> {
         let path = self.socket.with_extension("lock");
-        let open = |source| Error::Open {
-            path: self.socket.clone(),
-            source,
-        };
+        let open = |source| Error::Open { path: self.socket.clone(), source };
         let file = File::create(path).map_err(open)?;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
                 Err(std::fs::TryLockError::Error(source)) => return Err(open(source)),
                 Err(std::fs::TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                    return Err(Error::Silent {
-                        path: self.socket.clone(),
-                        waited: patience,
-                    });
+                    return Err(Error::Silent { path: self.socket.clone(), waited: patience });
                 }
                 Err(std::fs::TryLockError::WouldBlock) => {
                     std::thread::sleep(Duration::from_millis(50));
@@ -230,26 +201,14 @@ struct Port {
 
 impl Port {
     fn open(path: &Path, deadline: Instant) -> Result<Self, Error> {
-        let open = |source| Error::Open {
-            path: path.to_owned(),
-            source,
-        };
+        let open = |source| Error::Open { path: path.to_owned(), source };
         let stream = UnixStream::connect(path).map_err(open)?;
-        stream
-            .set_read_timeout(Some(Duration::from_millis(100)))
-            .map_err(open)?;
-        Ok(Self {
-            path: path.to_owned(),
-            stream,
-            deadline,
-            buffer: Vec::new(),
-        })
+        stream.set_read_timeout(Some(Duration::from_millis(100))).map_err(open)?;
+        Ok(Self { path: path.to_owned(), stream, deadline, buffer: Vec::new() })
     }
 
     fn send(&mut self, text: &str) -> Result<(), Error> {
-        self.stream
-            .write_all(text.as_bytes())
-            .map_err(|_| self.gone())
+        self.stream.write_all(text.as_bytes()).map_err(|_| self.gone())
     }
 
     /// The next line without its end, or `None` at the deadline.
@@ -270,9 +229,7 @@ impl Port {
                 Err(error)
                     if matches!(
                         error.kind(),
-                        io::ErrorKind::WouldBlock
-                            | io::ErrorKind::TimedOut
-                            | io::ErrorKind::Interrupted
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
                     ) => {}
                 Err(_) => return Err(self.gone()),
             }
@@ -280,23 +237,15 @@ impl Port {
     }
 
     fn gone(&self) -> Error {
-        Error::Gone {
-            path: self.path.clone(),
-        }
+        Error::Gone { path: self.path.clone() }
     }
 }
 
 /// A word that no other request of this port has used.
 fn tag() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let nanos = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.subsec_nanos());
-    format!(
-        "{:x}-{nanos:x}-{:x}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    )
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+    format!("{:x}-{nanos:x}-{:x}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 #[cfg(test)]
@@ -319,8 +268,7 @@ mod tests {
                     ["hello", tag] => write!(stream, "end old 7\r\nhello {tag}\r\n").unwrap(),
                     ["run", tag, _, script] => {
                         let body = STANDARD.encode(output);
-                        write!(stream, "noise\nbegin {tag}\r\n{body}\r\nend {tag} {status}\r\n")
-                            .unwrap();
+                        write!(stream, "noise\nbegin {tag}\r\n{body}\r\nend {tag} {status}\r\n").unwrap();
                         return String::from_utf8(STANDARD.decode(script).unwrap()).unwrap();
                     }
                     _ => {}
@@ -334,9 +282,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("console");
         let guest = guest(&socket, b"\x00two\nlines\n", 3);
-        let output = Console::new(&socket)
-            .run("echo \"$HOME\"", Duration::from_secs(5))
-            .unwrap();
+        let output = Console::new(&socket).run("echo \"$HOME\"", Duration::from_secs(5)).unwrap();
         assert_eq!(output.status, 3);
         assert_eq!(output.bytes, b"\x00two\nlines\n");
         assert_eq!(guest.join().unwrap(), "echo \"$HOME\"");
@@ -347,9 +293,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("console");
         let _listener = UnixListener::bind(&socket).unwrap();
-        let error = Console::new(&socket)
-            .run("true", Duration::from_millis(300))
-            .unwrap_err();
+        let error = Console::new(&socket).run("true", Duration::from_millis(300)).unwrap_err();
         assert!(matches!(error, Error::Silent { .. }), "{error}");
     }
 }

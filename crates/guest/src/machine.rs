@@ -117,19 +117,13 @@ impl Machine {
                 "-netdev",
                 format!("tap,id=net,ifname={},script=no,downscript=no,vhost=off", tap.interface),
             );
-            list.pair(
-                "-device",
-                format!("virtio-net-pci,netdev=net,mac={},romfile=", tap.mac),
-            );
+            list.pair("-device", format!("virtio-net-pci,netdev=net,mac={},romfile=", tap.mac));
         }
         list.pair("-device", "virtio-rng-pci");
         if let Some(file) = &self.error_records {
             list.pair(
                 "-object",
-                joined(
-                    format!("memory-backend-file,id=erst,size={ERROR_RECORDS},share=on,mem-path="),
-                    file,
-                ),
+                joined(format!("memory-backend-file,id=erst,size={ERROR_RECORDS},share=on,mem-path="), file),
             );
             list.pair("-device", "acpi-erst,memdev=erst");
         }
@@ -147,20 +141,12 @@ impl Machine {
 impl Disk {
     /// A disk that guests share and none writes.
     pub fn shared(file: impl Into<PathBuf>) -> Self {
-        Self {
-            file: file.into(),
-            format: Format::Raw,
-            read_only: true,
-        }
+        Self { file: file.into(), format: Format::Raw, read_only: true }
     }
 
     /// A guest's own disk. A loss of the host's power may lose it; the guest's may not.
     pub fn own(file: impl Into<PathBuf>) -> Self {
-        Self {
-            file: file.into(),
-            format: Format::Qcow2,
-            read_only: false,
-        }
+        Self { file: file.into(), format: Format::Qcow2, read_only: false }
     }
 
     fn drive(&self, index: usize) -> OsString {
@@ -173,10 +159,7 @@ impl Disk {
         } else {
             "cache=unsafe,discard=unmap"
         };
-        joined(
-            format!("if=none,id=disk{index},format={format},{access},file="),
-            &self.file,
-        )
+        joined(format!("if=none,id=disk{index},format={format},{access},file="), &self.file)
     }
 }
 
@@ -190,8 +173,7 @@ impl Arguments {
     }
 
     fn all<'a>(&mut self, words: impl IntoIterator<Item = impl AsRef<OsStr> + 'a>) {
-        self.0
-            .extend(words.into_iter().map(|word| word.as_ref().to_owned()));
+        self.0.extend(words.into_iter().map(|word| word.as_ref().to_owned()));
     }
 }
 

@@ -87,10 +87,7 @@ impl Process {
     /// When the log cannot be made or the program cannot be started.
     pub fn spawn(command: &mut Command, log: &Path) -> Result<Self, Error> {
         let program = command.get_program().to_string_lossy().into_owned();
-        let open = |source| Error::Log {
-            path: log.to_owned(),
-            source,
-        };
+        let open = |source| Error::Log { path: log.to_owned(), source };
         let out = File::create(log).map_err(open)?;
         let err = out.try_clone().map_err(open)?;
         let child = command
@@ -99,14 +96,8 @@ impl Process {
             .stderr(err)
             .process_group(0)
             .spawn()
-            .map_err(|source| Error::Spawn {
-                program: program.clone(),
-                source,
-            })?;
-        Self::of(child.id()).ok_or(Error::Ended {
-            program,
-            log: log.to_owned(),
-        })
+            .map_err(|source| Error::Spawn { program: program.clone(), source })?;
+        Self::of(child.id()).ok_or(Error::Ended { program, log: log.to_owned() })
     }
 
     /// The pid.
@@ -150,11 +141,7 @@ impl Process {
     /// When the signal is refused, or the process is still there 10 s later.
     pub fn kill(self) -> Result<(), Error> {
         self.signal(Signal::KILL)?;
-        if self.wait(Duration::from_secs(10)) {
-            Ok(())
-        } else {
-            Err(Error::Stuck { pid: self.pid })
-        }
+        if self.wait(Duration::from_secs(10)) { Ok(()) } else { Err(Error::Stuck { pid: self.pid }) }
     }
 
     /// Waits until it has ended; false if it has not within `patience`.
@@ -178,10 +165,7 @@ impl Process {
         };
         match kill_process(pid, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(errno) => Err(Error::Signal {
-                pid: self.pid,
-                source: errno.into(),
-            }),
+            Err(errno) => Err(Error::Signal { pid: self.pid, source: errno.into() }),
         }
     }
 }
@@ -212,10 +196,7 @@ impl PidFile {
     pub fn process(&self) -> Option<Process> {
         let text = fs::read_to_string(&self.path).ok()?;
         let mut words = text.split_whitespace();
-        let process = Process {
-            pid: words.next()?.parse().ok()?,
-            started: words.next()?.parse().ok()?,
-        };
+        let process = Process { pid: words.next()?.parse().ok()?, started: words.next()?.parse().ok()? };
         process.alive().then_some(process)
     }
 
@@ -229,12 +210,8 @@ impl PidFile {
             return Ok(process);
         }
         let process = Process::spawn(command, log)?;
-        fs::write(&self.path, format!("{} {}\n", process.pid, process.started)).map_err(
-            |source| Error::PidFile {
-                path: self.path.clone(),
-                source,
-            },
-        )?;
+        fs::write(&self.path, format!("{} {}\n", process.pid, process.started))
+            .map_err(|source| Error::PidFile { path: self.path.clone(), source })?;
         Ok(process)
     }
 
@@ -262,10 +239,9 @@ impl PidFile {
 
     fn forget(&self) -> Result<(), Error> {
         match fs::remove_file(&self.path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::PidFile {
-                path: self.path.clone(),
-                source,
-            }),
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(Error::PidFile { path: self.path.clone(), source })
+            }
             _ => Ok(()),
         }
     }
@@ -285,9 +261,7 @@ mod tests {
     fn a_process_is_stopped_and_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let file = PidFile::new(dir.path().join("sleep.pid"));
-        let process = file
-            .spawn(Command::new("sleep").arg("60"), &dir.path().join("log"))
-            .unwrap();
+        let process = file.spawn(Command::new("sleep").arg("60"), &dir.path().join("log")).unwrap();
         assert_eq!(file.process(), Some(process));
         file.stop(Duration::from_secs(5)).unwrap();
         assert!(!process.alive());

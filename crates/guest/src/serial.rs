@@ -61,12 +61,7 @@ impl Serial {
     ///
     /// # Errors
     /// When the guest ends first, or nothing came within `patience`.
-    pub fn wait_for(
-        &self,
-        guest: Process,
-        pattern: &str,
-        patience: Duration,
-    ) -> Result<String, Error> {
+    pub fn wait_for(&self, guest: Process, pattern: &str, patience: Duration) -> Result<String, Error> {
         let start = Instant::now();
         loop {
             // Asked before the log is read, so that a guest's last words are not missed.
@@ -83,12 +78,7 @@ impl Serial {
             }
             if start.elapsed() >= patience {
                 let waited = patience;
-                return Err(Error::Deadline {
-                    pattern,
-                    log,
-                    waited,
-                    last,
-                });
+                return Err(Error::Deadline { pattern, log, waited, last });
             }
             thread::sleep(Duration::from_millis(100));
         }

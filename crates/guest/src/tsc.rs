@@ -9,10 +9,7 @@ use std::time::{Duration, Instant};
 /// Five measurements of 50 ms; the one whose readings lay closest to each other counts, so that a
 /// busy machine does not spoil it.
 pub(crate) fn khz() -> Option<u64> {
-    (0..5)
-        .filter_map(|_| measure())
-        .min_by_key(|(uncertainty, _)| *uncertainty)
-        .map(|(_, khz)| khz)
+    (0..5).filter_map(|_| measure()).min_by_key(|(uncertainty, _)| *uncertainty).map(|(_, khz)| khz)
 }
 
 fn measure() -> Option<(Duration, u64)> {

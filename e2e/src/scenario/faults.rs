@@ -20,14 +20,15 @@ nohup sh -c '
 
 pub(super) fn agent_and_loader_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
     let node = stage.node("node1")?;
-    let armed = node.run(&format!("rm -f /run/invivo-lab-killed; {KILL_AT_LOAD}"), Duration::from_secs(30))?;
+    let armed =
+        node.run(&format!("rm -f /run/invivo-lab-killed; {KILL_AT_LOAD}"), Duration::from_secs(30))?;
     ensure!(armed.success(), "arm the kill: {}", armed.text());
     stage.target("Latest")?;
     stage.wait_closed(&NODES)?;
     let killed = node.run("cat /run/invivo-lab-killed", Duration::from_secs(30))?;
     ensure!(killed.success(), "nothing was killed: {}", killed.text());
     let modules = node.run("ls /sys/kernel/livepatch; lsmod | grep -c ^invivo_", Duration::from_secs(30))?;
-    ensure!(modules.text().trim().ends_with("\n1") , "not exactly one patch module: {}", modules.text());
+    ensure!(modules.text().trim().ends_with("\n1"), "not exactly one patch module: {}", modules.text());
     Ok(())
 }
 
@@ -44,12 +45,20 @@ pub(super) fn reset_after_settling(stage: &Stage<'_>) -> anyhow::Result<()> {
         Ok(if status.boot_id != boot_before && status.state == NodeState::Settled {
             crate::fleet::Seen::Answer(patch)
         } else {
-            crate::fleet::Seen::NotYet(format!("{} level {} boot {:?}", status.state, status.level, status.boot_id))
+            crate::fleet::Seen::NotYet(format!(
+                "{} level {} boot {:?}",
+                status.state, status.level, status.boot_id
+            ))
         })
     })?;
     stage.require("node2", Hole::Closed)?;
     let status = after.status.unwrap_or_default();
-    ensure!(after.spec.revision == before.spec.revision, "it took a new instruction: revision {} after {}", after.spec.revision, before.spec.revision);
+    ensure!(
+        after.spec.revision == before.spec.revision,
+        "it took a new instruction: revision {} after {}",
+        after.spec.revision,
+        before.spec.revision
+    );
     let unpatched = status.unpatched_seconds.context("the unpatched seconds were not reported")?;
     println!("  node2 was {unpatched} s without its patch after the boot");
     Ok(())

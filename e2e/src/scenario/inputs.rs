@@ -35,7 +35,13 @@ pub(super) fn feeds_that_cannot_work(stage: &Stage<'_>) -> anyhow::Result<()> {
         Ok(if conditions.iter().any(|condition| condition.reason == "FeedNotFound") {
             Seen::Answer(())
         } else {
-            Seen::NotYet(conditions.iter().map(|c| format!("{}={} {}", c.type_, c.status, c.reason)).collect::<Vec<_>>().join(", "))
+            Seen::NotYet(
+                conditions
+                    .iter()
+                    .map(|c| format!("{}={} {}", c.type_, c.status, c.reason))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            )
         })
     })?;
     stage.fleet.wait_feed(crate::product::FEED, "True", "Verified", PATIENCE)?;
@@ -51,7 +57,8 @@ pub(super) fn full_disk(stage: &Stage<'_>) -> anyhow::Result<()> {
     let result = stage
         .fleet
         .wait("StorageFull on node3", PATIENCE, || {
-            let status = stage.fleet.patches()?.remove("node3").and_then(|patch| patch.status).unwrap_or_default();
+            let status =
+                stage.fleet.patches()?.remove("node3").and_then(|patch| patch.status).unwrap_or_default();
             Ok(if status.reason.as_deref() == Some("StorageFull") {
                 Seen::Answer(status.message.unwrap_or_default())
             } else {
@@ -60,7 +67,11 @@ pub(super) fn full_disk(stage: &Stage<'_>) -> anyhow::Result<()> {
         })
         .and_then(|message| {
             println!("  node3: StorageFull: {message}");
-            stage.fleet.wait_states(&["node1", "node2"], &[NodeState::Applied, NodeState::Settled], PATIENCE)?;
+            stage.fleet.wait_states(
+                &["node1", "node2"],
+                &[NodeState::Applied, NodeState::Settled],
+                PATIENCE,
+            )?;
             stage.require("node3", Hole::Open)
         });
     let back = node.run("umount /var/lib/invivo", Duration::from_secs(30)).context("give the disk back");
@@ -71,8 +82,22 @@ pub(super) fn full_disk(stage: &Stage<'_>) -> anyhow::Result<()> {
 /// A new pod sees what is mounted now.
 fn restart_agent(stage: &Stage<'_>, node: &str) -> anyhow::Result<()> {
     stage.product.kubectl(&[
-        "delete", "pod", "-n", "invivo-system", "-l", "app.kubernetes.io/component=agent", "--field-selector", &format!("spec.nodeName={node}"),
+        "delete",
+        "pod",
+        "-n",
+        "invivo-system",
+        "-l",
+        "app.kubernetes.io/name=invivo-agent",
+        "--field-selector",
+        &format!("spec.nodeName={node}"),
     ])?;
-    stage.product.kubectl(&["rollout", "status", "-n", "invivo-system", "ds/invivo-agent", "--timeout=180s"])?;
+    stage.product.kubectl(&[
+        "rollout",
+        "status",
+        "-n",
+        "invivo-system",
+        "ds/invivo-agent",
+        "--timeout=180s",
+    ])?;
     Ok(())
 }

@@ -6,7 +6,7 @@
 mod faults;
 mod inputs;
 mod refusals;
-mod rollout;
+pub(crate) mod rollout;
 mod tokens;
 
 use std::path::PathBuf;
@@ -103,7 +103,7 @@ impl<'a> Stage<'a> {
         lab.up(u8::try_from(NODES.len())?)?;
         let step = progress::begin("install Invivo");
         product.push_images()?;
-        lab.prometheus().up(lab.pki())?;
+        lab.prometheus_up()?;
         let url = lab.serve("repository", repository.folder(), REPOSITORY_PORT)?;
         product.install(&repository.root()?)?;
         let stage = Self { lab, product, fleet: Fleet::open(lab)?, check, repository, url };
@@ -163,7 +163,15 @@ impl<'a> Stage<'a> {
             &["get", "pods", "-n", "invivo-system", "-o", "wide"],
             &["get", "pp,pf", "-o", "jsonpath={range .items[*]}{.kind}{\" \"}{.status}{\"\\n\"}{end}"],
             &["logs", "-n", "invivo-system", "deploy/invivo-operator", "--tail=30"],
-            &["logs", "-n", "invivo-system", "ds/invivo-agent", "--all-containers", "--all-pods", "--tail=15"],
+            &[
+                "logs",
+                "-n",
+                "invivo-system",
+                "ds/invivo-agent",
+                "--all-containers",
+                "--all-pods",
+                "--tail=15",
+            ],
         ] {
             match self.product.kubectl(arguments) {
                 Ok(text) => println!("$ kubectl {}\n{text}", arguments.join(" ")),

@@ -50,11 +50,17 @@ fn refused(stage: &Stage<'_>, forgery: Forgery) -> anyhow::Result<()> {
     })?;
     println!("  metric: {promql} {metric}");
     let events = stage.product.kubectl(&[
-        "get", "events.events.k8s.io", "-A", "-o",
+        "get",
+        "events.events.k8s.io",
+        "-A",
+        "-o",
         "jsonpath={range .items[*]}{.regarding.kind}/{.regarding.name} {.reason} {.note}{\"\\n\"}{end}",
     ])?;
     let event = events.lines().find(|line| line.starts_with(&format!("PatchFeed/{name} {reason}")));
-    println!("  event: {}", event.with_context(|| format!("no Event of PatchFeed/{name} {reason} among:\n{events}"))?);
+    println!(
+        "  event: {}",
+        event.with_context(|| format!("no Event of PatchFeed/{name} {reason} among:\n{events}"))?
+    );
 
     for node in NODES {
         stage.require(node, Hole::Closed)?;
@@ -87,11 +93,15 @@ fn agent_refuses(stage: &Stage<'_>, truth: &NodePatchSpec, forgery: Forgery) -> 
     let revision = instruct(stage, truth)?;
     let wanted = forgery.refusal();
     let seen = stage.fleet.wait("the agent's refusal", PATIENCE, || {
-        let status = stage.fleet.patches()?.remove("node1").and_then(|patch| patch.status).unwrap_or_default();
+        let status =
+            stage.fleet.patches()?.remove("node1").and_then(|patch| patch.status).unwrap_or_default();
         Ok(if status.observed_revision.0 == revision && status.state == NodeState::Refused {
             Seen::Answer(status)
         } else {
-            Seen::NotYet(format!("{} revision {} {:?}", status.state, status.observed_revision, status.reason))
+            Seen::NotYet(format!(
+                "{} revision {} {:?}",
+                status.state, status.observed_revision, status.reason
+            ))
         })
     })?;
     println!("  agent: {} {}", seen.reason.clone().unwrap_or_default(), seen.message.unwrap_or_default());
@@ -125,7 +135,12 @@ pub(super) fn corrupted_agent(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.target("None")?;
     stage.fleet.wait_states(&NODES, &[NodeState::RolledBack, NodeState::Idle], PATIENCE)?;
     let apply = truth.apply.context("node1 was not told to apply anything")?;
-    let uid = stage.fleet.patches()?.remove("node1").and_then(|patch| patch.metadata.uid).context("node1 has no NodePatch")?;
+    let uid = stage
+        .fleet
+        .patches()?
+        .remove("node1")
+        .and_then(|patch| patch.metadata.uid)
+        .context("node1 has no NodePatch")?;
     for forgery in [Forgery::ChangedModule, Forgery::OneSignature] {
         let said = corrupted::ask_loader(stage, "node1", &uid, &apply, forgery)?;
         println!("  loader to {}: {said}", forgery.name());
@@ -150,8 +165,14 @@ impl Lie {
         let port = FORGED_PORT + 10 + forgery as u16;
         stage.lab.serve(&format!("liar-{}", forgery.name()), &folder, port)?;
         stage.product.kubectl(&[
-            "patch", "service", "-n", "invivo-system", "invivo-patch-server", "--type=merge",
-            "-p", r#"{"spec":{"selector":{"app.kubernetes.io/component":"liar"}}}"#,
+            "patch",
+            "service",
+            "-n",
+            "invivo-system",
+            "invivo-patch-server",
+            "--type=merge",
+            "-p",
+            r#"{"spec":{"selector":{"app.kubernetes.io/name":"liar"}}}"#,
         ])?;
         stage.product.apply(&format!(
             "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: invivo-liar\n  namespace: invivo-system\n  \
@@ -163,7 +184,8 @@ impl Lie {
         let node = stage.node("node1")?;
         let service = stage.product.patch_server();
         stage.fleet.wait("kube-proxy to follow", PATIENCE, || {
-            let output = node.run(&format!("busybox wget -q -O - {service}/feeds/liar"), Duration::from_secs(30))?;
+            let output =
+                node.run(&format!("busybox wget -q -O - {service}/feeds/liar"), Duration::from_secs(30))?;
             let text = output.text();
             Ok(if text.contains(forgery.name()) { Seen::Answer(()) } else { Seen::NotYet(text) })
         })?;
@@ -173,18 +195,37 @@ impl Lie {
     fn end(self, stage: &Stage<'_>) -> anyhow::Result<()> {
         stage.product.kubectl(&["delete", "endpointslice", "-n", "invivo-system", "invivo-liar"])?;
         stage.product.kubectl(&[
-            "patch", "service", "-n", "invivo-system", "invivo-patch-server", "--type=merge",
-            "-p", r#"{"spec":{"selector":{"app.kubernetes.io/component":"patch-server"}}}"#,
+            "patch",
+            "service",
+            "-n",
+            "invivo-system",
+            "invivo-patch-server",
+            "--type=merge",
+            "-p",
+            r#"{"spec":{"selector":{"app.kubernetes.io/name":"invivo-patch-server"}}}"#,
         ])?;
         Ok(())
     }
 }
 
 fn scale_operator(stage: &Stage<'_>, replicas: u8) -> anyhow::Result<()> {
-    stage.product.kubectl(&["scale", "-n", "invivo-system", "deploy/invivo-operator", &format!("--replicas={replicas}")])?;
+    stage.product.kubectl(&[
+        "scale",
+        "-n",
+        "invivo-system",
+        "deploy/invivo-operator",
+        &format!("--replicas={replicas}"),
+    ])?;
     if replicas == 0 {
         stage.product.kubectl(&[
-            "wait", "-n", "invivo-system", "--for=delete", "pod", "-l", "app.kubernetes.io/component=operator", "--timeout=120s",
+            "wait",
+            "-n",
+            "invivo-system",
+            "--for=delete",
+            "pod",
+            "-l",
+            "app.kubernetes.io/name=invivo-operator",
+            "--timeout=120s",
         ])?;
     }
     Ok(())

@@ -26,7 +26,8 @@ pub(super) fn canary_then_rest(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.fleet.wait_states(&NODES, &settled, PATIENCE)?;
 
     let log = stage.audit(begun)?;
-    let applied = reports(&log, CANARY, "Applied").first().copied().context("the canary never reported Applied")?;
+    let applied =
+        reports(&log, CANARY, "Applied").first().copied().context("the canary never reported Applied")?;
     for node in ["node2", "node3"] {
         let instructed = instructions(&log, node);
         let first = instructed.first().context("never instructed")?;
@@ -41,10 +42,16 @@ pub(super) fn canary_then_rest(stage: &Stage<'_>) -> anyhow::Result<()> {
     }
     for node in NODES {
         let spec = instructions(&log, node).len();
-        let status = log.iter().filter(|event| event.writes() && event.concerns("nodepatches/status") && event.name() == node).count();
+        let status = log
+            .iter()
+            .filter(|event| event.writes() && event.concerns("nodepatches/status") && event.name() == node)
+            .count();
         let labels = label_writes(&log, node);
         println!("  {node}: {spec} instruction, {status} reports, {labels} label write");
-        ensure!(spec == 1 && status <= 2 && labels == 1, "{node}: {spec} instructions, {status} reports, {labels} label writes");
+        ensure!(
+            spec == 1 && status <= 2 && labels == 1,
+            "{node}: {spec} instructions, {status} reports, {labels} label writes"
+        );
     }
     Ok(())
 }
@@ -60,7 +67,15 @@ pub(super) fn operator_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
             .map_or_else(|| Seen::NotYet("none yet".to_owned()), Seen::Answer))
     })?;
     let pods = stage.product.kubectl(&[
-        "delete", "pod", "-n", "invivo-system", "-l", "app.kubernetes.io/component=operator", "--force", "--grace-period=0", "--wait=false",
+        "delete",
+        "pod",
+        "-n",
+        "invivo-system",
+        "-l",
+        "app.kubernetes.io/name=invivo-operator",
+        "--force",
+        "--grace-period=0",
+        "--wait=false",
     ])?;
     println!("  {first} was in flight: {}", pods.trim());
     stage.wait_closed(&NODES)?;
@@ -79,7 +94,9 @@ fn one_at_a_time(log: &[Event]) -> anyhow::Result<()> {
         .filter_map(|node| instructions(log, node).first().map(|at| (*at, node)))
         .collect();
     rest.sort();
-    let [(_, first), (second_at, second)] = rest.as_slice() else { anyhow::bail!("not both were instructed") };
+    let [(_, first), (second_at, second)] = rest.as_slice() else {
+        anyhow::bail!("not both were instructed")
+    };
     let reported = reports(log, first, "Applied").first().copied().context("the first never reported")?;
     ensure!(*second_at >= reported, "{second} was instructed while {first} was in flight");
     Ok(())
@@ -92,11 +109,10 @@ pub(super) fn unknown_kernel(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.wait_closed(&NODES)?;
     let held = stage.fleet.wait("UnsupportedKernel", PATIENCE, || {
         let status = stage.fleet.policy(POLICY)?.status.unwrap_or_default();
-        Ok(status
-            .holds
-            .iter()
-            .find(|hold| hold.reason == invivo_terms::Hold::UnsupportedKernel)
-            .map_or_else(|| Seen::NotYet(format!("{:?}", status.holds)), |hold| Seen::Answer(hold.examples.clone())))
+        Ok(status.holds.iter().find(|hold| hold.reason == invivo_terms::Hold::UnsupportedKernel).map_or_else(
+            || Seen::NotYet(format!("{:?}", status.holds)),
+            |hold| Seen::Answer(hold.examples.clone()),
+        ))
     });
     let tidy = || -> anyhow::Result<()> {
         added.power_off()?;
@@ -130,7 +146,8 @@ pub(crate) fn reports(log: &[Event], node: &str, state: &str) -> Vec<Timestamp> 
             event.writes()
                 && event.concerns("nodepatches/status")
                 && event.name() == node
-                && event.request_object.pointer("/status/state").and_then(serde_json::Value::as_str) == Some(state)
+                && event.request_object.pointer("/status/state").and_then(serde_json::Value::as_str)
+                    == Some(state)
         })
         .map(|event| event.request_received_timestamp)
         .collect()
@@ -139,7 +156,12 @@ pub(crate) fn reports(log: &[Event], node: &str, state: &str) -> Vec<Timestamp> 
 /// How often the operator wrote the node's labels.
 fn label_writes(log: &[Event], node: &str) -> usize {
     log.iter()
-        .filter(|event| event.writes() && event.user.username.ends_with(OPERATOR) && event.concerns("nodes") && event.name() == node)
+        .filter(|event| {
+            event.writes()
+                && event.user.username.ends_with(OPERATOR)
+                && event.concerns("nodes")
+                && event.name() == node
+        })
         .filter(|event| !event.request_uri.contains("dryRun"))
         .count()
 }

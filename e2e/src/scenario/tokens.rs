@@ -8,11 +8,27 @@ use super::Stage;
 
 pub(super) fn stolen_agent_token(stage: &Stage<'_>) -> anyhow::Result<()> {
     let pod = stage.product.kubectl(&[
-        "get", "pods", "-n", "invivo-system", "-l", "app.kubernetes.io/component=agent",
-        "--field-selector", "spec.nodeName=node1", "-o", "jsonpath={.items[0].metadata.name}",
+        "get",
+        "pods",
+        "-n",
+        "invivo-system",
+        "-l",
+        "app.kubernetes.io/name=invivo-agent",
+        "--field-selector",
+        "spec.nodeName=node1",
+        "-o",
+        "jsonpath={.items[0].metadata.name}",
     ])?;
     let token = stage.product.kubectl(&[
-        "create", "token", "-n", "invivo-system", "invivo-agent", "--bound-object-kind", "Pod", "--bound-object-name", pod.trim(),
+        "create",
+        "token",
+        "-n",
+        "invivo-system",
+        "invivo-agent",
+        "--bound-object-kind",
+        "Pod",
+        "--bound-object-name",
+        pod.trim(),
     ])?;
     let thief = client(stage, token.trim())?;
     let own = stage.fleet.patches()?.remove("node1").context("node1 has no NodePatch")?;
