@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use invivo_wire::{Answer, Patient, Request, frame};
 use rustix::fs::Mode;
-use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use crate::kernel::Kernel;
 use crate::loader::Loader;
@@ -78,16 +79,17 @@ pub fn serve<K: Kernel>(listener: &UnixListener, peers: Peers, loader: &mut Load
 
 /// One question, one answer.
 pub fn converse<K: Kernel>(stream: &UnixStream, peers: Peers, loader: &mut Loader<K>) {
-    let answer = match socket_peercred(stream) {
-        Ok(peer) if peers.may_speak(peer.uid.as_raw()) => {
+    // Not rustix's: its pid is never 0, and here it is, since the peer is in another pid namespace.
+    let answer = match getsockopt(stream, PeerCredentials) {
+        Ok(peer) if peers.may_speak(peer.uid()) => {
             match frame::read::<Request>(&mut Patient::new(stream, PATIENCE)) {
                 Ok((request, blobs)) => loader.handle(request, &blobs),
                 Err(error) => Answer::Refused { detail: format!("request not understood: {error}") },
             }
         }
         Ok(peer) => {
-            tracing::warn!(uid = peer.uid.as_raw(), "peer refused");
-            Answer::Refused { detail: format!("uid {} may not speak to the loader", peer.uid.as_raw()) }
+            tracing::warn!(uid = peer.uid(), "peer refused");
+            Answer::Refused { detail: format!("uid {} may not speak to the loader", peer.uid()) }
         }
         Err(error) => Answer::Refused { detail: format!("peer unknown: {error}") },
     };
