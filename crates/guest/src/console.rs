@@ -130,7 +130,7 @@ impl Console {
         port.send(&format!("run {tag} {seconds} {}\n", STANDARD.encode(script)))?;
         let (begin, end) = (format!("begin {tag}"), format!("end {tag} "));
         let mut encoded = String::new();
-        let mut begun = false;
+        let mut answering = false;
         // The guest ends the command itself at the deadline; leave it a moment to say so.
         port.deadline += Duration::from_secs(3);
         loop {
@@ -138,14 +138,14 @@ impl Console {
                 return Err(Error::Deadline { path: self.socket.clone(), waited: patience });
             };
             if line == begin {
-                begun = true;
+                answering = true;
             } else if let Some(status) = line.strip_prefix(&end) {
                 let garbled = || Error::Garbled { path: self.socket.clone(), line: line.clone() };
                 return Ok(Output {
                     status: status.parse().map_err(|_| garbled())?,
                     bytes: STANDARD.decode(&encoded).map_err(|_| garbled())?,
                 });
-            } else if begun {
+            } else if answering {
                 encoded.push_str(&line);
             }
         }

@@ -1,21 +1,31 @@
 //! How fast this processor's time stamp counter runs.
 #![allow(unsafe_code)]
 
-use std::thread;
-use std::time::{Duration, Instant};
+#[cfg(target_arch = "x86_64")]
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 /// The rate of the time stamp counter in kHz; `None` on other architectures.
 ///
 /// Five measurements of 50 ms; the one whose readings lay closest to each other counts, so that a
 /// busy machine does not spoil it.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn khz() -> Option<u64> {
     (0..5).filter_map(|_| measure()).min_by_key(|(uncertainty, _)| *uncertainty).map(|(_, khz)| khz)
 }
 
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn khz() -> Option<u64> {
+    None
+}
+
+#[cfg(target_arch = "x86_64")]
 fn measure() -> Option<(Duration, u64)> {
-    let (before, start, start_width) = read()?;
+    let (before, start, start_width) = read();
     thread::sleep(Duration::from_millis(50));
-    let (after, end, end_width) = read()?;
+    let (after, end, end_width) = read();
     let nanos = u64::try_from(end.duration_since(start).as_nanos()).ok()?;
     let ticks = after.checked_sub(before)?;
     // ticks / (nanos / 1e6 ms) = ticks per ms = kHz; 50 ms at 5 GHz times 1e6 stays below 2^64.
@@ -25,17 +35,12 @@ fn measure() -> Option<(Duration, u64)> {
 
 /// The counter, the clock at the same moment, and how far apart the clock readings around it were.
 #[cfg(target_arch = "x86_64")]
-fn read() -> Option<(u64, Instant, Duration)> {
+fn read() -> (u64, Instant, Duration) {
     let before = Instant::now();
     // SAFETY: `rdtsc` reads a register; every x86-64 processor has it and Linux allows it.
     let ticks = unsafe { core::arch::x86_64::_rdtsc() };
     let width = before.elapsed();
-    Some((ticks, before + width / 2, width))
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn read() -> Option<(u64, Instant, Duration)> {
-    None
+    (ticks, before + width / 2, width)
 }
 
 #[cfg(test)]
