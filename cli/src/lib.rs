@@ -4,16 +4,16 @@
 //! Exit codes: 0 done, 1 error, 2 wrong command line, 3 something was not believed, 4 something
 //! did not answer.
 
-mod build;
+pub mod build;
 mod bundle;
-mod cluster;
-mod exit;
-mod output;
-mod repo;
+pub mod cluster;
+pub mod exit;
+pub mod output;
+pub mod repo;
 mod source;
-mod table;
-mod time;
-mod verify;
+pub mod table;
+pub mod time;
+pub mod verify;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -21,12 +21,10 @@ use std::path::Path;
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 
-pub use build::BuiltBundle;
-pub use cluster::{Asked, Cluster, ClusterCommand, Plan, Status, Why};
-pub use exit::{Exit, Failure};
-pub use output::Format;
-pub use repo::{DeskAnswer, Made, Shown, Signing};
-pub use verify::{LevelLine, Verified};
+pub use exit::Exit;
+
+use cluster::ClusterCommand;
+use exit::Failure;
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 error; 2 wrong command line; \
     3 something was not believed (a named refusal); 4 a server or the cluster did not answer.";
@@ -60,7 +58,7 @@ enum Command {
 }
 
 /// Runs the command line `arguments`, whose first word is the program's name.
-pub fn run(arguments: Vec<OsString>, now: Timestamp) -> Exit {
+pub fn run(arguments: &[OsString], now: Timestamp) -> Exit {
     let result = parse(arguments).and_then(|command| match command {
         Command::Repo(arguments) => repo::run(&arguments, now).map(|()| Exit::Done),
         Command::Build(arguments) => build::run(&arguments).map(|()| Exit::Done),
@@ -78,13 +76,13 @@ pub fn run(arguments: Vec<OsString>, now: Timestamp) -> Exit {
     }
 }
 
-fn parse(arguments: Vec<OsString>) -> Result<Command, Failure> {
+fn parse(arguments: &[OsString]) -> Result<Command, Failure> {
     let program = arguments.first().map(|name| Path::new(name).file_name().unwrap_or_default().to_owned());
     let plugin = program.is_some_and(|name| name == "kubectl-invivo");
     let parsed = if plugin {
-        Plugin::try_parse_from(&arguments).map(|plugin| Command::Cluster(plugin.command))
+        Plugin::try_parse_from(arguments).map(|plugin| Command::Cluster(plugin.command))
     } else {
-        Invivo::try_parse_from(&arguments).map(|invivo| invivo.command)
+        Invivo::try_parse_from(arguments).map(|invivo| invivo.command)
     };
     parsed.map_err(|error| {
         // Help and version come as errors too; clap knows where each goes.
@@ -117,19 +115,19 @@ mod tests {
     fn the_plugin_offers_the_cluster_commands_alone() {
         let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
         assert!(matches!(
-            parse(words("/usr/bin/kubectl-invivo why node-1")),
+            parse(&words("/usr/bin/kubectl-invivo why node-1")),
             Ok(Command::Cluster(ClusterCommand::Why(_)))
         ));
         assert!(matches!(
-            parse(words("invivo status -o json")),
+            parse(&words("invivo status -o json")),
             Ok(Command::Cluster(ClusterCommand::Status(_)))
         ));
-        assert!(matches!(parse(words("invivo repo show desk")), Ok(Command::Repo(_))));
+        assert!(matches!(parse(&words("invivo repo show desk")), Ok(Command::Repo(_))));
         for wrong in
             ["kubectl-invivo repo show desk", "invivo", "invivo verify x --root 12", "invivo status -o xml"]
         {
-            assert_eq!(parse(words(wrong)).map(drop).unwrap_err().exit, Exit::Usage, "{wrong}");
+            assert_eq!(parse(&words(wrong)).map(drop).unwrap_err().exit, Exit::Usage, "{wrong}");
         }
-        assert_eq!(parse(words("invivo --version")).map(drop).unwrap_err().exit, Exit::Done);
+        assert_eq!(parse(&words("invivo --version")).map(drop).unwrap_err().exit, Exit::Done);
     }
 }

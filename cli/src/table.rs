@@ -1,6 +1,6 @@
 //! Tables for people: columns aligned, three spaces between, no lines.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// A table with a heading.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,10 @@ impl fmt::Display for Table {
             }
         }
         let mut line = |cells: &mut dyn Iterator<Item = &str>| {
-            let text: String = cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}   ")).collect();
+            let mut text = String::new();
+            for (cell, width) in cells.zip(&widths) {
+                write!(text, "{cell:<width$}   ")?;
+            }
             writeln!(f, "{}", text.trim_end())
         };
         line(&mut self.heading.iter().copied())?;

@@ -10,11 +10,13 @@ pub fn relative(now: Timestamp, then: Timestamp) -> String {
 }
 
 fn length(seconds: u64) -> String {
+    // Rounded, so that what was made for seven days a second ago still says seven.
+    let in_units = |unit: u64| seconds.saturating_add(unit / 2) / unit;
     match seconds {
         0..120 => format!("{seconds}s"),
-        120..7_200 => format!("{}m", seconds / 60),
-        7_200..172_800 => format!("{}h", seconds / 3_600),
-        _ => format!("{}d", seconds / 86_400),
+        120..7_200 => format!("{}m", in_units(60)),
+        7_200..172_800 => format!("{}h", in_units(3_600)),
+        _ => format!("{}d", in_units(86_400)),
     }
 }
 
@@ -31,6 +33,7 @@ mod tests {
             ("2026-11-21T00:05:00Z", "in 5m"),
             ("2026-11-20T18:00:00Z", "6h ago"),
             ("2026-11-28T00:00:00Z", "in 7d"),
+            ("2026-11-27T23:59:00Z", "in 7d"),
         ] {
             assert_eq!(relative(now, then.parse().unwrap()), words);
         }

@@ -91,7 +91,7 @@ pub async fn run(arguments: &VerifyArguments, now: Timestamp) -> Result<Exit, Fa
         Some(path) => Some(crate::repo::file(path, "read --extra-ca", 1 << 20)?),
         None => None,
     };
-    let options = Options { minimum_rate: 1024, deadline: Duration::from_secs(300), extra_ca };
+    let options = Options { minimum_rate: 1024, deadline: Duration::from_mins(5), extra_ca };
     let source = Source::look(&arguments.repository, &arguments.root, options, now).await?;
     let verified = everything(&source, now).await;
     output::print(arguments.output, &verified)?;

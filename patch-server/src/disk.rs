@@ -14,7 +14,7 @@ use invivo_terms::Digest;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::shelf::{Shelf, Verified};
+use crate::stock::{Stock, Verified};
 use crate::{FeedName, MirrorPath};
 
 /// A file cannot be kept.
@@ -170,15 +170,15 @@ impl Disk {
         write(&place, &text)
     }
 
-    /// Removes what `shelf` does not name. Best effort: what stays is removed the next time.
-    pub(crate) fn prune(&self, feed: &FeedName, shelf: &Shelf) {
+    /// Removes what `stock` does not name. Best effort: what stays is removed the next time.
+    pub(crate) fn prune(&self, feed: &FeedName, stock: &Stock) {
         let mirror = self.mirror(feed);
         for folder in ["", "trust", "index", "kernels", "bundles"] {
             let Ok(entries) = fs::read_dir(mirror.join(folder)) else { continue };
             for entry in entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_file())) {
                 let name = entry.file_name();
                 let path = Path::new(folder).join(&name);
-                let kept = path.to_str().and_then(|p| p.parse().ok()).is_some_and(|p| shelf.names(&p));
+                let kept = path.to_str().and_then(|p| p.parse().ok()).is_some_and(|p| stock.names(&p));
                 if !kept && let Err(error) = fs::remove_file(entry.path()) {
                     tracing::warn!(feed = feed.as_str(), path = %path.display(), %error, "old file stays");
                 }

@@ -75,7 +75,7 @@ impl Supervisor {
                 self.max_feeds
             );
             tracing::warn!(feed = feed.name.as_str(), message, "not mirrored");
-            self.mirroring.library.change(&feed.name, |served| {
+            self.mirroring.library.open(&feed.name).change(|served| {
                 served.state = Some(std::sync::Arc::new(AttemptState {
                     attempt: Timestamp::now(),
                     verified: None,
@@ -87,14 +87,15 @@ impl Supervisor {
             return;
         }
         let (sender, receiver) = channel::channel(feed.clone());
+        let place = self.mirroring.library.open(&feed.name);
         self.feeds.insert(feed.name, sender);
-        self.tasks.spawn(self.mirroring.clone().run(receiver));
+        self.tasks.spawn(self.mirroring.clone().run(place, receiver));
     }
 
     /// Stops serving a feed and removes its mirror.
     pub fn delete(&mut self, feed: &FeedName) {
         self.feeds.remove(feed);
-        self.mirroring.library.remove(feed);
+        self.mirroring.library.close(feed);
         self.mirroring.metrics.forget(feed);
         self.mirroring.disk.remove(feed);
         tracing::info!(feed = feed.as_str(), "feed is gone, its mirror removed");
@@ -106,6 +107,8 @@ impl Supervisor {
         for name in gone {
             self.delete(&name);
         }
+        // Also those that were too many to be mirrored.
+        self.mirroring.library.keep_only(listed);
     }
 }
 
@@ -149,10 +152,13 @@ async fn follow(
 fn take(supervisor: &mut Supervisor, feed: DeserializeGuard<PatchFeed>) {
     let name = feed.name_any();
     match feed.0 {
-        Ok(feed) => match wanted(&feed) {
-            Some(wanted) => supervisor.apply(wanted),
-            None => tracing::warn!(feed = name, "not a name that a feed can have"),
-        },
+        Ok(feed) => {
+            if let Some(wanted) = wanted(&feed) {
+                supervisor.apply(wanted);
+            } else {
+                tracing::warn!(feed = name, "not a name that a feed can have");
+            }
+        }
         Err(error) => tracing::warn!(
             feed = name,
             error = error.error,

@@ -15,8 +15,8 @@ mod poll;
 mod range;
 mod schedule;
 mod serve;
-mod shelf;
 mod state;
+mod stock;
 mod stored;
 
 pub use disk::{Disk, Record};

@@ -10,8 +10,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use crate::FeedName;
-use crate::shelf::Shelf;
 use crate::state::Reason;
+use crate::stock::Stock;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FeedReason {
@@ -92,12 +92,12 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn shelf(&self, feed: &FeedName, shelf: &Shelf) {
+    pub(crate) fn stock(&self, feed: &FeedName, stock: &Stock) {
         let labels = OfFeed { feed: feed.to_string() };
         let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        self.bytes.get_or_create(&labels).set(number(shelf.bytes));
-        self.verified.get_or_create(&labels).set(shelf.verified.as_second());
-        self.timestamp.get_or_create(&labels).set(number(shelf.timestamp_version));
+        self.bytes.get_or_create(&labels).set(number(stock.bytes));
+        self.verified.get_or_create(&labels).set(stock.verified.as_second());
+        self.timestamp.get_or_create(&labels).set(number(stock.timestamp_version));
     }
 
     pub(crate) fn forget(&self, feed: &FeedName) {

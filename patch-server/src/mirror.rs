@@ -7,8 +7,8 @@ use invivo_transport::{Look, Repository};
 use jiff::Timestamp;
 
 use crate::disk::{self, Disk};
-use crate::shelf::{Verified, wanted_bundles};
 use crate::state::Reason;
+use crate::stock::{Verified, wanted_bundles};
 use crate::{MirrorPath, WantedFeed};
 
 /// Why an attempt brought nothing.

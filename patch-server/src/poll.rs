@@ -8,12 +8,12 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::disk::Disk;
-use crate::library::{Library, Served};
+use crate::library::{Library, Place, Served};
 use crate::metrics::Metrics;
 use crate::mirror::{self, Error};
 use crate::schedule;
-use crate::shelf::Shelf;
 use crate::state::{AttemptState, Reason};
+use crate::stock::Stock;
 use crate::{WantedFeed, stored};
 
 /// What every feed's task needs.
@@ -33,7 +33,7 @@ pub struct Mirroring {
 
 impl Mirroring {
     /// Mirrors one feed until its sender is dropped.
-    pub(crate) async fn run(self, mut wanted: watch::Receiver<WantedFeed>) {
+    pub(crate) async fn run(self, place: Place, mut wanted: watch::Receiver<WantedFeed>) {
         let mut failures = 0u32;
         let mut before: Option<WantedFeed> = None;
         // Kept from attempt to attempt: it remembers what it saw, which saves most transfers.
@@ -41,7 +41,7 @@ impl Mirroring {
         loop {
             let feed = wanted.borrow_and_update().clone();
             if before.as_ref().is_none_or(|b| b.root != feed.root) {
-                self.take_stored(&feed).await;
+                self.take_stored(&place, &feed).await;
             }
             if before.as_ref() != Some(&feed) {
                 failures = 0;
@@ -49,7 +49,7 @@ impl Mirroring {
             }
             before = Some(feed.clone());
             let outcome = tokio::select! {
-                outcome = self.attempt(&feed, &mut repository) => outcome,
+                outcome = self.attempt(&place, &feed, &mut repository) => outcome,
                 changed = wanted.changed() => match changed {
                     Ok(()) => continue,
                     Err(_) => return,
@@ -65,15 +65,15 @@ impl Mirroring {
     }
 
     /// Serves what an earlier run verified from this root, and nothing from any other.
-    async fn take_stored(&self, feed: &WantedFeed) {
-        self.library.change(&feed.name, |served| *served = Served::default());
+    async fn take_stored(&self, place: &Place, feed: &WantedFeed) {
+        place.change(|served| *served = Served::default());
         let loaded =
             mirror::blocking(&self.disk, feed, |disk, feed| stored::load(disk, &feed.name, &feed.root)).await;
         match loaded {
-            Ok(Ok(Some(shelf))) => {
-                tracing::info!(feed = feed.name.as_str(), verified = %shelf.verified, "serving the stored mirror");
-                self.metrics.shelf(&feed.name, &shelf);
-                self.library.change(&feed.name, |served| served.shelf = Some(Arc::new(shelf)));
+            Ok(Ok(Some(stock))) => {
+                tracing::info!(feed = feed.name.as_str(), verified = %stock.verified, "serving the stored mirror");
+                self.metrics.stock(&feed.name, &stock);
+                place.change(|served| served.stock = Some(Arc::new(stock)));
             }
             Ok(Ok(None)) => {}
             Ok(Err(error)) => {
@@ -83,45 +83,38 @@ impl Mirroring {
         }
     }
 
-    async fn attempt(&self, feed: &WantedFeed, repository: &mut Option<Repository>) -> Reason {
+    async fn attempt(&self, place: &Place, feed: &WantedFeed, repository: &mut Option<Repository>) -> Reason {
         let (started, clock) = (Timestamp::now(), Instant::now());
-        let result = self.mirror(feed, repository, started).await;
+        let result = self.mirror(place, feed, repository, started).await;
         let (reason, document, message) = match &result {
-            Ok(shelf) => {
-                (Reason::Verified, None, format!("timestamp {} is mirrored", shelf.timestamp_version))
+            Ok(stock) => {
+                (Reason::Verified, None, format!("timestamp {} is mirrored", stock.timestamp_version))
             }
             Err(error) => (error.reason(), error.document(), error.message()),
         };
         self.metrics.attempt(&feed.name, reason);
         let millis = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
-        match &result {
-            Ok(shelf) => {
-                self.metrics.shelf(&feed.name, shelf);
-                tracing::info!(
-                    feed = feed.name.as_str(),
-                    timestamp = shelf.timestamp_version,
-                    millis,
-                    "mirrored"
-                );
-            }
-            Err(_) => {
-                tracing::warn!(
-                    feed = feed.name.as_str(),
-                    reason = reason.as_str(),
-                    document,
-                    message,
-                    millis,
-                    "not mirrored"
-                );
-            }
+        if let Ok(stock) = &result {
+            self.metrics.stock(&feed.name, stock);
         }
-        self.library.change(&feed.name, |served| {
-            if let Ok(shelf) = result {
-                served.shelf = Some(shelf);
+        // The same again is no news: the metrics count it.
+        let before = place.served().state;
+        let news = before.is_none_or(|before| (before.reason, &before.message) != (reason, &message));
+        let (name, why) = (feed.name.as_str(), reason.as_str());
+        match (news, &result) {
+            (true, Ok(_)) => tracing::info!(feed = name, reason = why, message, millis, "mirrored"),
+            (true, Err(_)) => {
+                tracing::warn!(feed = name, reason = why, document, message, millis, "not mirrored");
+            }
+            (false, _) => tracing::debug!(feed = name, reason = why, document, message, millis, "as before"),
+        }
+        place.change(|served| {
+            if let Ok(stock) = result {
+                served.stock = Some(stock);
             }
             served.state = Some(Arc::new(AttemptState {
                 attempt: started,
-                verified: served.shelf.as_ref().map(|shelf| shelf.verified),
+                verified: served.stock.as_ref().map(|stock| stock.verified),
                 reason,
                 document: document.map(str::to_owned),
                 message,
@@ -132,23 +125,24 @@ impl Mirroring {
 
     async fn mirror(
         &self,
+        place: &Place,
         feed: &WantedFeed,
         repository: &mut Option<Repository>,
         now: Timestamp,
-    ) -> Result<Arc<Shelf>, Error> {
+    ) -> Result<Arc<Stock>, Error> {
         let repository = match repository {
             Some(repository) => repository,
             None => repository.insert(Repository::new(&feed.url, self.options.clone())?),
         };
         let verified = mirror::fetch(repository, &self.disk, feed, self.max_feed_bytes, now).await?;
-        let before = self.library.feed(feed.name.as_str()).and_then(|served| served.shelf);
-        let shelf = mirror::blocking(&self.disk, feed, move |disk, feed| {
+        let before = place.served().stock;
+        let stock = mirror::blocking(&self.disk, feed, move |disk, feed| {
             disk.commit(&feed.name, &feed.root, now, &verified)?;
-            let place = |path: &_| disk.place(&feed.name, path);
-            let shelf = Shelf::new(feed.root.clone(), now, &verified, before.as_deref(), place);
-            disk.prune(&feed.name, &shelf);
-            Ok::<_, crate::disk::Error>(shelf)
+            let at = |path: &_| disk.place(&feed.name, path);
+            let stock = Stock::new(feed.root.clone(), now, &verified, before.as_deref(), at);
+            disk.prune(&feed.name, &stock);
+            Ok::<_, crate::disk::Error>(stock)
         });
-        Ok(Arc::new(shelf.await??))
+        Ok(Arc::new(stock.await??))
     }
 }

@@ -30,16 +30,16 @@ mod tests {
 
     #[test]
     fn polls_stay_within_a_tenth_of_the_interval() {
-        let hour = Duration::from_secs(3600);
+        let hour = Duration::from_hours(1);
         for noise in 0..500 {
             let wait = wait(hour, 0, noise);
-            assert!(wait >= Duration::from_secs(3240) && wait <= Duration::from_secs(3960), "{wait:?}");
+            assert!(wait >= Duration::from_mins(54) && wait <= Duration::from_mins(66), "{wait:?}");
         }
     }
 
     #[test]
     fn failures_double_the_wait_up_to_the_interval() {
-        let hour = Duration::from_secs(3600);
+        let hour = Duration::from_hours(1);
         let middle = 100;
         assert_eq!(wait(hour, 1, middle), Duration::from_secs(5));
         assert_eq!(wait(hour, 2, middle), Duration::from_secs(10));

@@ -24,7 +24,7 @@ use crate::MirrorPath;
 use crate::library::{Library, Served};
 use crate::metrics::Metrics;
 use crate::range::{Part, part};
-use crate::shelf::{Content, Entry};
+use crate::stock::{Content, Entry};
 
 /// Bytes read from disk at once.
 const CHUNK: u64 = 256 << 10;
@@ -74,12 +74,12 @@ async fn respond(library: &Library, method: &Method, path: &str, headers: &Heade
     let Ok(path) = file.parse::<MirrorPath>() else {
         return text(StatusCode::NOT_FOUND, "not a file of a repository");
     };
-    let Some(shelf) = &served.shelf else {
+    let Some(stock) = &served.stock else {
         // Not 404: that would say that the repository does not have the file.
         let why = served.state.as_ref().map_or("no attempt has ended yet", |s| s.reason.as_str());
         return later(&format!("nothing of this feed is verified: {why}"));
     };
-    match shelf.get(&path) {
+    match stock.get(&path) {
         Some(entry) => file_response(&path, entry, method, headers).await,
         None => text(StatusCode::NOT_FOUND, "the repository does not have this file"),
     }
@@ -89,7 +89,7 @@ fn state(served: &Served, headers: &HeaderMap) -> Response {
     let Some(state) = &served.state else {
         return text(StatusCode::NOT_FOUND, "no attempt at this feed has ended yet");
     };
-    let tag = state.tag(served.shelf.as_ref().map(|s| s.timestamp_version));
+    let tag = state.tag(served.stock.as_ref().map(|s| s.timestamp_version));
     let mut response = if matches(headers, &tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {

@@ -7,7 +7,7 @@ use invivo_feed::{Client, Clocks, Floors, Rejection, Signed};
 use invivo_terms::Digest;
 
 use crate::disk::{self, Disk};
-use crate::shelf::{Shelf, Verified, wanted_bundles};
+use crate::stock::{Stock, Verified, wanted_bundles};
 use crate::{FeedName, MirrorPath};
 
 /// What lies there is not served.
@@ -25,7 +25,7 @@ pub(crate) enum Error {
 }
 
 /// Reads and verifies the mirror of `feed` from `root`; none if there is none from that root.
-pub(crate) fn load(disk: &Disk, feed: &FeedName, root: &Digest) -> Result<Option<Shelf>, Error> {
+pub(crate) fn load(disk: &Disk, feed: &FeedName, root: &Digest) -> Result<Option<Stock>, Error> {
     let Some(record) = disk.record(feed)? else { return Ok(None) };
     if record.root != *root {
         return Ok(None);
@@ -63,5 +63,5 @@ pub(crate) fn load(disk: &Disk, feed: &FeedName, root: &Digest) -> Result<Option
         }
         verified.bundles.insert(sha256, level.bundle.length);
     }
-    Ok(Some(Shelf::new(root.clone(), record.verified, &verified, None, |p| disk.place(feed, p))))
+    Ok(Some(Stock::new(root.clone(), record.verified, &verified, None, |p| disk.place(feed, p))))
 }

@@ -1,12 +1,10 @@
 //! Mirroring, against repositories as their authors publish them and as others change them.
 
-mod support;
-
 use std::fs;
 
+use crate::support::{Author, Mirror, Static, get, only};
 use invivo_feed::{digest, paths};
 use jiff::Timestamp;
-use support::{Author, Mirror, Static, get, only};
 
 const FEED: &str = "production";
 

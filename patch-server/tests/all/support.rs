@@ -14,26 +14,26 @@ use invivo_feed::sample;
 use invivo_patch_server::{AttemptState, Disk, Library, Metrics, Mirroring, Supervisor, WantedFeed, router};
 use invivo_terms::{Digest, Level, RepositoryName, SetName};
 use invivo_transport::Options;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
 /// Attempts come this often in tests.
-pub const POLL: Duration = Duration::from_millis(100);
+pub(crate) const POLL: Duration = Duration::from_millis(100);
 /// Nothing may take longer than this.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// An author with a desk and all the keys.
-pub struct Author {
-    pub keys: SmallHouse,
-    pub desk: Desk,
-    pub name: RepositoryName,
+pub(crate) struct Author {
+    pub(crate) keys: SmallHouse,
+    pub(crate) desk: Desk,
+    pub(crate) name: RepositoryName,
     folder: tempfile::TempDir,
 }
 
 impl Author {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let name: RepositoryName = name.parse().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let now = Timestamp::now();
@@ -43,12 +43,12 @@ impl Author {
     }
 
     /// Publishes a set whose only bundle brings this level to build `a`.
-    pub fn publish(&self, level: u32) -> Vec<u8> {
+    pub(crate) fn publish(&self, level: u32) -> Vec<u8> {
         let set: SetName = format!("2026-11-21.{level}").parse().unwrap();
         let kernel = sample::kernel('a').unwrap();
         let sample = sample::sample(&self.name, &kernel, &set, Level(level)).unwrap();
         // The patch server does not unpack bundles: their digest is what it knows them by.
-        let bundle: Vec<u8> = (0..600_000u32).map(|n| (n.wrapping_mul(31 + level) >> 3) as u8).collect();
+        let bundle: Vec<u8> = (0..600_000u32).map(|n| n.wrapping_mul(31 + level).to_le_bytes()[1]).collect();
         let addition = Addition {
             channel: Channel::Stable,
             summary: "",
@@ -59,12 +59,12 @@ impl Author {
         bundle
     }
 
-    pub fn root(&self) -> Digest {
+    pub(crate) fn root(&self) -> Digest {
         self.desk.root().unwrap()
     }
 
     /// A copy of what is published, to be done harm to.
-    pub fn copy(&self, name: &str) -> PathBuf {
+    pub(crate) fn copy(&self, name: &str) -> PathBuf {
         let to = self.folder.path().join(name);
         copy(&self.desk.tree(), &to);
         to
@@ -85,26 +85,26 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// The only file of a folder whose name ends so.
-pub fn only(folder: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn only(folder: &Path, suffix: &str) -> PathBuf {
     let mut found: Vec<_> = std::fs::read_dir(folder)
         .unwrap()
         .map(|e| e.unwrap().path())
         .filter(|p| p.to_str().unwrap().ends_with(suffix))
         .collect();
-    assert_eq!(found.len(), 1, "{folder:?} {suffix}");
+    assert_eq!(found.len(), 1, "{} {suffix}", folder.display());
     found.remove(0)
 }
 
 /// A static server of plain files, whose folder can be exchanged and which can go silent.
 #[derive(Clone)]
-pub struct Static {
-    pub url: String,
+pub(crate) struct Static {
+    pub(crate) url: String,
     folder: Arc<Mutex<Option<PathBuf>>>,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Static {
-    pub async fn new(folder: PathBuf) -> Self {
+    pub(crate) async fn new(folder: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let server = Self { url, folder: Arc::new(Mutex::new(Some(folder))), requests: Arc::default() };
@@ -113,12 +113,12 @@ impl Static {
         server
     }
 
-    pub fn show(&self, folder: Option<PathBuf>) {
+    pub(crate) fn show(&self, folder: Option<PathBuf>) {
         *self.folder.lock().unwrap() = folder;
     }
 
     /// How often a path that contains `part` was asked for.
-    pub fn asked(&self, part: &str) -> usize {
+    pub(crate) fn asked(&self, part: &str) -> usize {
         self.requests.lock().unwrap().iter().filter(|path| path.contains(part)).count()
     }
 }
@@ -136,20 +136,20 @@ async fn file(State(server): State<Static>, request: Request) -> impl IntoRespon
 }
 
 /// A patch server with its own disk.
-pub struct Mirror {
-    pub url: String,
-    pub library: Library,
-    pub supervisor: Supervisor,
-    pub registry: Registry,
+pub(crate) struct Mirror {
+    pub(crate) url: String,
+    pub(crate) library: Library,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) registry: Registry,
     server: AbortHandle,
 }
 
 impl Mirror {
-    pub async fn new(data: &Path) -> Self {
+    pub(crate) async fn new(data: &Path) -> Self {
         Self::with(data, 2, 1 << 30).await
     }
 
-    pub async fn with(data: &Path, max_feeds: usize, max_feed_bytes: u64) -> Self {
+    pub(crate) async fn with(data: &Path, max_feeds: usize, max_feed_bytes: u64) -> Self {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         let library = Library::default();
@@ -168,7 +168,7 @@ impl Mirror {
         Self { url, library, supervisor: Supervisor::new(mirroring, max_feeds), registry, server }
     }
 
-    pub fn follow(&mut self, feed: &str, url: &str, root: &Digest) {
+    pub(crate) fn follow(&mut self, feed: &str, url: &str, root: &Digest) {
         self.supervisor.apply(WantedFeed {
             name: feed.parse().unwrap(),
             url: url.to_owned(),
@@ -178,12 +178,12 @@ impl Mirror {
     }
 
     /// Waits until an attempt ends for this reason.
-    pub async fn until(&self, feed: &str, reason: &str) -> AttemptState {
+    pub(crate) async fn until(&self, feed: &str, reason: &str) -> AttemptState {
         self.wait(feed, |state| state.reason.as_str() == reason, reason).await
     }
 
     /// Waits until an attempt begun from now on has ended.
-    pub async fn next(&self, feed: &str) -> AttemptState {
+    pub(crate) async fn next(&self, feed: &str) -> AttemptState {
         let from = Timestamp::now();
         self.wait(feed, |state| state.attempt > from, "any end").await
     }
@@ -200,11 +200,11 @@ impl Mirror {
         }
     }
 
-    pub fn file(&self, feed: &str, path: &str) -> String {
+    pub(crate) fn file(&self, feed: &str, path: &str) -> String {
         format!("{}/feeds/{feed}/{path}", self.url)
     }
 
-    pub fn metrics(&self) -> String {
+    pub(crate) fn metrics(&self) -> String {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
         text
@@ -218,17 +218,12 @@ impl Drop for Mirror {
 }
 
 /// A client without opinions.
-pub fn client() -> reqwest::Client {
+pub(crate) fn client() -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().build().unwrap()
 }
 
-pub async fn get(url: &str) -> (u16, Vec<u8>) {
+pub(crate) async fn get(url: &str) -> (u16, Vec<u8>) {
     let answer = client().get(url).send().await.unwrap();
     (answer.status().as_u16(), answer.bytes().await.unwrap().to_vec())
-}
-
-/// A day later than now.
-pub fn tomorrow() -> Timestamp {
-    Timestamp::now() + SignedDuration::from_hours(24)
 }

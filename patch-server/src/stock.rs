@@ -90,7 +90,7 @@ pub(crate) fn wanted_bundles<'a>(
 
 /// What is served of one feed.
 #[derive(Debug, Clone)]
-pub(crate) struct Shelf {
+pub(crate) struct Stock {
     /// The root that all of it was verified from.
     pub(crate) root: Digest,
     /// When.
@@ -103,8 +103,8 @@ pub(crate) struct Shelf {
     previous: Arc<BTreeMap<MirrorPath, Entry>>,
 }
 
-impl Shelf {
-    /// A shelf of `verified`, whose content-addressed files lie where `place` says. What `before`
+impl Stock {
+    /// A stock of `verified`, whose content-addressed files lie where `place` says. What `before`
     /// had stays readable for one generation, for those who are in the middle of reading it.
     pub(crate) fn new(
         root: Digest,

@@ -1,14 +1,12 @@
 //! What a reader gets: ranges, conditions, and nothing that is not a file of the repository.
 
-mod support;
-
+use crate::support::{Author, Mirror, Static, client, get};
 use invivo_feed::{digest, paths};
 use reqwest::header::{
     ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap, IF_NONE_MATCH,
     IF_RANGE, RANGE,
 };
 use reqwest::{Method, StatusCode};
-use support::{Author, Mirror, Static, client, get};
 
 const FEED: &str = "production";
 
