@@ -51,7 +51,7 @@ fn step(world: &mut World) -> bool {
         }
         node.spec = Some(Instructed { revision, instruction });
     }
-    world.now = world.now.checked_add(Duration::from_secs(1800)).unwrap_or(world.now);
+    world.now = world.now.checked_add(Duration::from_mins(30)).unwrap_or(world.now);
     acted
 }
 
@@ -116,7 +116,7 @@ fn world() -> Result<World, InvalidName> {
             target: Wish::Latest,
             stages,
             rest: stage("rest", Parallel::Percent(25), 0),
-            node_deadline: Duration::from_secs(600),
+            node_deadline: Duration::from_mins(10),
             paused: false,
             mechanism: Mechanism::Livepatch,
         },

@@ -26,6 +26,8 @@ mod rollout;
 mod stage;
 mod standing;
 mod target;
+#[cfg(test)]
+mod tests;
 mod world;
 
 pub use plan::plan;

@@ -3,17 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use invivo_terms::{BuildId, Hold, Level};
+use invivo_terms::{BuildId, Hold, Level, SetName};
 use jiff::Timestamp;
 
 use crate::pace::{Pace, Trial, pace};
 use crate::stage;
 use crate::standing::{self, Judged, Standing, Step};
-use crate::target::{Target, resolve};
+use crate::target::{Key, Target, resolve};
 use crate::{Apply, Held, Instruction, Memory, Plan, Policy, RolloutMemory, World, rollout};
 
 /// Settling time where a stage has no soak.
-const SETTLE: Duration = Duration::from_secs(30 * 60);
+const SETTLE: Duration = Duration::from_mins(30);
 
 /// Decides which nodes go where now, and why the others do not.
 ///
@@ -28,11 +28,7 @@ pub fn plan(world: &World) -> Plan {
     }
 }
 
-fn aimed(
-    world: &World,
-    target: &Target<'_>,
-    key: Option<(invivo_terms::SetName, invivo_terms::Digest)>,
-) -> Plan {
+fn aimed(world: &World, target: &Target<'_>, key: Key) -> Plan {
     let World { now, policy, memory, nodes, .. } = world;
     if let Some(known) =
         memory.rollout.as_ref().filter(|known| !rollout::is_for(known, &key, policy.mechanism))
@@ -149,7 +145,7 @@ fn proven(
     rollout: &RolloutMemory,
     target: &Target<'_>,
     pace: &Pace<'_>,
-) -> BTreeMap<BuildId, (Level, invivo_terms::SetName)> {
+) -> BTreeMap<BuildId, (Level, SetName)> {
     let mut proven = memory.proven.clone();
     if rollout.complete && rollout.failed == 0 {
         for (build, trial) in &pace.trials {

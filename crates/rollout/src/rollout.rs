@@ -9,26 +9,23 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use invivo_terms::{Digest, Mechanism, SetName};
+use invivo_terms::Mechanism;
 use jiff::Timestamp;
 
 use crate::stage::after;
 use crate::standing::{Judged, Standing, has_ended};
+use crate::target::Key;
 use crate::{Node, Policy, RolloutMemory};
 
 /// Whether a rollout is the one for this target.
-pub(crate) fn is_for(
-    rollout: &RolloutMemory,
-    target: &Option<(SetName, Digest)>,
-    mechanism: Mechanism,
-) -> bool {
-    rollout.target == *target && rollout.mechanism == mechanism
+pub(crate) fn is_for(rollout: &RolloutMemory, target: &Key, mechanism: Mechanism) -> bool {
+    rollout.target == target.0 && rollout.mechanism == mechanism
 }
 
 /// The rollout for this target: the one under way, or the next one.
 pub(crate) fn current(
     known: Option<&RolloutMemory>,
-    target: Option<(SetName, Digest)>,
+    target: Key,
     mechanism: Mechanism,
     now: Timestamp,
 ) -> RolloutMemory {
@@ -36,7 +33,7 @@ pub(crate) fn current(
         Some(known) if is_for(known, &target, mechanism) => known.clone(),
         Some(_) | None => RolloutMemory {
             number: known.map_or(0, |known| known.number).saturating_add(1),
-            target,
+            target: target.0,
             mechanism,
             started: 0,
             finished: 0,

@@ -53,12 +53,16 @@ pub(crate) struct Aim<'a> {
     pub(crate) ceiling: Level,
 }
 
+/// A target as the rollout's memory has it: a set and its digest, or none for "no patch".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Key(pub(crate) Option<(SetName, Digest)>);
+
 impl<'a> Target<'a> {
     /// The target as the rollout's key carries it; `None` where there is nothing to aim at.
-    pub(crate) fn key(&self) -> Option<Option<(SetName, Digest)>> {
+    pub(crate) fn key(&self) -> Option<Key> {
         match self {
-            Self::Unpatched => Some(None),
-            Self::Set(chosen) => Some(Some((chosen.name.clone(), chosen.digest.clone()))),
+            Self::Unpatched => Some(Key(None)),
+            Self::Set(chosen) => Some(Key(Some((chosen.name.clone(), chosen.digest.clone())))),
             Self::Nothing(_) => None,
         }
     }

@@ -1,9 +1,7 @@
 //! Stages, soaks, pace, brakes.
 
-mod fleet;
-
-use fleet::{Fleet, MINUTE, after, stage};
-use invivo_rollout::{Instruction, Parallel, Wish};
+use super::fleet::{Fleet, MINUTE, after, stage};
+use crate::{Instruction, Parallel, Wish};
 use invivo_terms::{Hold, Level, NodeState};
 
 #[test]
@@ -267,8 +265,10 @@ fn a_node_of_another_policy_is_not_counted() {
 fn a_build_without_canary_gets_on_one_node_the_canarys_soak() {
     let mut fleet = Fleet::with(1, 1);
     fleet.world.policy.rest = stage("rest", 5, 0);
-    fleet.offer(vec![fleet::set(1, &[(1, 1), (2, 1)])]);
-    ["s1", "s2", "s3"].iter().for_each(|name| fleet.add(name, 1, 2));
+    fleet.offer(vec![super::fleet::set(1, &[(1, 1), (2, 1)])]);
+    for name in ["s1", "s2", "s3"] {
+        fleet.add(name, 1, 2);
+    }
     fleet.run();
     fleet.pass(30 * MINUTE);
     assert_eq!(fleet.decide(), ["r1", "s1"]);
@@ -301,9 +301,11 @@ fn a_new_node_of_a_proven_build_needs_no_first() {
     fleet.run();
     fleet.pass(30 * MINUTE);
     fleet.run();
-    assert_eq!(fleet.world.memory.proven[&fleet::build(1)].0, Level(1));
+    assert_eq!(fleet.world.memory.proven[&super::fleet::build(1)].0, Level(1));
     fleet.world.nodes.clear();
-    ["n1", "n2"].iter().for_each(|name| fleet.add(name, 1, 1));
+    for name in ["n1", "n2"] {
+        fleet.add(name, 1, 1);
+    }
     assert_eq!(fleet.decide(), ["n1", "n2"]);
 }
 
@@ -330,7 +332,9 @@ fn an_old_view_only_slows() {
     let new = std::mem::replace(&mut fleet.world.nodes, old);
     assert!(fleet.decide().is_empty());
     fleet.world.nodes = new;
-    ["r1", "r2"].iter().for_each(|name| fleet.obey(name));
+    for name in ["r1", "r2"] {
+        fleet.obey(name);
+    }
     assert_eq!(fleet.decide(), ["r3"]);
 }
 

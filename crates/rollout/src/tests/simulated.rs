@@ -1,17 +1,15 @@
 //! A fleet, two operators that believe old views, kills between two writes, and every brake.
 //! What must always hold is checked against what really happened, not against what was believed.
 
-mod fleet;
-
 use std::collections::{BTreeMap, BTreeSet};
 
-use fleet::{Fleet, build, set, stage};
-use invivo_rollout::{Instructed, Instruction, Memory, Node, Offer, Plan, Set, Wish, World, plan};
+use super::fleet::{Fleet, build, set, stage};
+use crate::{Instructed, Instruction, Memory, Node, Offer, Plan, Set, Wish, World, plan};
 use invivo_terms::{Hold, Level, NodeState, Revision};
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Event {
     Pass(u64),
     Act(usize),
@@ -92,8 +90,8 @@ fn wish(choice: u8) -> Wish {
     match choice {
         0 | 1 => Wish::Latest,
         2 => Wish::None,
-        3 => Wish::Named(fleet::set_name(1)),
-        _ => Wish::Named(fleet::set_name(3)),
+        3 => Wish::Named(super::fleet::set_name(1)),
+        _ => Wish::Named(super::fleet::set_name(3)),
     }
 }
 
@@ -108,7 +106,9 @@ impl Cluster {
         let parallel = usize::try_from(parallel).unwrap();
         let views = [View::default(), View::default()];
         let mut cluster = Self { truth, version: 1, views, parallel, moved: BTreeMap::new(), joined: 0 };
-        members.iter().for_each(|(stage, kernel)| cluster.join(*stage, *kernel));
+        for (stage, kernel) in members {
+            cluster.join(*stage, *kernel);
+        }
         cluster.refresh(0);
         cluster.refresh(1);
         cluster
@@ -156,7 +156,7 @@ impl Cluster {
                 (report.level, report.set, report.state) = (Level(0), None, NodeState::Idle);
             }),
             Event::Ready(node, ready) => {
-                self.with(node, |cluster, name| cluster.truth.node(name).ready = ready)
+                self.with(node, |cluster, name| cluster.truth.node(name).ready = ready);
             }
             Event::Join(stage, kernel) => self.join(stage, kernel),
             Event::Leave(node) => self.with(node, |cluster, name| {
@@ -303,7 +303,9 @@ impl Cluster {
             self.refresh(0);
             self.decide(0, None);
             let names: Vec<String> = self.truth.world.nodes.keys().cloned().collect();
-            names.iter().for_each(|name| self.act(name));
+            for name in &names {
+                self.act(name);
+            }
             self.refresh(0);
             let made = self.truth.plan();
             if self.truth.world.memory.rollout.as_ref().is_some_and(|rollout| rollout.failed > 0) {
@@ -316,7 +318,7 @@ impl Cluster {
         }
         let made = self.truth.plan();
         let excused = [Hold::AheadOfTarget, Hold::UnsupportedKernel, Hold::TargetMissing, Hold::AttemptEnded];
-        let arrived = |(_, held): (_, &invivo_rollout::Held)| excused.contains(&held.hold);
+        let arrived = |(_, held): (_, &crate::Held)| excused.contains(&held.hold);
         assert!(made.actions.is_empty() && made.in_flight.is_empty() && made.wake.is_none(), "{made:#?}");
         assert!(made.holds.iter().all(arrived), "{:#?}", self.truth.world);
     }
@@ -383,15 +385,15 @@ fn instruction(choice: u8, kernel: u32, level: u32, at: Timestamp) -> Instructio
     match choice {
         0 => Instruction::Hold,
         1 => Instruction::RollBack { deadline },
-        _ => Instruction::Apply(invivo_rollout::Apply {
+        _ => Instruction::Apply(crate::Apply {
             build_id: build(kernel),
             level: Level(level),
-            set: fleet::set_name(level),
-            digest: fleet::digest(level),
-            manifest: fleet::digest(kernel * 1000 + level),
+            set: super::fleet::set_name(level),
+            digest: super::fleet::digest(level),
+            manifest: super::fleet::digest(kernel * 1000 + level),
             mechanism: invivo_terms::Mechanism::Livepatch,
             deadline,
-            settle_after: std::time::Duration::from_secs(1800),
+            settle_after: std::time::Duration::from_mins(30),
             from: (Level(0), None),
         }),
     }
@@ -419,11 +421,11 @@ prop_compose! {
         truth.add("n", stage, kernels.0);
         let mut node = truth.node("n").clone();
         (node.ready, node.claimed_by_other) = (ready, claimed);
-        let instruction = instruction(told, kernels.1, levels.0, fleet::after(at.0));
+        let instruction = instruction(told, kernels.1, levels.0, super::fleet::after(at.0));
         node.spec = there.0.then_some(Instructed { revision: Revision(2), instruction });
         let report = node.report.as_mut().unwrap();
         (report.observed, report.level, report.state) = (Revision(observed), Level(levels.1), STATES[state]);
-        report.since = fleet::after(at.1);
+        report.since = super::fleet::after(at.1);
         node.report = node.report.filter(|_| there.1);
         node
     }
@@ -440,7 +442,9 @@ proptest! {
         events in prop::collection::vec(event(), 1..70),
     ) {
         let mut cluster = Cluster::new(&members, parallel, soaks);
-        events.into_iter().for_each(|event| cluster.handle(event));
+        for event in events {
+            cluster.handle(event);
+        }
         cluster.settle_down();
     }
 }
@@ -459,14 +463,14 @@ proptest! {
         let mut cluster = Cluster::new(&[], parallel, (soak, soak));
         let mut world = cluster.truth.world.clone();
         (world.now, world.offer, world.policy.target, world.policy.paused) =
-            (fleet::after(now), sets(offer), wish(aim), paused);
+            (super::fleet::after(now), sets(offer), wish(aim), paused);
         world.nodes = nodes.into_iter().enumerate().map(|(n, node)| (format!("n{n:02}"), node)).collect();
         if let Some((aim, started, stage, watched, deadline)) = remembered {
-            let before = World { policy: invivo_rollout::Policy { target: wish(aim), ..world.policy.clone() }, ..world.clone() };
+            let before = World { policy: crate::Policy { target: wish(aim), ..world.policy.clone() }, ..world.clone() };
             world.memory = plan(&World { nodes: BTreeMap::new(), ..before }).memory;
             if let Some(rollout) = &mut world.memory.rollout {
-                (rollout.started, rollout.stage, rollout.deadline) = (started, stage, deadline.map(fleet::after));
-                rollout.soak_until = watched.then(|| fleet::after(now / 2));
+                (rollout.started, rollout.stage, rollout.deadline) = (started, stage, deadline.map(super::fleet::after));
+                rollout.soak_until = watched.then(|| super::fleet::after(now / 2));
             }
         }
         let first = plan(&world);

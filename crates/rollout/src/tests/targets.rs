@@ -1,9 +1,7 @@
 //! What a policy's wish means, and that nothing is lowered by accident.
 
-mod fleet;
-
-use fleet::{Fleet, MINUTE, build, digest, set, set_name};
-use invivo_rollout::{Instruction, Offer, Set, Wish};
+use super::fleet::{Fleet, MINUTE, build, digest, set, set_name};
+use crate::{Instruction, Offer, Set, Wish};
 use invivo_terms::{Hold, Level, NodeState};
 
 fn withdrawn(mut set: Set) -> Set {
@@ -40,7 +38,7 @@ fn complete(fleet: &mut Fleet) {
 fn each_node_gets_the_level_of_its_own_build_bound_to_every_digest() {
     let mut fleet = Fleet::with(1, 0);
     fleet.add("c2", 0, 2);
-    fleet.world.policy.stages[0].max_parallel = invivo_rollout::Parallel::Nodes(2);
+    fleet.world.policy.stages[0].max_parallel = crate::Parallel::Nodes(2);
     fleet.offer(vec![set(1, &[(1, 4), (2, 7)])]);
     let plan = fleet.plan();
     for (name, number, level) in [("c1", 1, 4), ("c2", 2, 7)] {
@@ -185,7 +183,7 @@ fn a_node_midway_down_goes_on_although_another_failed() {
     let mut fleet = patched(vec![set(1, &[(1, 1)]), set(2, &[(1, 2)])]);
     fleet.world.policy.stages.clear();
     fleet.world.nodes.values_mut().for_each(|node| node.stage = 0);
-    fleet.world.policy.rest.max_parallel = invivo_rollout::Parallel::Nodes(2);
+    fleet.world.policy.rest.max_parallel = crate::Parallel::Nodes(2);
     fleet.world.memory.proven.insert(build(1), (Level(1), set_name(1)));
     fleet.world.policy.target = Wish::Named(set_name(1));
     assert_eq!(fleet.decide(), ["c1", "r1"]);

@@ -1,32 +1,31 @@
 //! A small fleet that does what it is told, when the test says so.
-#![allow(dead_code)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use invivo_rollout::{
+use crate::{
     Held, Instructed, Instruction, Memory, Node, Offer, Parallel, Plan, Policy, Report, RolloutMemory, Set,
     SetKernel, Stage, Wish, World, plan,
 };
 use invivo_terms::{BuildId, Digest, Hold, Level, Mechanism, NodeState, Revision, SetName};
 use jiff::Timestamp;
 
-pub const MINUTE: u64 = 60;
+pub(super) const MINUTE: u64 = 60;
 
-pub fn build(number: u32) -> BuildId {
+pub(super) fn build(number: u32) -> BuildId {
     format!("{number:040x}").parse().unwrap()
 }
 
-pub fn digest(number: u32) -> Digest {
+pub(super) fn digest(number: u32) -> Digest {
     format!("{number:064x}").parse().unwrap()
 }
 
-pub fn set_name(number: u32) -> SetName {
+pub(super) fn set_name(number: u32) -> SetName {
     format!("2026-01-01.{number}").parse().unwrap()
 }
 
 /// An active, eligible set that brings these builds to these levels.
-pub fn set(number: u32, kernels: &[(u32, u32)]) -> Set {
+pub(super) fn set(number: u32, kernels: &[(u32, u32)]) -> Set {
     let kernels = kernels
         .iter()
         .map(|(b, level)| (build(*b), SetKernel { level: Level(*level), manifest: digest(b * 1000 + level) }))
@@ -34,7 +33,7 @@ pub fn set(number: u32, kernels: &[(u32, u32)]) -> Set {
     Set { name: set_name(number), digest: digest(number), eligible: true, active: true, kernels }
 }
 
-pub fn stage(name: &str, max: u32, soak_minutes: u64) -> Stage {
+pub(super) fn stage(name: &str, max: u32, soak_minutes: u64) -> Stage {
     Stage {
         name: name.to_owned(),
         optional: false,
@@ -43,19 +42,19 @@ pub fn stage(name: &str, max: u32, soak_minutes: u64) -> Stage {
     }
 }
 
-pub fn after(seconds: u64) -> Timestamp {
+pub(super) fn after(seconds: u64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + i64::try_from(seconds).unwrap()).unwrap()
 }
 
 /// The nodes, what is stored about them, and the clock.
 #[derive(Debug, Clone)]
-pub struct Fleet {
-    pub world: World,
+pub(super) struct Fleet {
+    pub(super) world: World,
 }
 
 impl Fleet {
     /// One set with build 1 at level 1; a stage `canary` with a soak of 30 minutes, then `rest`.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             world: World {
                 now: after(0),
@@ -75,14 +74,18 @@ impl Fleet {
     }
 
     /// With nodes of build 1: `c1`, `c2`, … in the first stage and `r1`, `r2`, … in the second.
-    pub fn with(canaries: u32, rest: u32) -> Self {
+    pub(super) fn with(canaries: u32, rest: u32) -> Self {
         let mut fleet = Self::new();
-        (1..=canaries).for_each(|n| fleet.add(&format!("c{n}"), 0, 1));
-        (1..=rest).for_each(|n| fleet.add(&format!("r{n}"), 1, 1));
+        for n in 1..=canaries {
+            fleet.add(&format!("c{n}"), 0, 1);
+        }
+        for n in 1..=rest {
+            fleet.add(&format!("r{n}"), 1, 1);
+        }
         fleet
     }
 
-    pub fn add(&mut self, name: &str, stage: usize, kernel: u32) {
+    pub(super) fn add(&mut self, name: &str, stage: usize, kernel: u32) {
         let report = Report {
             observed: Revision(1),
             build_id: build(kernel),
@@ -97,26 +100,26 @@ impl Fleet {
         self.world.nodes.insert(name.to_owned(), node);
     }
 
-    pub fn node(&mut self, name: &str) -> &mut Node {
+    pub(super) fn node(&mut self, name: &str) -> &mut Node {
         self.world.nodes.get_mut(name).unwrap()
     }
 
-    pub fn report(&mut self, name: &str) -> &mut Report {
+    pub(super) fn report(&mut self, name: &str) -> &mut Report {
         self.node(name).report.as_mut().unwrap()
     }
 
-    pub fn pass(&mut self, seconds: u64) {
+    pub(super) fn pass(&mut self, seconds: u64) {
         self.world.now += Duration::from_secs(seconds);
     }
 
-    pub fn plan(&self) -> Plan {
+    pub(super) fn plan(&self) -> Plan {
         let made = plan(&self.world);
         assert_eq!(made, plan(&self.world), "the same world gives the same plan");
         made
     }
 
     /// Plans, stores the memory, writes the instructions. Returns the names of who was instructed.
-    pub fn decide(&mut self) -> Vec<String> {
+    pub(super) fn decide(&mut self) -> Vec<String> {
         let plan = self.plan();
         self.world.memory = plan.memory;
         let names = plan.actions.keys().cloned().collect();
@@ -126,14 +129,14 @@ impl Fleet {
         names
     }
 
-    pub fn instruct(&mut self, name: &str, instruction: Instruction) {
+    pub(super) fn instruct(&mut self, name: &str, instruction: Instruction) {
         let spec = &mut self.node(name).spec;
         let revision = spec.as_ref().map_or(Revision(0), |spec| spec.revision).next();
         *spec = Some(Instructed { revision, instruction });
     }
 
     /// The node does what it was told.
-    pub fn obey(&mut self, name: &str) {
+    pub(super) fn obey(&mut self, name: &str) {
         let now = self.world.now;
         let spec = self.node(name).spec.clone().unwrap();
         let report = self.report(name);
@@ -156,7 +159,7 @@ impl Fleet {
     }
 
     /// The node tries and says what came of it.
-    pub fn end(&mut self, name: &str, state: NodeState) {
+    pub(super) fn end(&mut self, name: &str, state: NodeState) {
         let revision = self.node(name).spec.as_ref().unwrap().revision;
         let report = self.report(name);
         report.observed = revision;
@@ -165,36 +168,38 @@ impl Fleet {
 
     /// Everybody whom a plan instructs obeys at once, until nobody is instructed any more.
     /// Returns the names in the order of their instructions.
-    pub fn run(&mut self) -> Vec<String> {
+    pub(super) fn run(&mut self) -> Vec<String> {
         let mut order = Vec::new();
         loop {
             let names = self.decide();
             if names.is_empty() {
                 return order;
             }
-            names.iter().for_each(|name| self.obey(name));
+            for name in &names {
+                self.obey(name);
+            }
             order.extend(names);
             assert!(order.len() < 10_000, "no end of instructions");
         }
     }
 
-    pub fn hold(&self, name: &str) -> Option<Hold> {
+    pub(super) fn hold(&self, name: &str) -> Option<Hold> {
         self.plan().holds.get(name).map(|held| held.hold)
     }
 
-    pub fn held(&self, name: &str) -> Option<Held> {
+    pub(super) fn held(&self, name: &str) -> Option<Held> {
         self.plan().holds.get(name).copied()
     }
 
-    pub fn rollout(&self) -> &RolloutMemory {
+    pub(super) fn rollout(&self) -> &RolloutMemory {
         self.world.memory.rollout.as_ref().unwrap()
     }
 
-    pub fn level(&self, name: &str) -> u32 {
+    pub(super) fn level(&self, name: &str) -> u32 {
         self.world.nodes[name].report.as_ref().unwrap().level.0
     }
 
-    pub fn offer(&mut self, sets: Vec<Set>) {
+    pub(super) fn offer(&mut self, sets: Vec<Set>) {
         self.world.offer = Offer::Sets(sets);
     }
 }

@@ -1,0 +1,6 @@
+//! The planner's tests: single decisions, and a simulated fleet.
+
+mod fleet;
+mod simulated;
+mod stages;
+mod targets;
