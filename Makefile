@@ -23,6 +23,8 @@ build: host-packages ## Every program, static, into the cargo target folder
 .PHONY: host-packages
 host-packages: # A C compiler is all that cargo itself needs; the lab installs the rest
 	@command -v gcc >/dev/null || (apt-get update -q && apt-get install -y -q gcc libc6-dev)
+	@command -v gcc-12 >/dev/null && command -v make >/dev/null && [ -e /usr/lib/x86_64-linux-gnu/libelf.so.1 ] \
+	  || (apt-get update -q && apt-get install -y -q gcc-12 libc6-dev make libelf1 lz4 xz-utils)
 
 .PHONY: demo
 demo: build ## The whole way: lab, patch, repository, charts, canary, rest, roll back, again
@@ -33,13 +35,13 @@ demo-clean: ## End the lab; leaves no process and no network namespace
 	@if [ -x $(LAB) ]; then $(LAB) down; else echo "no lab was built"; fi
 
 .PHONY: test
-test: build ## Every test: units, real API server, the lab's scenarios
-	cargo test --workspace --locked
+test: test-fast ## Every test: units, real API server, the lab's scenarios
 	$(LAB) test
 
 .PHONY: test-fast
-test-fast: build ## The tests that need no lab
-	cargo test --workspace --locked
+test-fast: build ## The tests that need no lab; kinds and policies are tried on a real API server
+	set -o pipefail; tools=$$($(LAB) tools | tee /dev/stderr | tail -n 1) && \
+	  INVIVO_TOOLS="$$tools" cargo test --workspace --locked
 
 .PHONY: lint
 lint: ## Formatting and clippy, warnings are errors
@@ -49,6 +51,7 @@ lint: ## Formatting and clippy, warnings are errors
 .PHONY: generate
 generate: build ## CRDs and rendered manifests, from their sources
 	cargo run -q -p invivo-api --locked
+	set -o pipefail; tools=$$($(LAB) tools | tee /dev/stderr | tail -n 1) && PATH="$$tools:$$PATH" manifests/render.sh
 
 .PHONY: bench
 bench: build ## The figures of docs/benchmarks.md

@@ -24,7 +24,7 @@ fn hourly() -> HumanDuration {
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
     printcolumn = r#"{"name":"Latest","type":"string","jsonPath":".status.latestSet"}"#,
-    printcolumn = r#"{"name":"Expires","type":"date","jsonPath":".status.repository.expires","priority":1}"#,
+    printcolumn = r#"{"name":"Expires","type":"string","jsonPath":".status.repository.expires","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]

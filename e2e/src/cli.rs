@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ enum What {
     },
     /// Say where the API server's audit log is.
     Audit,
+    /// Build the Kubernetes programs and helm; the last line says in which folders they are, separated like PATH.
+    Tools,
     /// Show the whole way of one patch on a new lab, which stays up.
     Demo,
     /// Run the scenarios on a new lab.
@@ -81,6 +83,9 @@ enum What {
         /// Leave the lab up.
         #[arg(long)]
         keep: bool,
+        /// Use the lab that an earlier run kept.
+        #[arg(long)]
+        again: bool,
     },
     /// Measure on the demonstration's lab, and print a table.
     Bench {
@@ -250,9 +255,15 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let state = State::open(&Cache::open()?)?;
             println!("{}", state.path("log/audit.jsonl").display());
         }
+        What::Tools => {
+            let lab = Lab::build()?;
+            let folder = |command: Command| Path::new(command.get_program()).parent().map(Path::to_owned);
+            let folders = [folder(lab.kubectl()), folder(lab.helm())];
+            println!("{}", std::env::join_paths(folders.into_iter().flatten())?.display());
+        }
         What::Demo => invivo_e2e::demo::run()?,
-        What::Test { filter, keep } => {
-            if !invivo_e2e::scenario::run(filter.as_deref(), keep)? {
+        What::Test { filter, keep, again } => {
+            if !invivo_e2e::scenario::run(filter.as_deref(), keep, again)? {
                 return Ok(ExitCode::FAILURE);
             }
         }

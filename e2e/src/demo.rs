@@ -83,16 +83,17 @@ pub fn run() -> anyhow::Result<()> {
     let check = Check::build(&product.recipe(RECIPE))?;
     clock.lap("patch");
 
-    say("the lab: control plane and three nodes");
-    lab.up(u8::try_from(NODES.len())?)?;
-    clock.lap("lab-up");
-
-    say("images, Prometheus, the repository on a plain static server outside the cluster");
+    say("the lab: control plane and three nodes; while they boot, images, Prometheus and the repository");
+    lab.start(u8::try_from(NODES.len())?)?;
     product.push_images()?;
     lab.prometheus_up()?;
+    say("the repository on a plain static server outside the cluster");
     let url = lab.serve("repository", repository.folder(), crate::product::REPOSITORY_PORT)?;
     say("helm install invivo-crds, helm install invivo");
     product.install(&repository.root()?)?;
+    lab.wait_up()?;
+    clock.lap("lab-up");
+    product.wait_installed()?;
     clock.lap("install");
 
     let story = Story { fleet: Fleet::open(&lab)?, check, nodes: lab.nodes()? };

@@ -140,6 +140,32 @@ impl Fleet {
         })
     }
 
+    /// Waits until the policy says that all its nodes are at this target.
+    ///
+    /// # Errors
+    /// When the time is over.
+    pub fn wait_at_target(&self, name: &str, target: &str, patience: Duration) -> anyhow::Result<()> {
+        self.wait(&format!("PatchPolicy {name} at {target}"), patience, || {
+            let policy = self.policy(name)?;
+            let status = policy.status.unwrap_or_default();
+            let current = status.observed_generation == policy.metadata.generation;
+            let aims = status.rollout.as_ref().is_some_and(|rollout| rollout.key.target == target);
+            let ready = status
+                .conditions
+                .iter()
+                .any(|c| c.type_ == "Ready" && c.status == "True" && c.reason == "AtTarget");
+            Ok(if current && aims && ready {
+                Seen::Answer(())
+            } else {
+                Seen::NotYet(format!(
+                    "{}; {}",
+                    status.conditions.first().map_or_else(String::new, |c| format!("{}: {}", c.reason, c.message)),
+                    describe(&self.patches()?)
+                ))
+            })
+        })
+    }
+
     /// Waits until a condition of the feed has this status and reason.
     ///
     /// # Errors

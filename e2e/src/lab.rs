@@ -126,8 +126,17 @@ impl Lab {
     /// # Errors
     /// When a part does not start, or a node does not get Ready.
     pub fn up(&self, nodes: u8) -> Result<(), Error> {
+        self.start(nodes)?;
+        self.wait_up()
+    }
+
+    /// The first half of [`Lab::up`]: the API server answers, the nodes boot.
+    ///
+    /// # Errors
+    /// When a part does not start.
+    pub fn start(&self, nodes: u8) -> Result<(), Error> {
         let kernel = self.kernel(NODE_KERNEL)?;
-        let step = progress::begin(format!("bring up {nodes} nodes"));
+        let step = progress::begin(format!("start {nodes} nodes"));
         if !self.running() {
             self.forget()?;
         }
@@ -139,7 +148,7 @@ impl Lab {
         for _ in 0..missing {
             node::add(&self.state, &self.pki, NODE_KERNEL, None)?;
         }
-        let mut names = Vec::new();
+        let mut started = 0;
         for node in self.nodes()? {
             let kernel = if node.description.kernel == kernel.release {
                 kernel.clone()
@@ -147,14 +156,21 @@ impl Lab {
                 self.kernel(&node.description.kernel)?
             };
             node.power_on(accelerator, &self.root, &kernel)?;
-            names.push((node.name().to_owned(), None));
+            started += 1;
         }
-        step.note(&format!("{} guests started ({accelerator:?})", names.len()));
+        step.note(&format!("{started} guests started ({accelerator:?})"));
         self.registry().up()?;
-        step.note("registry ready");
-        self.wait_ready(names, BOOT)?;
         step.done();
         Ok(())
+    }
+
+    /// The second half of [`Lab::up`]: waits until every node is Ready.
+    ///
+    /// # Errors
+    /// When a node does not get Ready.
+    pub fn wait_up(&self) -> Result<(), Error> {
+        let names = self.nodes()?.iter().map(|node| (node.name().to_owned(), None)).collect();
+        self.wait_ready(names, BOOT)
     }
 
     /// Ends every process of the lab and removes its network. Logs, images and the registry's

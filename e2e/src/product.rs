@@ -150,19 +150,31 @@ impl<'a> Product<'a> {
         Repository::publish(self, &self.folder(&format!("repository-{name}"))?, bundle)
     }
 
+    /// The repository that [`Product::make_repository`] made earlier.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn old_repository(&self, name: &str) -> anyhow::Result<Repository> {
+        Repository::open(&self.work.join(format!("repository-{name}")))
+    }
+
     /// Puts the four images into the lab's registry.
     ///
     /// # Errors
     /// When a program was not built.
     pub fn push_images(&self) -> anyhow::Result<()> {
         let step = progress::begin("push the images");
+        let stripped = self.folder("images")?;
         for (name, user) in IMAGES {
             let source = self.programs.join(name);
             ensure!(source.exists(), "{} was not built", source.display());
+            // Symbols are of no use in an image and take half of what a node has to pull.
+            let small = stripped.join(name);
+            command::output(Command::new("strip").arg("--strip-all").arg("-o").arg(&small).arg(&source))?;
             let image = Image {
                 entrypoint: vec![format!("/{name}")],
                 user: user.to_owned(),
-                items: vec![Item { source: Some(source), path: name.to_owned(), mode: 0o755 }],
+                items: vec![Item { source: Some(small), path: name.to_owned(), mode: 0o755 }],
             };
             self.lab.registry().push(&format!("{name}:{}", env!("CARGO_PKG_VERSION")), &image)?;
         }
@@ -173,7 +185,7 @@ impl<'a> Product<'a> {
     /// `helm install` of both charts, with this trust root.
     ///
     /// # Errors
-    /// When helm refuses, or the operator or patch server does not get ready.
+    /// When helm refuses.
     pub fn install(&self, root: &str) -> anyhow::Result<()> {
         let step = progress::begin("helm install");
         let chart = |name: &str| self.tree.join("charts").join(name).to_string_lossy().into_owned();
@@ -198,6 +210,16 @@ impl<'a> Product<'a> {
             "--set",
             &format!("trust.roots[0]={root}"),
         ])?;
+        step.done();
+        Ok(())
+    }
+
+    /// Waits until operator and patch server are ready.
+    ///
+    /// # Errors
+    /// When one does not get ready.
+    pub fn wait_installed(&self) -> anyhow::Result<()> {
+        let step = progress::begin("wait until operator and patch server are ready");
         for deployment in ["invivo-patch-server", "invivo-operator"] {
             self.kubectl(&[
                 "rollout",

@@ -93,6 +93,15 @@ impl Repository {
         Ok(Self { folder: desk.join("repository"), forgeries: work.to_owned() })
     }
 
+    /// One that was published before.
+    pub(crate) fn open(work: &Path) -> anyhow::Result<Self> {
+        let folder = work.join("desk/repository");
+        if !folder.is_dir() {
+            bail!("no repository in {}", work.display());
+        }
+        Ok(Self { folder, forgeries: work.to_owned() })
+    }
+
     /// Its files.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -21,8 +21,8 @@ use crate::check::{Check, Hole};
 use crate::demo::{CANARY, NODES, RECIPE};
 use crate::fleet::Fleet;
 use crate::node::Node;
-use crate::product::{Product, REPOSITORY_PORT, Repository};
-use crate::{Lab, progress};
+use crate::product::{POLICY, Product, REPOSITORY_PORT, Repository};
+use crate::{Lab, network};
 
 /// One node, from instruction to report, under emulation and with others at work.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
@@ -46,16 +46,21 @@ const SCENARIOS: &[Scenario] = &[
     ("a_kernel_that_the_repository_does_not_know_is_left_alone_and_others_go_on", rollout::unknown_kernel),
 ];
 
-/// Runs every scenario whose name contains `filter`, on a new lab; takes the lab down if all passed.
+/// Runs every scenario whose name contains `filter`, on a new lab or, with `again`, on the one that
+/// an earlier run kept; takes the lab down unless `keep`.
 ///
 /// # Errors
 /// When the lab itself does not come up.
-pub fn run(filter: Option<&str>, keep: bool) -> anyhow::Result<bool> {
+pub fn run(filter: Option<&str>, keep: bool, again: bool) -> anyhow::Result<bool> {
     let lab = Lab::build()?;
-    if lab.running() {
-        Lab::down(lab.state(), false)?;
-    }
-    let stage = Stage::set(&lab)?;
+    let stage = if again {
+        Stage::join(&lab)?
+    } else {
+        if lab.running() {
+            Lab::down(lab.state(), false)?;
+        }
+        Stage::set(&lab)?
+    };
     let (mut passed, mut failed) = (0, 0);
     for (name, scenario) in SCENARIOS {
         if filter.is_some_and(|filter| !name.contains(filter)) {
@@ -100,19 +105,29 @@ impl<'a> Stage<'a> {
         let bundle = product.build_patch(RECIPE)?;
         let repository = product.make_repository("test", &bundle)?;
         let check = Check::build(&product.recipe(RECIPE))?;
-        lab.up(u8::try_from(NODES.len())?)?;
-        let step = progress::begin("install Invivo");
+        lab.start(u8::try_from(NODES.len())?)?;
         product.push_images()?;
         lab.prometheus_up()?;
         let url = lab.serve("repository", repository.folder(), REPOSITORY_PORT)?;
         product.install(&repository.root()?)?;
+        lab.wait_up()?;
+        product.wait_installed()?;
         let stage = Self { lab, product, fleet: Fleet::open(lab)?, check, repository, url };
         stage.product.kubectl(&["label", "--overwrite", "node", CANARY, "invivo.dev/canary=true"])?;
         for node in NODES {
             stage.check.install(lab, &stage.node(node)?)?;
         }
-        step.done();
         Ok(stage)
+    }
+
+    /// The stage that an earlier run left.
+    fn join(lab: &'a Lab) -> anyhow::Result<Self> {
+        network::enter()?;
+        let product = Product::new(lab)?;
+        let repository = product.old_repository("test")?;
+        let check = Check::build(&product.recipe(RECIPE))?;
+        let url = lab.serve("repository", repository.folder(), REPOSITORY_PORT)?;
+        Ok(Self { lab, product, fleet: Fleet::open(lab)?, check, repository, url })
     }
 
     /// No patch on any node, agents at work, the feed believed.
@@ -120,7 +135,7 @@ impl<'a> Stage<'a> {
         self.product.apply(&self.product.feed(&self.url, &self.repository.root()?))?;
         self.product.apply(&self.product.policy("None"))?;
         self.fleet.wait_feed(crate::product::FEED, "True", "Verified", PATIENCE)?;
-        self.fleet.wait_states(&NODES, &[NodeState::Idle, NodeState::RolledBack], PATIENCE)?;
+        self.fleet.wait_at_target(POLICY, "None", PATIENCE)?;
         for node in NODES {
             self.require(node, Hole::Open)?;
         }

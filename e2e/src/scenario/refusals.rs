@@ -13,6 +13,7 @@ use crate::check::Hole;
 use crate::corrupted::{self, Forgery};
 use crate::demo::NODES;
 use crate::fleet::Seen;
+use crate::product::POLICY;
 use crate::prometheus::Prometheus;
 
 /// Ports of the servers that offer forgeries.
@@ -76,15 +77,18 @@ pub(super) fn lying_patch_server(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.wait_closed(&NODES)?;
     let truth = stage.fleet.patches()?.remove("node1").context("node1 has no NodePatch")?.spec;
     stage.target("None")?;
-    stage.fleet.wait_states(&NODES, &[NodeState::RolledBack, NodeState::Idle], PATIENCE)?;
+    stage.fleet.wait_at_target(POLICY, "None", PATIENCE)?;
 
     scale_operator(stage, 0)?;
+    // The agent obeys only what its policy allows, so the policy must aim at the set again.
+    stage.target("Latest")?;
     let result = [Forgery::ChangedBundle, Forgery::OneSignature].into_iter().try_for_each(|forgery| {
         let lie = Lie::begin(stage, forgery)?;
         let result = agent_refuses(stage, &truth, forgery);
         lie.end(stage)?;
         result
     });
+    stage.target("None")?;
     scale_operator(stage, 1)?;
     result
 }
@@ -133,7 +137,7 @@ pub(super) fn corrupted_agent(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.wait_closed(&NODES)?;
     let truth = stage.fleet.patches()?.remove("node1").context("node1 has no NodePatch")?.spec;
     stage.target("None")?;
-    stage.fleet.wait_states(&NODES, &[NodeState::RolledBack, NodeState::Idle], PATIENCE)?;
+    stage.fleet.wait_at_target(POLICY, "None", PATIENCE)?;
     let apply = truth.apply.context("node1 was not told to apply anything")?;
     let uid = stage
         .fleet

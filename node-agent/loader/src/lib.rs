@@ -11,6 +11,7 @@ pub mod filter;
 pub mod journal;
 pub mod kernel;
 pub mod loader;
+pub mod missed;
 pub mod order;
 mod recover;
 pub mod report;
@@ -56,9 +57,6 @@ pub enum Error {
     /// Without its filter it must not.
     #[error(transparent)]
     Filter(#[from] FilterError),
-    /// No state folder.
-    #[error(transparent)]
-    Store(#[from] invivo_feed::store::StoreError),
     /// It cannot be known which kernel runs.
     #[error(transparent)]
     Running(#[from] RunningError),
@@ -77,7 +75,7 @@ pub enum Error {
 /// See [`Error`]; it never returns otherwise.
 pub fn run(settings: Settings) -> Result<std::convert::Infallible, Error> {
     filter::install()?;
-    let store = Store::open(&settings.state)?;
+    let store = Store::new(&settings.state);
     let mut loader = Loader::start(Linux::new(settings.folders), store, settings.roots)?;
     let listener = bind(&settings.socket)?;
     tracing::info!(socket = %settings.socket.display(), "ready");

@@ -3,22 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use invivo_feed::store::StoreError;
-use invivo_terms::{Digest, ModuleName, NodeState, Refusal};
+use invivo_terms::{Digest, ModuleName, NodeState};
 use invivo_wire::{Answer, ApplyRequest, Fault, Order, Reason, Request, RollBackRequest, State};
 use jiff::Timestamp;
 use rustix::io::Errno;
 
-use crate::errno;
 use crate::journal::{Active, Doing, Journal, Loaded, Outcome, Task};
 use crate::kernel::Kernel;
+use crate::missed::{Missed, Reached, ended};
 use crate::order::{Place, place};
 use crate::report;
 use crate::running::{Running, RunningError};
 use crate::seen::Seen;
-use crate::step::{self, End, Goal, Phase, Situation, Step};
+use crate::step::{self, Goal, Phase, Situation, Step};
 use crate::store::Store;
-use crate::verify::{self, Ground, Refused, Verified};
+use crate::verify::{self, Ground, Verified};
 
 /// How often the kernel is looked at while tasks move.
 const LOOK: Duration = Duration::from_millis(50);
@@ -39,20 +38,6 @@ pub struct Loader<K> {
     unsaved: bool,
 }
 
-/// Why something was not reached; ends up in the outcome.
-#[derive(Debug)]
-pub(crate) struct Missed {
-    pub(crate) state: NodeState,
-    pub(crate) reason: Reason,
-    pub(crate) message: String,
-}
-
-/// How a drive ended well.
-#[derive(Debug)]
-pub(crate) struct Reached {
-    millis: Option<u32>,
-}
-
 /// What is driven towards a goal.
 pub(crate) struct Drive<'a> {
     pub(crate) goal: Goal,
@@ -70,66 +55,6 @@ pub(crate) struct Bytes<'a> {
     proof: &'a [u8],
 }
 
-impl Missed {
-    pub(crate) fn fault(fault: Fault, message: impl Into<String>) -> Self {
-        let state = match fault {
-            Fault::TransitionStuck => NodeState::Blocked,
-            Fault::StaleInstruction | Fault::ForeignLivepatch | Fault::NoLivepatch | Fault::LowerLevel => {
-                NodeState::Refused
-            }
-            Fault::CannotReverse
-            | Fault::DeadlinePassed
-            | Fault::NodeIo
-            | Fault::RebootedUnsettled
-            | Fault::Vanished => NodeState::Failed,
-        };
-        Self { state, reason: Reason::Fault(fault), message: message.into() }
-    }
-
-    fn load(errno: Errno) -> Self {
-        let (name, meaning) = errno::of_load(errno);
-        Self {
-            state: NodeState::Failed,
-            reason: Reason::Refusal(Refusal::LoadRefused),
-            message: format!("{name}: {meaning}"),
-        }
-    }
-}
-
-impl From<Refused> for Missed {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Rejected(rejection) => Self {
-                state: NodeState::Refused,
-                reason: Reason::Refusal(rejection.refusal),
-                message: rejection.to_string(),
-            },
-            Refused::Fault(fault, message) => Self::fault(fault, message),
-        }
-    }
-}
-
-impl From<StoreError> for Missed {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Full { .. } => Self {
-                state: NodeState::Refused,
-                reason: Reason::Refusal(Refusal::StorageFull),
-                message: error.to_string(),
-            },
-            StoreError::Io { .. } | StoreError::TooLong { .. } | StoreError::Parse { .. } => {
-                Self::fault(Fault::NodeIo, error.to_string())
-            }
-        }
-    }
-}
-
-impl From<std::io::Error> for Missed {
-    fn from(error: std::io::Error) -> Self {
-        Self::fault(Fault::NodeIo, format!("kernel files: {error}"))
-    }
-}
-
 impl<K: Kernel> Loader<K> {
     /// Reads journal and kernel, finishes what a killed loader left, and brings back the settled
     /// level after a boot. Whatever goes wrong there is reported, not fatal.
@@ -139,6 +64,9 @@ impl<K: Kernel> Loader<K> {
     /// If it cannot be known which kernel runs.
     pub fn start(kernel: K, store: Store, roots: BTreeSet<Digest>) -> Result<Self, RunningError> {
         let running = kernel.running()?;
+        if let Err(error) = store.prepare() {
+            tracing::error!(error = %error, "state folder; nothing will be loaded");
+        }
         let journal = store.journal().unwrap_or_else(|error| {
             tracing::error!(error = %error, "journal");
             Journal::default()
@@ -516,31 +444,5 @@ impl<K: Kernel> Loader<K> {
         self.journal.active = None;
         self.journal.outcome = Some(self.missed(missed));
         self.save();
-    }
-}
-
-fn ended(end: End, took: Option<Duration>, blockers: &str) -> Result<Reached, Missed> {
-    match end {
-        End::Reached => {
-            Ok(Reached { millis: took.map(|took| u32::try_from(took.as_millis()).unwrap_or(u32::MAX)) })
-        }
-        End::DeadlinePassed => {
-            Err(Missed::fault(Fault::DeadlinePassed, "the deadline had passed before it began"))
-        }
-        End::Foreign(name) => Err(Missed::fault(
-            Fault::ForeignLivepatch,
-            format!("live patch {name} is on; ours would replace it"),
-        )),
-        End::Lower(level) => {
-            Err(Missed::fault(Fault::LowerLevel, format!("level {level} is on; take every patch off first")))
-        }
-        End::Stuck => Err(Missed::fault(
-            Fault::TransitionStuck,
-            format!("the transition did not end in time and was reversed{blockers}"),
-        )),
-        End::CannotReverse => Err(Missed::fault(
-            Fault::CannotReverse,
-            format!("the transition did not end in time and cannot be reversed{blockers}"),
-        )),
     }
 }

@@ -8,7 +8,8 @@ use invivo_wire::{Fault, Reason};
 
 use crate::journal::{Active, Doing, Loaded, Outcome, Task, Unpatched};
 use crate::kernel::Kernel;
-use crate::loader::{Drive, Loader, Missed};
+use crate::loader::{Drive, Loader};
+use crate::missed::Missed;
 use crate::step::{Goal, Phase};
 use crate::verify;
 

@@ -108,8 +108,16 @@ pub fn observe(folders: &Folders) -> io::Result<Seen> {
         }
     }
     patches.sort_by(|a, b| a.name.cmp(&b.name));
-    let modules = fs::read_to_string(folders.proc.join("modules"))?.lines().filter_map(resident).collect();
+    let modules = module_list(folders)?.lines().filter_map(resident).collect();
     Ok(Seen { patches, modules })
+}
+
+/// A kernel built without modules has no list of them.
+fn module_list(folders: &Folders) -> io::Result<String> {
+    match fs::read_to_string(folders.proc.join("modules")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        read => read,
+    }
 }
 
 /// A file that says `0` or `1`; none if it went away.

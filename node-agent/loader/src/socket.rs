@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use invivo_wire::{Answer, Patient, Request, frame};
-use rustix::fs::Mode;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use rustix::fs::Mode;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use crate::kernel::Kernel;
@@ -138,7 +138,7 @@ mod tests {
         let listener = bind(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         let state = tempfile::tempdir().unwrap();
-        let store = crate::store::Store::open(state.path()).unwrap();
+        let store = crate::store::Store::new(state.path());
         let mut loader =
             Loader::start(crate::fake::Fake::new(), store, std::collections::BTreeSet::new()).unwrap();
         for (uid, welcome) in [(1000, false), (65532, true)] {

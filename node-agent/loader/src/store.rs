@@ -33,19 +33,23 @@ const MOST_PROOF: u64 = invivo_wire::frame::MAX_BLOB as u64;
 const MODE: u32 = 0o600;
 
 impl Store {
-    /// Opens the folder, made if it is not there, and makes it root's alone.
+    /// The state folder at this path. Nothing is done yet.
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+
+    /// Makes the folder if it is not there, and makes it root's alone.
     ///
     /// # Errors
     ///
-    /// `Io`.
-    pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        let store = Self { folder: folder.to_owned() };
-        let levels = store.folder.join("levels");
+    /// `Full`, `Io`. Nothing is loaded then, but the loader goes on answering.
+    pub fn prepare(&self) -> Result<(), StoreError> {
+        let levels = self.folder.join("levels");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&levels).map_err(at(&levels))?;
-        for path in [&store.folder, &levels] {
+        for path in [&self.folder, &levels] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(at(path))?;
         }
-        Ok(store)
+        Ok(())
     }
 
     /// The journal; an empty one if there is none.
@@ -82,6 +86,7 @@ impl Store {
     ///
     /// `Full`, `Io`.
     pub fn keep(&self, digest: &Digest, module: &[u8], proof: &[u8]) -> Result<(), StoreError> {
+        self.prepare()?;
         replace(&self.level(digest, "ko"), module, MODE)?;
         replace(&self.level(digest, "proof"), proof, MODE)
     }
@@ -124,7 +129,13 @@ impl Store {
 }
 
 fn at(path: &Path) -> impl Fn(io::Error) -> StoreError + '_ {
-    |source| StoreError::Io { path: path.to_owned(), source }
+    |source| {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full { path, source },
+            _ => StoreError::Io { path, source },
+        }
+    }
 }
 
 #[cfg(test)]
@@ -138,21 +149,22 @@ mod tests {
         let folder = root.path().join("state");
         fs::create_dir(&folder).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
-        let store = Store::open(&folder).unwrap();
+        let store = Store::new(&folder);
+        store.prepare().unwrap();
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
         let journal = Journal {
             order: Some(Order { object: "u".to_owned(), revision: invivo_terms::Revision(4) }),
             ..Journal::default()
         };
         store.save(&journal).unwrap();
-        assert_eq!(Store::open(&folder).unwrap().journal().unwrap(), journal);
+        assert_eq!(Store::new(&folder).journal().unwrap(), journal);
         assert_eq!(fs::metadata(folder.join("journal.json")).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
     fn a_damaged_journal_is_put_aside_and_not_lost() {
         let root = tempfile::tempdir().unwrap();
-        let store = Store::open(root.path()).unwrap();
+        let store = Store::new(root.path());
         fs::write(root.path().join("journal.json"), "{\"order\":").unwrap();
         assert!(matches!(store.journal(), Err(StoreError::Parse { .. })));
         assert_eq!(store.journal().unwrap(), Journal::default());
@@ -162,7 +174,7 @@ mod tests {
     #[test]
     fn a_write_cut_short_leaves_the_old_content_and_is_swept() {
         let root = tempfile::tempdir().unwrap();
-        let store = Store::open(root.path()).unwrap();
+        let store = Store::new(root.path());
         let (kept, dropped) = (invivo_feed::digest(b"kept"), invivo_feed::digest(b"dropped"));
         store.keep(&kept, b"kept", b"proof").unwrap();
         store.keep(&dropped, b"dropped", b"proof").unwrap();

@@ -6,7 +6,9 @@ use rustix::io::Errno;
 
 use super::*;
 use crate::fake::{Killed, build_id};
+use crate::missed::Missed;
 use crate::seen::Patch;
+use invivo_feed::store::StoreError;
 use invivo_terms::Refusal;
 
 #[test]
@@ -181,12 +183,24 @@ fn a_patch_taken_off_by_hand_is_reported_gone() {
 fn nothing_is_loaded_that_cannot_be_written_down_first() {
     let mut trial = Trial::new();
     let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
-    std::fs::remove_dir_all(trial.state.path().join("levels")).unwrap();
+    // A file where the folder should be.
+    let levels = trial.state.path().join("levels");
+    std::fs::remove_dir_all(&levels).unwrap();
+    std::fs::write(&levels, "").unwrap();
     let state = trial.apply(2, &bundle);
     assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::NodeIo)));
     assert_eq!(trial.kernel.loads(), 0);
     trial.restart();
+    assert_eq!(trial.ask().order, Some(order("uid", 2)));
+    std::fs::remove_file(&levels).unwrap();
     assert_eq!(trial.apply(3, &bundle).state, NodeState::Applied);
+}
+
+#[test]
+fn a_full_disk_is_named() {
+    let full =
+        StoreError::Full { path: "/host/state".into(), source: std::io::ErrorKind::StorageFull.into() };
+    assert_eq!(Missed::from(full).reason, Reason::Refusal(Refusal::StorageFull));
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn author(name: &str) -> Author {
 }
 
 fn start(author: &Author, kernel: &Fake, state: &TempDir) -> Loader<Fake> {
-    let store = Store::open(state.path()).unwrap();
+    let store = Store::new(state.path());
     Loader::start(kernel.clone(), store, BTreeSet::from([author.root()])).unwrap()
 }
 

@@ -1,0 +1,113 @@
+//! Why something was not reached, in the words of the wire.
+
+use std::time::Duration;
+
+use invivo_feed::store::StoreError;
+use invivo_terms::{NodeState, Refusal};
+use invivo_wire::{Fault, Reason};
+use rustix::io::Errno;
+
+use crate::errno;
+use crate::step::End;
+use crate::verify::Refused;
+
+/// Why something was not reached; ends up in the outcome.
+#[derive(Debug)]
+pub(crate) struct Missed {
+    pub(crate) state: NodeState,
+    pub(crate) reason: Reason,
+    pub(crate) message: String,
+}
+
+/// How a drive ended well.
+#[derive(Debug)]
+pub(crate) struct Reached {
+    pub(crate) millis: Option<u32>,
+}
+
+impl Missed {
+    pub(crate) fn fault(fault: Fault, message: impl Into<String>) -> Self {
+        let state = match fault {
+            Fault::TransitionStuck => NodeState::Blocked,
+            Fault::StaleInstruction | Fault::ForeignLivepatch | Fault::NoLivepatch | Fault::LowerLevel => {
+                NodeState::Refused
+            }
+            Fault::CannotReverse
+            | Fault::DeadlinePassed
+            | Fault::NodeIo
+            | Fault::RebootedUnsettled
+            | Fault::Vanished => NodeState::Failed,
+        };
+        Self { state, reason: Reason::Fault(fault), message: message.into() }
+    }
+
+    pub(crate) fn load(errno: Errno) -> Self {
+        let (name, meaning) = errno::of_load(errno);
+        Self {
+            state: NodeState::Failed,
+            reason: Reason::Refusal(Refusal::LoadRefused),
+            message: format!("{name}: {meaning}"),
+        }
+    }
+}
+
+impl From<Refused> for Missed {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Rejected(rejection) => Self {
+                state: NodeState::Refused,
+                reason: Reason::Refusal(rejection.refusal),
+                message: rejection.to_string(),
+            },
+            Refused::Fault(fault, message) => Self::fault(fault, message),
+        }
+    }
+}
+
+impl From<StoreError> for Missed {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full { .. } => Self {
+                state: NodeState::Refused,
+                reason: Reason::Refusal(Refusal::StorageFull),
+                message: error.to_string(),
+            },
+            StoreError::Io { .. } | StoreError::TooLong { .. } | StoreError::Parse { .. } => {
+                Self::fault(Fault::NodeIo, error.to_string())
+            }
+        }
+    }
+}
+
+impl From<std::io::Error> for Missed {
+    fn from(error: std::io::Error) -> Self {
+        Self::fault(Fault::NodeIo, format!("kernel files: {error}"))
+    }
+}
+
+/// How a drive ended.
+pub(crate) fn ended(end: End, took: Option<Duration>, blockers: &str) -> Result<Reached, Missed> {
+    match end {
+        End::Reached => {
+            Ok(Reached { millis: took.map(|took| u32::try_from(took.as_millis()).unwrap_or(u32::MAX)) })
+        }
+        End::DeadlinePassed => {
+            Err(Missed::fault(Fault::DeadlinePassed, "the deadline had passed before it began"))
+        }
+        End::Foreign(name) => Err(Missed::fault(
+            Fault::ForeignLivepatch,
+            format!("live patch {name} is on; ours would replace it"),
+        )),
+        End::Lower(level) => {
+            Err(Missed::fault(Fault::LowerLevel, format!("level {level} is on; take every patch off first")))
+        }
+        End::Stuck => Err(Missed::fault(
+            Fault::TransitionStuck,
+            format!("the transition did not end in time and was reversed{blockers}"),
+        )),
+        End::CannotReverse => Err(Missed::fault(
+            Fault::CannotReverse,
+            format!("the transition did not end in time and cannot be reversed{blockers}"),
+        )),
+    }
+}
