@@ -49,8 +49,8 @@ pub struct Agent {
     pace: Pace,
     /// Since when the instruction is being tried.
     trying: Option<(Instruction, Instant)>,
-    /// What the tries wait for.
-    waits_for: Option<&'static str>,
+    /// What the tries wait for, and the last that was heard of it.
+    waits_for: Option<(Trouble, String)>,
     /// The object was in the list that is being read.
     in_list: bool,
 }
@@ -212,6 +212,7 @@ impl Agent {
         match step::next(&instruction, &state, self.found.as_ref(), Timestamp::now()) {
             Step::Report => self.settle(&instruction, state).await,
             Step::End(verdict) => {
+                let verdict = self.by_its_cause(&instruction, verdict);
                 self.end(verdict);
                 self.settle(&instruction, state).await
             }
@@ -234,6 +235,18 @@ impl Agent {
         if self.found.is_none() && !loader_knows {
             self.found =
                 self.written.as_ref().and_then(|status| Verdict::written(&instruction.order, status));
+        }
+    }
+
+    /// A deadline that passed between two tries has a cause, and that is what people need to know.
+    fn by_its_cause(&self, instruction: &Instruction, verdict: Verdict) -> Verdict {
+        let tried = self.trying.as_ref().is_some_and(|(tried, _)| tried == instruction);
+        let waited = self.waits_for.as_ref().filter(|_| tried);
+        match waited {
+            Some((trouble, why)) if verdict.cause == Cause::Fault(Fault::DeadlinePassed) => {
+                Verdict::failed(&instruction.order, Cause::Trouble(*trouble), why.as_str())
+            }
+            Some(_) | None => verdict,
         }
     }
 
@@ -290,7 +303,7 @@ impl Agent {
                     return self.settle(instruction, state).await;
                 }
                 tracing::warn!(reason = trouble.as_str(), why, "trying again");
-                self.waits_for = Some(trouble.as_str());
+                self.waits_for = Some((trouble, why));
                 if began.elapsed() >= LONG {
                     self.say_working(instruction, &state).await;
                 }
@@ -309,7 +322,8 @@ impl Agent {
     }
 
     async fn say_working(&mut self, instruction: &Instruction, state: &State) {
-        let own = Own::Working { waits_for: self.waits_for };
+        let waits_for = self.waits_for.as_ref().map(|(trouble, _)| trouble.as_str());
+        let own = Own::Working { waits_for };
         let wanted = status::of(state, &own, instruction.revision(), Timestamp::now());
         self.metrics.node(self.cluster.node(), state, NodeState::Working);
         // Best effort: the end of the step is written in any case.
