@@ -3,22 +3,22 @@
 //!
 //! The shape is `observe -> step::next (pure) -> carry out one step -> report`.
 
-mod agent;
-mod allow;
-mod cluster;
-mod fetch;
+pub mod agent;
+pub mod allow;
+pub mod cluster;
+pub mod fetch;
 #[cfg(test)]
 mod fixtures;
-mod health;
-mod instruction;
-mod loader;
-mod metrics;
-mod pace;
-mod status;
-mod step;
+pub mod health;
+pub mod instruction;
+pub mod loader;
+pub mod metrics;
+pub mod pace;
+pub mod status;
+pub mod step;
 #[cfg(test)]
 mod tests;
-mod verdict;
+pub mod verdict;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
