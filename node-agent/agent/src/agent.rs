@@ -24,13 +24,13 @@ use crate::step::{self, Step};
 use crate::verdict::{Cause, Trouble, Verdict};
 
 /// The loader is asked how things stand at least this often.
-const LOOK: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_mins(1);
 /// A step that lasts longer is reported.
 const LONG: Duration = Duration::from_secs(10);
 /// How often a refusal is looked at again before it counts: the mirror may be between two states.
 const REFUSAL_TRIES: u32 = 2;
 /// What the loader may take beyond an instruction's deadline: undoing, writing down.
-const AFTER_DEADLINE: Duration = Duration::from_secs(120);
+const AFTER_DEADLINE: Duration = Duration::from_mins(2);
 
 /// The agent of one node.
 pub struct Agent {
@@ -113,7 +113,7 @@ impl Agent {
                     if self.health.set(Some(why.clone())) {
                         tracing::error!(why, "nothing is done on this node");
                     }
-                    tokio::time::sleep(pace.next()).await;
+                    tokio::time::sleep(pace.wait()).await;
                 }
             }
         }
@@ -226,7 +226,7 @@ impl Agent {
         if self.health.set(Some(format!("the loader does not answer: {error}"))) {
             tracing::warn!(error = %error, source, "loader");
         }
-        Next::Retry(self.pace.next())
+        Next::Retry(self.pace.wait())
     }
 
     /// An instruction that an earlier agent of this node ended by itself is not tried again.
@@ -293,7 +293,7 @@ impl Agent {
             }
             Attempt::Ended(verdict) => {
                 tracing::info!(reason = verdict.cause.as_str(), message = %verdict.message, "looking again");
-                Next::Retry(self.pace.next())
+                Next::Retry(self.pace.wait())
             }
             Attempt::Again(trouble, why) => {
                 let late = instruction.deadline().is_some_and(|deadline| deadline <= Timestamp::now());
@@ -307,7 +307,7 @@ impl Agent {
                 if began.elapsed() >= LONG {
                     self.say_working(instruction, &state).await;
                 }
-                Next::Retry(self.pace.next())
+                Next::Retry(self.pace.wait())
             }
         }
     }
@@ -342,7 +342,7 @@ impl Agent {
         if self.write(instruction, wanted).await {
             Next::Rest(rest(&state))
         } else {
-            Next::Retry(self.pace.next())
+            Next::Retry(self.pace.wait())
         }
     }
 

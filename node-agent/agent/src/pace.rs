@@ -26,7 +26,7 @@ impl Pace {
     }
 
     /// How long to wait now.
-    pub fn next(&mut self) -> Duration {
+    pub fn wait(&mut self) -> Duration {
         let whole = FIRST.saturating_mul(1 << self.tries.min(5)).min(LONGEST);
         self.tries = self.tries.saturating_add(1);
         // A fresh hasher is keyed at random: that is all the randomness a pause needs.
@@ -42,11 +42,11 @@ mod tests {
     #[test]
     fn waits_grow_to_half_a_minute_and_begin_anew_after_success() {
         let mut pace = Pace::default();
-        let waits: Vec<_> = (0..20).map(|_| pace.next()).collect();
+        let waits: Vec<_> = (0..20).map(|_| pace.wait()).collect();
         assert!(waits[0] <= FIRST && waits[0] >= FIRST / 2);
         assert!(waits.iter().all(|wait| *wait <= LONGEST));
         assert!(waits[19] >= LONGEST / 2);
         pace.reset();
-        assert!(pace.next() <= FIRST);
+        assert!(pace.wait() <= FIRST);
     }
 }

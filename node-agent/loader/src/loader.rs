@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How often a module whose last reference is just going is asked for.
 const UNLOAD_TRIES: u32 = 40;
 /// How often a loader at rest looks by itself.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// The loader of one node.
 #[derive(Debug)]
@@ -333,11 +333,11 @@ impl<K: Kernel> Loader<K> {
             });
             match next {
                 Step::Unload(name) => {
-                    let tried = tries.entry(name.clone()).or_default();
-                    *tried += 1;
+                    let count = tries.entry(name.clone()).or_default();
+                    *count += 1;
                     match self.kernel.unload(&name) {
                         Ok(()) | Err(Errno::NOENT) => {}
-                        Err(Errno::AGAIN | Errno::BUSY) if *tried < UNLOAD_TRIES => self.kernel.pause(LOOK),
+                        Err(Errno::AGAIN | Errno::BUSY) if *count < UNLOAD_TRIES => self.kernel.pause(LOOK),
                         Err(_) => {
                             kept.insert(name);
                         }

@@ -14,7 +14,7 @@ use crate::step::{Goal, Phase};
 use crate::verify;
 
 /// How long a settled level may take to come back after a boot.
-const COMING_BACK: Duration = Duration::from_secs(300);
+const COMING_BACK: Duration = Duration::from_mins(5);
 
 impl<K: Kernel> Loader<K> {
     /// Brings journal and kernel together again.

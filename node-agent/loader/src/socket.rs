@@ -70,7 +70,7 @@ pub fn serve<K: Kernel>(listener: &UnixListener, peers: Peers, loader: &mut Load
         match listener.accept() {
             Ok((stream, _)) => converse(&stream, peers, loader),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                loader.tick()
+                loader.tick();
             }
             Err(error) => return error,
         }

@@ -10,7 +10,7 @@ use crate::seen::{Patch, Seen};
 
 /// How long the reversal of a stuck transition is waited for. Taking a big patch off was measured
 /// at 20 s.
-pub const UNDOING: Duration = Duration::from_secs(60);
+pub const UNDOING: Duration = Duration::from_mins(1);
 
 /// What is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -231,7 +231,7 @@ async fn a_patch_server_that_stays_away_until_the_deadline_is_unreachable() {
     let bundle = trial.author.publish(&node::build_id(), 1, "2026-11-21.1");
     std::fs::rename(trial.author.tree(), trial.author.tree().with_extension("away")).unwrap();
     let mut what = apply(&bundle);
-    what["apply"]["deadline"] = json!(Timestamp::now() + SignedDuration::from_secs(10));
+    what["apply"]["deadline"] = json!(Timestamp::now() + SignedDuration::from_secs(5));
     trial.instruct(1, &what);
     let status = trial.observed(1).await;
     assert_eq!((status.state, status.reason.as_deref()), (NodeState::Failed, Some("Unreachable")));
