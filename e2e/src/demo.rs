@@ -15,7 +15,7 @@ use crate::Lab;
 use crate::check::{Check, Hole};
 use crate::fleet::{Fleet, Seen};
 use crate::node::Node;
-use crate::product::{FEED, POLICY, Product};
+use crate::product::{POLICY, Product};
 use crate::prometheus::Prometheus;
 
 /// The recipe that the demonstration builds.
