@@ -40,7 +40,7 @@ test: test-fast ## Every test: units, real API server, the lab's scenarios
 
 .PHONY: test-fast
 test-fast: build ## The tests that need no lab; kinds and policies are tried on a real API server
-	set -o pipefail; tools=$$($(LAB) tools | tee /dev/stderr | tail -n 1) && \
+	set -o pipefail; tools=$$($(LAB) tools | tee >(cat >&2) | tail -n 1) && \
 	  INVIVO_TOOLS="$$tools" cargo test --workspace --locked
 
 .PHONY: lint
@@ -51,7 +51,7 @@ lint: ## Formatting and clippy, warnings are errors
 .PHONY: generate
 generate: build ## CRDs and rendered manifests, from their sources
 	cargo run -q -p invivo-api --locked
-	set -o pipefail; tools=$$($(LAB) tools | tee /dev/stderr | tail -n 1) && PATH="$$tools:$$PATH" manifests/render.sh
+	set -o pipefail; tools=$$($(LAB) tools | tee >(cat >&2) | tail -n 1) && PATH="$$tools:$$PATH" manifests/render.sh
 
 .PHONY: bench
 bench: build ## The figures of docs/benchmarks.md
