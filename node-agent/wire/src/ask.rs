@@ -37,9 +37,34 @@ pub fn ask(
     patience: Duration,
 ) -> Result<Answer, AskError> {
     let stream = UnixStream::connect(socket).map_err(AskError::Connect)?;
-    frame::write(&mut Patient::new(&stream, SENDING), request, blobs).map_err(AskError::Ask)?;
-    let (answer, _) = frame::read(&mut Patient::new(&stream, patience)).map_err(AskError::Hear)?;
-    Ok(answer)
+    converse(&stream, request, blobs, patience)
+}
+
+/// A loader that will not hear the whole question (a peer that may not speak, a length over its cap)
+/// answers and hangs up. Sending breaks then, but the answer that says why waits in our own buffer:
+/// a Unix socket gives what arrived before it tells that the other end is gone.
+fn converse(
+    stream: &UnixStream,
+    request: &Request,
+    blobs: &[&[u8]],
+    patience: Duration,
+) -> Result<Answer, AskError> {
+    let sent = frame::write(&mut Patient::new(stream, SENDING), request, blobs);
+    let hear = || frame::read(&mut Patient::new(stream, patience)).map(|(answer, _)| answer);
+    match sent {
+        Ok(()) => hear().map_err(AskError::Hear),
+        Err(broken) if hung_up(&broken) => hear().map_err(|_| AskError::Ask(broken)),
+        Err(error) => Err(AskError::Ask(error)),
+    }
+}
+
+fn hung_up(error: &FrameError) -> bool {
+    match error {
+        FrameError::Io(error) => {
+            matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+        }
+        FrameError::TooLong { .. } | FrameError::Head(_) => false,
+    }
 }
 
 /// A socket with one deadline over all reads and writes, so that a peer that sends one byte at a
@@ -78,5 +103,48 @@ impl Write for Patient<'_> {
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn refusal() -> Answer {
+        Answer::Refused { detail: "uid 1000 may not speak to the loader".to_owned() }
+    }
+
+    #[test]
+    fn the_answer_of_a_loader_that_hung_up_before_the_question_is_heard() {
+        for blobs in [&[][..], &[[0; 1 << 20].as_slice()][..]] {
+            let (ours, loaders) = UnixStream::pair().unwrap();
+            frame::write(&mut &loaders, &refusal(), &[]).unwrap();
+            drop(loaders);
+            assert_eq!(converse(&ours, &Request::State, blobs, PATIENCE).unwrap(), refusal());
+        }
+    }
+
+    #[test]
+    fn the_answer_of_a_loader_that_hung_up_in_the_middle_of_the_question_is_heard() {
+        let (ours, loaders) = UnixStream::pair().unwrap();
+        // Longer than the socket's buffer: sending cannot have ended when the other end goes.
+        let module = vec![0; 8 << 20];
+        let loader = std::thread::spawn(move || {
+            let mut loaders = loaders;
+            loaders.read_exact(&mut [0; 64]).unwrap();
+            frame::write(&mut loaders, &refusal(), &[]).unwrap();
+        });
+        assert_eq!(converse(&ours, &Request::State, &[&module], PATIENCE).unwrap(), refusal());
+        loader.join().unwrap();
+    }
+
+    #[test]
+    fn a_loader_that_hung_up_without_a_word_could_not_be_asked() {
+        let (ours, loaders) = UnixStream::pair().unwrap();
+        drop(loaders);
+        let asked = converse(&ours, &Request::State, &[], PATIENCE);
+        assert!(matches!(asked, Err(AskError::Ask(_))), "{asked:?}");
     }
 }
