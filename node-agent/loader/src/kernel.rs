@@ -82,11 +82,7 @@ impl Kernel for Linux {
     }
 
     fn seen(&self) -> io::Result<Seen> {
-        if self.folders.livepatch.is_dir() {
-            crate::seen::observe(&self.folders)
-        } else {
-            Ok(Seen::default())
-        }
+        crate::seen::observe(&self.folders)
     }
 
     fn blockers(&self, old: i8) -> Vec<Blocker> {

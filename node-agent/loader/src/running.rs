@@ -84,7 +84,11 @@ pub fn observe(folders: &Folders, names: &Names) -> Result<Running, RunningError
     let notes = read(&notes_path)?;
     let build_id = build_id(&notes).ok_or(RunningError::NoBuildId)?;
     let boot_id = text(&folders.proc.join("sys/kernel/random/boot_id"))?;
-    let supports = if folders.livepatch.is_dir() { vec![Mechanism::Livepatch] } else { Vec::new() };
+    let supports = match has_livepatch(folders) {
+        Ok(true) => vec![Mechanism::Livepatch],
+        Ok(false) => Vec::new(),
+        Err(source) => return Err(RunningError::Read { path: livepatch_in_sys(folders), source }),
+    };
     Ok(Running {
         boot_id,
         kernel: Kernel {
@@ -96,6 +100,24 @@ pub fn observe(folders: &Folders, names: &Names) -> Result<Running, RunningError
             signing: signing(folders),
         },
     })
+}
+
+/// Whether the kernel has livepatch; then `/sys` shows its folder from the start, patches or not.
+/// The writable mount outside `/sys` is not asked: it can be missing for reasons of its own.
+///
+/// # Errors
+///
+/// If it cannot be known.
+pub fn has_livepatch(folders: &Folders) -> io::Result<bool> {
+    match fs::metadata(livepatch_in_sys(folders)) {
+        Ok(found) => Ok(found.is_dir()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn livepatch_in_sys(folders: &Folders) -> PathBuf {
+    folders.sys.join("kernel/livepatch")
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, RunningError> {
@@ -208,6 +230,24 @@ mod tests {
         assert_eq!(distribution_version(text).as_deref(), Some("6.1.170-3"));
         assert_eq!(distribution_version("#1 SMP PREEMPT_DYNAMIC @0"), None);
         assert_eq!(distribution_version("#1 Debian"), None);
+    }
+
+    #[test]
+    fn what_the_kernel_has_is_asked_of_the_kernel_and_not_of_the_mount() {
+        let folder = tempfile::tempdir().unwrap();
+        let folders = Folders {
+            sys: folder.path().join("sys"),
+            proc: folder.path().join("proc"),
+            livepatch: folder.path().join("livepatch"),
+        };
+        let names = Names { release: "r".to_owned(), version: "v".to_owned(), machine: "x86_64".to_owned() };
+        fs::create_dir_all(folders.sys.join("kernel")).unwrap();
+        fs::write(folders.sys.join("kernel/notes"), note(b"GNU\0", 3, &[0xab; 20])).unwrap();
+        fs::create_dir_all(folders.proc.join("sys/kernel/random")).unwrap();
+        fs::write(folders.proc.join("sys/kernel/random/boot_id"), "boot\n").unwrap();
+        assert!(observe(&folders, &names).unwrap().kernel.supports.is_empty());
+        fs::create_dir(folders.sys.join("kernel/livepatch")).unwrap();
+        assert_eq!(observe(&folders, &names).unwrap().kernel.supports, [Mechanism::Livepatch]);
     }
 
     #[test]

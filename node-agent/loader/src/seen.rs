@@ -6,7 +6,7 @@ use std::path::Path;
 
 use invivo_terms::{Level, ModuleName};
 
-use crate::running::Folders;
+use crate::running::{Folders, has_livepatch};
 
 /// One folder of `/sys/kernel/livepatch`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,14 +89,21 @@ impl Seen {
     }
 }
 
-/// Looks.
+/// Looks. A kernel without livepatch has neither patches nor modules of ours.
 ///
 /// # Errors
 ///
-/// If the kernel's files cannot be read. A patch that goes away while it is looked at is not there.
+/// If the kernel's files cannot be read; a mount that is missing must not look like a kernel
+/// without patches. A patch that goes away while it is looked at is not there.
 pub fn observe(folders: &Folders) -> io::Result<Seen> {
     let mut patches = Vec::new();
-    for entry in fs::read_dir(&folders.livepatch)? {
+    let entries = match fs::read_dir(&folders.livepatch) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !has_livepatch(folders)? => {
+            return Ok(Seen::default());
+        }
+        read => read?,
+    };
+    for entry in entries {
         let entry = entry?;
         let flags = (flag(&entry.path().join("enabled"))?, flag(&entry.path().join("transition"))?);
         if let (Some(enabled), Some(transition)) = flags {
@@ -219,6 +226,16 @@ mod tests {
             seen.leftovers().map(ModuleName::as_str).collect::<Vec<_>>(),
             ["invivo_l0_0123456789abcdef"]
         );
+    }
+
+    #[test]
+    fn a_missing_mount_is_an_error_unless_the_kernel_has_no_livepatch() {
+        let root = tempfile::tempdir().unwrap();
+        let folders = folders(root.path());
+        fs::remove_dir(&folders.livepatch).unwrap();
+        assert_eq!(observe(&folders).unwrap(), Seen::default());
+        fs::create_dir_all(folders.sys.join("kernel/livepatch")).unwrap();
+        assert_eq!(observe(&folders).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
