@@ -25,6 +25,12 @@ const LOOK: Duration = Duration::from_millis(50);
 const UNLOAD_TRIES: u32 = 40;
 /// How often a loader at rest looks by itself.
 const IDLE: Duration = Duration::from_mins(1);
+/// Longest that an instruction is waited for in one go, however far its deadline is. While tasks
+/// move the loader answers nobody, and the kernel takes no other patch; an instruction without this
+/// limit could buy both for as long as it likes. Transitions that ended at all were measured to end
+/// within 20 s (after 15 s the kernel wakes the sleepers), and the default deadline of a node, 10
+/// minutes, is not cut.
+pub(crate) const LONGEST: Duration = Duration::from_mins(15);
 
 /// The loader of one node.
 #[derive(Debug)]
@@ -139,10 +145,10 @@ impl<K: Kernel> Loader<K> {
         Ground { roots: &self.roots, running: &self.running }
     }
 
-    /// The instruction's deadline on the clock that counts from boot.
+    /// The instruction's deadline on the clock that counts from boot; at most [`LONGEST`] ahead.
     pub(crate) fn since_boot_at(&self, deadline: Timestamp) -> Duration {
         let left = deadline.duration_since(self.now());
-        self.kernel.since_boot() + Duration::try_from(left).unwrap_or(Duration::ZERO)
+        self.kernel.since_boot() + Duration::try_from(left).unwrap_or(Duration::ZERO).min(LONGEST)
     }
 
     pub(crate) fn save(&mut self) {

@@ -58,7 +58,8 @@ pub struct ApplyRequest {
     pub manifest: Digest,
     /// How it takes effect.
     pub mechanism: Mechanism,
-    /// The transition is undone if it has not ended by then.
+    /// The transition is undone if it has not ended by then, or within the longest time that the
+    /// loader waits for any.
     pub deadline: Timestamp,
     /// Seconds of quiet after which the level counts as settled.
     pub settle_after_seconds: u64,
@@ -74,7 +75,8 @@ pub struct ApplyRequest {
 pub struct RollBackRequest {
     /// The instruction's place.
     pub order: Order,
-    /// The transition is given up if it has not ended by then.
+    /// The transition is given up if it has not ended by then, or within the longest time that the
+    /// loader waits for any.
     pub deadline: Timestamp,
 }
 

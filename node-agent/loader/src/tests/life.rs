@@ -6,6 +6,7 @@ use rustix::io::Errno;
 
 use super::*;
 use crate::fake::{Killed, build_id};
+use crate::loader::LONGEST;
 use crate::missed::Missed;
 use crate::seen::Patch;
 use invivo_feed::store::StoreError;
@@ -90,6 +91,20 @@ fn a_transition_that_cannot_even_be_reversed_is_said_to_be_so() {
     }
     let state = trial.apply(2, &bundle);
     assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::CannotReverse)));
+}
+
+#[test]
+fn a_far_deadline_does_not_keep_the_loader_from_answering_while_a_transition_is_stuck() {
+    let mut trial = Trial::new();
+    let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    trial.kernel.0.borrow_mut().transition = None;
+    let mut request = trial.request(2, &bundle);
+    request.deadline = trial.now() + SignedDuration::from_hours(3);
+    let began = trial.now();
+    let state = trial.pass(request, &bundle.proof, &bundle.module);
+    assert_eq!((state.state, state.reason), (NodeState::Blocked, fault(Fault::TransitionStuck)));
+    let took = Duration::try_from(trial.now().duration_since(began)).unwrap();
+    assert!(took < LONGEST + crate::step::UNDOING, "{took:?}");
 }
 
 #[test]
