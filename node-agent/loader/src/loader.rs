@@ -1,28 +1,24 @@
 //! The loader: takes requests, does one step after the other, writes down what it does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use invivo_terms::{Digest, ModuleName, NodeState};
 use invivo_wire::{Answer, ApplyRequest, Fault, Order, Reason, Request, RollBackRequest, State};
 use jiff::Timestamp;
-use rustix::io::Errno;
 
+use crate::drive::{Bytes, Drive};
 use crate::journal::{Active, Doing, Journal, Loaded, Outcome, Task};
 use crate::kernel::Kernel;
-use crate::missed::{Missed, Reached, ended};
+use crate::missed::{Missed, Reached};
 use crate::order::{Place, place};
 use crate::report;
 use crate::running::{Running, RunningError};
 use crate::seen::Seen;
-use crate::step::{self, Goal, Phase, Situation, Step};
+use crate::step::{Goal, Phase};
 use crate::store::Store;
 use crate::verify::{self, Ground, Verified};
 
-/// How often the kernel is looked at while tasks move.
-const LOOK: Duration = Duration::from_millis(50);
-/// How often a module whose last reference is just going is asked for.
-const UNLOAD_TRIES: u32 = 40;
 /// How often a loader at rest looks by itself.
 const IDLE: Duration = Duration::from_mins(1);
 /// Longest that an instruction is waited for in one go, however far its deadline is. While tasks
@@ -41,24 +37,7 @@ pub struct Loader<K> {
     pub(crate) running: Running,
     pub(crate) journal: Journal,
     /// The journal on disk is older than the one in memory.
-    unsaved: bool,
-}
-
-/// What is driven towards a goal.
-pub(crate) struct Drive<'a> {
-    pub(crate) goal: Goal,
-    pub(crate) phase: Phase,
-    pub(crate) deadline: Duration,
-    /// What to write down before the kernel is touched, with the bytes to keep.
-    pub(crate) task: Option<(Task, Option<Bytes<'a>>)>,
-    pub(crate) image: Option<&'a [u8]>,
-}
-
-#[derive(Clone, Copy)]
-pub(crate) struct Bytes<'a> {
-    digest: &'a Digest,
-    module: &'a [u8],
-    proof: &'a [u8],
+    pub(crate) unsaved: bool,
 }
 
 impl<K: Kernel> Loader<K> {
@@ -318,97 +297,6 @@ impl<K: Kernel> Loader<K> {
         self.save();
         self.sweep();
         self.tick();
-    }
-
-    /// Steps until the end.
-    pub(crate) fn drive(&mut self, mut drive: Drive<'_>) -> Result<Reached, Missed> {
-        let mut tries: BTreeMap<ModuleName, u32> = BTreeMap::new();
-        let mut kept = BTreeSet::new();
-        let mut told: Option<Duration> = None;
-        let mut blockers = String::new();
-        loop {
-            let seen = self.kernel.seen()?;
-            let now = self.kernel.since_boot();
-            let next = step::next(&Situation {
-                goal: &drive.goal,
-                phase: &drive.phase,
-                seen: &seen,
-                kept: &kept,
-                now,
-                deadline: drive.deadline,
-            });
-            match next {
-                Step::Unload(name) => {
-                    let count = tries.entry(name.clone()).or_default();
-                    *count += 1;
-                    match self.kernel.unload(&name) {
-                        Ok(()) | Err(Errno::NOENT) => {}
-                        Err(Errno::AGAIN | Errno::BUSY) if *count < UNLOAD_TRIES => self.kernel.pause(LOOK),
-                        Err(_) => {
-                            kept.insert(name);
-                        }
-                    }
-                }
-                Step::Journal => {
-                    self.write_down(&mut drive)?;
-                    drive.phase = Phase::Journalled;
-                }
-                Step::Load => {
-                    let image =
-                        drive.image.ok_or_else(|| Missed::fault(Fault::Vanished, "the patch is gone"))?;
-                    told = Some(now);
-                    self.kernel.load(image).map_err(Missed::load)?;
-                    drive.phase = Phase::Switching;
-                }
-                Step::Switch(name, enabled) => {
-                    told = told.or(Some(now));
-                    self.kernel.switch(&name, enabled)?;
-                    drive.phase = Phase::Switching;
-                }
-                Step::Watch => drive.phase = Phase::Switching,
-                Step::Undo(name, enabled) => {
-                    blockers = self.blockers(enabled);
-                    self.kernel.switch(&name, enabled)?;
-                    drive.phase = Phase::Undoing { until: now + step::UNDOING };
-                }
-                Step::Wait => self.kernel.pause(LOOK),
-                Step::End(end) => return ended(end, told.map(|told| now.saturating_sub(told)), &blockers),
-            }
-        }
-    }
-
-    /// Before the kernel is touched. A roll-back goes on without: what it takes away it need not store.
-    fn write_down(&mut self, drive: &mut Drive<'_>) -> Result<(), Missed> {
-        let Some((task, bytes)) = drive.task.take() else { return Ok(()) };
-        if let Some(bytes) = bytes {
-            self.store.keep(bytes.digest, bytes.module, bytes.proof)?;
-        }
-        let demanded = matches!(task.what, Doing::Applying(_));
-        self.journal.task = Some(task);
-        match self.store.save(&self.journal) {
-            Ok(()) => Ok(()),
-            Err(error) if demanded => Err(error.into()),
-            Err(error) => {
-                self.unsaved = true;
-                tracing::warn!(error = %error, "rolling back without a journal");
-                Ok(())
-            }
-        }
-    }
-
-    /// Who keeps the transition from ending; `on_again` if it was one that takes a patch off.
-    fn blockers(&self, on_again: bool) -> String {
-        let names: Vec<String> = self
-            .kernel
-            .blockers(i8::from(on_again))
-            .into_iter()
-            .map(|blocker| format!("{} ({})", blocker.name, blocker.tid))
-            .collect();
-        if names.is_empty() {
-            String::new()
-        } else {
-            format!("; threads that had not moved: {}", names.join(", "))
-        }
     }
 
     fn notice_settled(&mut self) {

@@ -6,9 +6,10 @@ use std::time::Duration;
 use invivo_terms::{NodeState, Refusal};
 use invivo_wire::{Fault, Reason};
 
+use crate::drive::Drive;
 use crate::journal::{Active, Doing, Loaded, Outcome, Task, Unpatched};
 use crate::kernel::Kernel;
-use crate::loader::{Drive, Loader};
+use crate::loader::Loader;
 use crate::missed::Missed;
 use crate::step::{Goal, Phase};
 use crate::verify;

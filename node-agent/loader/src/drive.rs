@@ -1,0 +1,130 @@
+//! Step after step, until what is wanted is reached or cannot be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use invivo_terms::{Digest, ModuleName};
+use invivo_wire::Fault;
+use rustix::io::Errno;
+
+use crate::journal::{Doing, Task};
+use crate::kernel::Kernel;
+use crate::loader::Loader;
+use crate::missed::{Missed, Reached, ended};
+use crate::step::{self, Goal, Phase, Situation, Step};
+
+/// How often the kernel is looked at while tasks move.
+const LOOK: Duration = Duration::from_millis(50);
+/// How often a module whose last reference is just going is asked for.
+const UNLOAD_TRIES: u32 = 40;
+
+/// What is driven towards a goal.
+pub(crate) struct Drive<'a> {
+    pub(crate) goal: Goal,
+    pub(crate) phase: Phase,
+    pub(crate) deadline: Duration,
+    /// What to write down before the kernel is touched, with the bytes to keep.
+    pub(crate) task: Option<(Task, Option<Bytes<'a>>)>,
+    pub(crate) image: Option<&'a [u8]>,
+}
+
+/// What is kept of a level.
+#[derive(Clone, Copy)]
+pub(crate) struct Bytes<'a> {
+    pub(crate) digest: &'a Digest,
+    pub(crate) module: &'a [u8],
+    pub(crate) proof: &'a [u8],
+}
+
+impl<K: Kernel> Loader<K> {
+    /// Steps until the end.
+    pub(crate) fn drive(&mut self, mut drive: Drive<'_>) -> Result<Reached, Missed> {
+        let mut tries: BTreeMap<ModuleName, u32> = BTreeMap::new();
+        let mut kept = BTreeSet::new();
+        let mut told: Option<Duration> = None;
+        let mut blockers = String::new();
+        loop {
+            let seen = self.kernel.seen()?;
+            let now = self.kernel.since_boot();
+            let next = step::next(&Situation {
+                goal: &drive.goal,
+                phase: &drive.phase,
+                seen: &seen,
+                kept: &kept,
+                now,
+                deadline: drive.deadline,
+            });
+            match next {
+                Step::Unload(name) => {
+                    let count = tries.entry(name.clone()).or_default();
+                    *count += 1;
+                    match self.kernel.unload(&name) {
+                        Ok(()) | Err(Errno::NOENT) => {}
+                        Err(Errno::AGAIN | Errno::BUSY) if *count < UNLOAD_TRIES => self.kernel.pause(LOOK),
+                        Err(_) => {
+                            kept.insert(name);
+                        }
+                    }
+                }
+                Step::Journal => {
+                    self.write_down(&mut drive)?;
+                    drive.phase = Phase::Journalled;
+                }
+                Step::Load => {
+                    let image =
+                        drive.image.ok_or_else(|| Missed::fault(Fault::Vanished, "the patch is gone"))?;
+                    told = Some(now);
+                    self.kernel.load(image).map_err(Missed::load)?;
+                    drive.phase = Phase::Switching;
+                }
+                Step::Switch(name, enabled) => {
+                    told = told.or(Some(now));
+                    self.kernel.switch(&name, enabled)?;
+                    drive.phase = Phase::Switching;
+                }
+                Step::Watch => drive.phase = Phase::Switching,
+                Step::Undo(name, enabled) => {
+                    blockers = self.blockers(enabled);
+                    self.kernel.switch(&name, enabled)?;
+                    drive.phase = Phase::Undoing { until: now + step::UNDOING };
+                }
+                Step::Wait => self.kernel.pause(LOOK),
+                Step::End(end) => return ended(end, told.map(|told| now.saturating_sub(told)), &blockers),
+            }
+        }
+    }
+
+    /// Before the kernel is touched. A roll-back goes on without: what it takes away it need not store.
+    fn write_down(&mut self, drive: &mut Drive<'_>) -> Result<(), Missed> {
+        let Some((task, bytes)) = drive.task.take() else { return Ok(()) };
+        if let Some(bytes) = bytes {
+            self.store.keep(bytes.digest, bytes.module, bytes.proof)?;
+        }
+        let demanded = matches!(task.what, Doing::Applying(_));
+        self.journal.task = Some(task);
+        match self.store.save(&self.journal) {
+            Ok(()) => Ok(()),
+            Err(error) if demanded => Err(error.into()),
+            Err(error) => {
+                self.unsaved = true;
+                tracing::warn!(error = %error, "rolling back without a journal");
+                Ok(())
+            }
+        }
+    }
+
+    /// Who keeps the transition from ending; `on_again` if it was one that takes a patch off.
+    fn blockers(&self, on_again: bool) -> String {
+        let names: Vec<String> = self
+            .kernel
+            .blockers(i8::from(on_again))
+            .into_iter()
+            .map(|blocker| format!("{} ({})", blocker.name, blocker.tid))
+            .collect();
+        if names.is_empty() {
+            String::new()
+        } else {
+            format!("; threads that had not moved: {}", names.join(", "))
+        }
+    }
+}
