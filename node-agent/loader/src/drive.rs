@@ -100,7 +100,10 @@ impl<K: Kernel> Loader<K> {
         if let Some(bytes) = bytes {
             self.store.keep(bytes.digest, bytes.module, bytes.proof)?;
         }
-        let demanded = matches!(task.what, Doing::Applying(_));
+        let demanded = match task.what {
+            Doing::Applying(_) | Doing::BringingBack(_) => true,
+            Doing::RollingBack => false,
+        };
         self.journal.task = Some(task);
         match self.store.save(&self.journal) {
             Ok(()) => Ok(()),

@@ -40,7 +40,7 @@ pub struct Task {
     pub boot_id: String,
     /// What.
     pub what: Doing,
-    /// The instruction's deadline.
+    /// Until when; an instruction's own deadline.
     pub deadline: Timestamp,
 }
 
@@ -50,6 +50,8 @@ pub struct Task {
 pub enum Doing {
     /// A level is being put on.
     Applying(Box<Loaded>),
+    /// A level that was on before is being put on again, by nobody's instruction.
+    BringingBack(Box<Loaded>),
     /// Every level is being taken off.
     RollingBack,
 }
@@ -148,7 +150,7 @@ impl Journal {
     /// Digests of the stored modules that are still needed.
     pub fn needed(&self) -> Vec<&Digest> {
         let task = self.task.as_ref().and_then(|task| match &task.what {
-            Doing::Applying(loaded) => Some(&loaded.module_digest),
+            Doing::Applying(loaded) | Doing::BringingBack(loaded) => Some(&loaded.module_digest),
             Doing::RollingBack => None,
         });
         let active = self.active.as_ref().map(|active| &active.loaded.module_digest);

@@ -36,6 +36,7 @@ impl Missed {
             | Fault::DeadlinePassed
             | Fault::NodeIo
             | Fault::RebootedUnsettled
+            | Fault::RebootedBringingBack
             | Fault::Vanished => NodeState::Failed,
         };
         Self { state, reason: Reason::Fault(fault), message: message.into() }

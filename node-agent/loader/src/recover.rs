@@ -1,10 +1,12 @@
 //! What the loader does first: finish what a killed one left, and bring back the settled level
-//! after a boot, before any agent speaks and without the network.
+//! after a boot, before any agent speaks and without the network. The journal says so before the
+//! kernel is touched: a boot that ends in the middle of it is evidence.
 
 use std::time::Duration;
 
 use invivo_terms::{NodeState, Refusal};
 use invivo_wire::{Fault, Reason};
+use jiff::Timestamp;
 
 use crate::drive::Drive;
 use crate::journal::{Active, Doing, Loaded, Outcome, Task, Unpatched};
@@ -64,6 +66,8 @@ impl<K: Kernel> Loader<K> {
                     self.drive(Drive { goal, phase: Phase::Journalled, deadline, task: None, image: None });
                 self.rolled_back(ended);
             }
+            // What follows a boot has not ended and begins anew: it finds the patch, or loads it.
+            Doing::BringingBack(_) => self.journal.task = None,
         }
     }
 
@@ -72,6 +76,7 @@ impl<K: Kernel> Loader<K> {
         self.journal.task = None;
         let outcome = match what {
             Doing::Applying(loaded) => self.lost(loaded),
+            Doing::BringingBack(loaded) => self.died_of(loaded),
             Doing::RollingBack => {
                 self.journal.settled = None;
                 Outcome::reached(NodeState::RolledBack, self.now())
@@ -80,12 +85,29 @@ impl<K: Kernel> Loader<K> {
         self.journal.outcome = Some(outcome);
     }
 
-    fn lost(&self, loaded: &Loaded) -> Outcome {
+    /// Perhaps of something else; but a patch that brings the machine down must not do so at every
+    /// boot.
+    fn died_of(&mut self, loaded: &Loaded) -> Outcome {
+        self.unsettle(loaded);
+        let message = format!(
+            "the node went down while level {} was being brought back; it is not brought back again by itself",
+            loaded.level
+        );
+        self.missed(Missed::fault(Fault::RebootedBringingBack, message))
+    }
+
+    fn lost(&mut self, loaded: &Loaded) -> Outcome {
+        self.unsettle(loaded);
         let message = format!(
             "the node booted anew before level {} had settled; it is not applied again by itself",
             loaded.level
         );
         self.missed(Missed::fault(Fault::RebootedUnsettled, message))
+    }
+
+    /// Whatever it was before, it counts as settled no more: whoever wants it there has to say so.
+    fn unsettle(&mut self, loaded: &Loaded) {
+        self.journal.settled.take_if(|settled| settled.module_digest == loaded.module_digest);
     }
 
     fn after_boot(&mut self) {
@@ -134,14 +156,19 @@ impl<K: Kernel> Loader<K> {
         }
         let (module, proof) = self.store.kept(&settled.module_digest)?;
         verify::kept(self.ground(), settled, &proof, &module)?;
-        let deadline = self.kernel.since_boot() + COMING_BACK;
-        self.drive(Drive {
+        let task = Task {
+            boot_id: self.running.boot_id.clone(),
+            what: Doing::BringingBack(Box::new(settled.clone())),
+            deadline: self.now().checked_add(COMING_BACK).unwrap_or(Timestamp::MAX),
+        };
+        let ended = self.drive(Drive {
             goal: Goal::Apply(settled.module.clone()),
             phase: Phase::Checking,
-            deadline,
-            task: None,
+            deadline: self.kernel.since_boot() + COMING_BACK,
+            task: Some((task, None)),
             image: Some(&module),
-        })?;
-        Ok(())
+        });
+        self.journal.task = None;
+        ended.map(|_| ())
     }
 }

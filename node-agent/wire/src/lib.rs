@@ -190,6 +190,9 @@ pub enum Fault {
     NodeIo,
     /// The node booted anew before the level had settled; it is not applied again by itself.
     RebootedUnsettled,
+    /// The node went down while its settled level was being brought back after a boot; it is not
+    /// brought back again by itself.
+    RebootedBringingBack,
     /// The patch was active and is gone, by nobody's instruction.
     Vanished,
 }
@@ -209,6 +212,7 @@ impl Reason {
                 Fault::LowerLevel => "LowerLevel",
                 Fault::NodeIo => "NodeIo",
                 Fault::RebootedUnsettled => "RebootedUnsettled",
+                Fault::RebootedBringingBack => "RebootedBringingBack",
                 Fault::Vanished => "Vanished",
             },
         }

@@ -1,7 +1,9 @@
 //! What comes back after a boot, and what does not.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::*;
-use crate::fake::build_id;
+use crate::fake::{Killed, build_id};
 use invivo_terms::Refusal;
 
 #[test]
@@ -44,6 +46,72 @@ fn the_settled_level_below_an_unsettled_one_comes_back() {
     let state = trial.ask();
     assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::RebootedUnsettled)));
     assert_eq!((state.level, state.set), (Level(1), Some(one.set.clone())));
+}
+
+#[test]
+fn a_boot_that_ended_while_the_settled_level_came_back_is_the_last_to_bring_it_back_by_itself() {
+    for moment in [Killed::BeforeLoad, Killed::Waiting] {
+        let mut trial = Trial::new();
+        let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+        trial.settle(2, &bundle);
+        trial.kernel.0.borrow_mut().killed = Some(moment);
+        assert!(catch_unwind(AssertUnwindSafe(|| trial.reboot("boot-2"))).is_err());
+        trial.kernel.0.borrow_mut().killed = None;
+        for boot in ["boot-3", "boot-4"] {
+            trial.reboot(boot);
+            let state = trial.ask();
+            assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::RebootedBringingBack)));
+            assert_eq!((state.level, trial.kernel.loads()), (UNPATCHED, 0));
+        }
+        assert_eq!(trial.apply(2, &bundle).state, NodeState::Failed);
+        assert_eq!(trial.apply(3, &bundle).state, NodeState::Applied);
+    }
+}
+
+#[test]
+fn a_loader_killed_while_the_settled_level_came_back_sees_it_through_in_the_same_boot() {
+    for moment in [Killed::BeforeLoad, Killed::Waiting] {
+        let mut trial = Trial::new();
+        let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+        trial.settle(2, &bundle);
+        trial.kernel.0.borrow_mut().killed = Some(moment);
+        assert!(catch_unwind(AssertUnwindSafe(|| trial.reboot("boot-2"))).is_err());
+        trial.kernel.0.borrow_mut().killed = None;
+        trial.restart();
+        let state = trial.ask();
+        assert_eq!((state.state, state.level, state.reason), (NodeState::Settled, Level(1), None));
+        assert_eq!(trial.kernel.loads(), 1);
+        trial.reboot("boot-3");
+        assert_eq!(trial.ask().state, NodeState::Settled);
+    }
+}
+
+#[test]
+fn a_level_that_had_settled_once_and_was_put_on_anew_has_to_settle_anew() {
+    let mut trial = Trial::new();
+    let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    trial.settle(2, &bundle);
+    trial.kernel.0.borrow_mut().load_error = Some(rustix::io::Errno::KEYREJECTED);
+    trial.reboot("boot-2");
+    trial.kernel.0.borrow_mut().load_error = None;
+    assert_eq!(trial.apply(3, &bundle).state, NodeState::Applied);
+    trial.reboot("boot-3");
+    let state = trial.ask();
+    assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::RebootedUnsettled)));
+    assert_eq!((state.level, trial.kernel.loads()), (UNPATCHED, 0));
+}
+
+#[test]
+fn the_settled_level_is_not_brought_back_unless_that_can_be_written_down_first() {
+    let mut trial = Trial::new();
+    let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    trial.settle(2, &bundle);
+    // A folder where the new journal should be.
+    std::fs::create_dir(trial.state.path().join("journal.json.new")).unwrap();
+    trial.reboot("boot-2");
+    let state = trial.ask();
+    assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::NodeIo)));
+    assert_eq!((state.level, trial.kernel.loads()), (UNPATCHED, 0));
 }
 
 #[test]
