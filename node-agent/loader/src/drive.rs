@@ -42,15 +42,21 @@ impl<K: Kernel> Loader<K> {
         let mut tries: BTreeMap<ModuleName, u32> = BTreeMap::new();
         let mut kept = BTreeSet::new();
         let mut told: Option<Duration> = None;
-        let mut blockers = String::new();
+        let mut blockers: Option<String> = None;
+        let mut under: Option<ModuleName> = None;
         loop {
             let seen = self.kernel.seen()?;
+            under = match &drive.goal {
+                Goal::Apply(module) => seen.applied().filter(|on| on != module).or(under),
+                Goal::RollBack => None,
+            };
             let now = self.kernel.since_boot();
             let next = step::next(&Situation {
                 goal: &drive.goal,
                 phase: &drive.phase,
                 seen: &seen,
                 kept: &kept,
+                under: under.as_ref(),
                 now,
                 deadline: drive.deadline,
             });
@@ -83,13 +89,21 @@ impl<K: Kernel> Loader<K> {
                     drive.phase = Phase::Switching;
                 }
                 Step::Watch => drive.phase = Phase::Switching,
+                // That takes a while, in which the transition may end: look again before it is undone.
+                Step::Undo(_, enabled) if blockers.is_none() => blockers = Some(self.blockers(enabled)),
                 Step::Undo(name, enabled) => {
-                    blockers = self.blockers(enabled);
-                    self.kernel.switch(&name, enabled)?;
+                    if let Err(error) = self.kernel.switch(&name, enabled) {
+                        // Either there is nothing to reverse any more, or it cannot be reversed. What
+                        // the kernel shows next tells which.
+                        tracing::warn!(module = %name, error = %error, "reversal not taken");
+                    }
                     drive.phase = Phase::Undoing { until: now + step::UNDOING };
                 }
                 Step::Wait => self.kernel.pause(LOOK),
-                Step::End(end) => return ended(end, told.map(|told| now.saturating_sub(told)), &blockers),
+                Step::End(end) => {
+                    let took = told.map(|told| now.saturating_sub(told));
+                    return ended(end, took, &blockers.unwrap_or_default());
+                }
             }
         }
     }

@@ -29,8 +29,23 @@ pub(crate) struct World {
     pub(crate) transition: Option<Duration>,
     /// How long a reversal takes; none for ever.
     pub(crate) reversal: Option<Duration>,
+    /// When a stuck transition ends after all.
+    pub(crate) ends: Option<Moment>,
+    /// How often `enabled` was written.
+    pub(crate) switches: u32,
     /// Where the loader is killed.
     pub(crate) killed: Option<Killed>,
+    /// Where it is killed once a stuck transition has ended after all.
+    pub(crate) killed_then: Option<Killed>,
+}
+
+/// When a stuck transition ends after all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// While the threads are looked at that had kept it from ending.
+    WhileBlockersAreRead,
+    /// After the last look, before `enabled` is written.
+    BeforeItIsReversed,
 }
 
 /// Where the loader is killed.
@@ -72,7 +87,10 @@ impl Fake {
             load_error: None,
             transition: Some(Duration::from_millis(1200)),
             reversal: Some(Duration::from_millis(700)),
+            ends: None,
+            switches: 0,
             killed: None,
+            killed_then: None,
         })))
     }
 
@@ -96,6 +114,23 @@ impl Fake {
 }
 
 impl World {
+    /// What held the tasks lets them go, if that is the moment for it.
+    fn end_stuck(&mut self, moment: Moment) {
+        let moving = self.patches.iter().any(|(patch, _)| patch.transition);
+        if !moving || self.ends != Some(moment) {
+            return;
+        }
+        self.ends = None;
+        self.killed = self.killed_then;
+        self.transition = Some(Duration::from_secs(1));
+        let now = self.since_boot;
+        self.patches
+            .iter_mut()
+            .filter(|(patch, _)| patch.transition)
+            .for_each(|(_, until)| *until = Some(now));
+        self.pass(Duration::ZERO);
+    }
+
     fn pass(&mut self, length: Duration) {
         self.since_boot += length;
         self.now += SignedDuration::try_from(length).unwrap();
@@ -136,6 +171,7 @@ impl Kernel for Fake {
     }
 
     fn blockers(&self, _: i8) -> Vec<Blocker> {
+        self.0.borrow_mut().end_stuck(Moment::WhileBlockersAreRead);
         vec![Blocker { tid: 77, name: "sleeper".to_owned() }]
     }
 
@@ -172,6 +208,8 @@ impl Kernel for Fake {
 
     fn switch(&mut self, name: &ModuleName, enabled: bool) -> io::Result<()> {
         let mut world = self.0.borrow_mut();
+        world.end_stuck(Moment::BeforeItIsReversed);
+        world.switches += 1;
         let since_boot = world.since_boot;
         let (transition, reversal) = (world.transition, world.reversal);
         let (patch, until) = world

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use crate::drive::{Bytes, Drive};
 use crate::journal::{Active, Doing, Journal, Loaded, Outcome, Task};
 use crate::kernel::Kernel;
-use crate::missed::{Missed, Reached};
+use crate::missed::{Missed, Reached, Remedy};
 use crate::order::{Place, place};
 use crate::report;
 use crate::running::{Running, RunningError};
@@ -190,13 +190,7 @@ impl<K: Kernel> Loader<K> {
         self.journal.task = None;
         self.journal.outcome = None;
         let ended = self.try_apply(request, proof, module);
-        self.journal.task = None;
-        let outcome = match ended {
-            Ok((loaded, reached)) => self.applied(loaded, &reached),
-            Err(missed) => self.missed(missed),
-        };
-        self.journal.outcome = Some(outcome);
-        self.save();
+        self.conclude(ended);
         self.sweep();
         self.tick();
         self.state()
@@ -235,7 +229,24 @@ impl<K: Kernel> Loader<K> {
         Ok((loaded, reached))
     }
 
-    pub(crate) fn applied(&mut self, loaded: Loaded, reached: &Reached) -> Outcome {
+    /// Writes down what became of an instruction to apply.
+    pub(crate) fn conclude(&mut self, ended: Result<(Loaded, Reached), Missed>) {
+        self.journal.task = None;
+        match ended {
+            Ok((loaded, reached)) => self.journal.outcome = Some(self.applied(loaded, &reached)),
+            Err(missed) => {
+                let remedy = missed.remedy.clone();
+                self.journal.outcome = Some(self.missed(missed));
+                match remedy {
+                    Remedy::Nothing => {}
+                    Remedy::PutBack(name) => self.put_back(&name),
+                }
+            }
+        }
+        self.save();
+    }
+
+    fn applied(&mut self, loaded: Loaded, reached: &Reached) -> Outcome {
         let before = self
             .journal
             .active_in(&self.running.boot_id)

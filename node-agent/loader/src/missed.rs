@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use invivo_feed::store::StoreError;
-use invivo_terms::{NodeState, Refusal};
+use invivo_terms::{ModuleName, NodeState, Refusal};
 use invivo_wire::{Fault, Reason};
 use rustix::io::Errno;
 
@@ -17,6 +17,16 @@ pub(crate) struct Missed {
     pub(crate) state: NodeState,
     pub(crate) reason: Reason,
     pub(crate) message: String,
+    pub(crate) remedy: Remedy,
+}
+
+/// What the loader does about it by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Remedy {
+    /// Nothing: it is reported.
+    Nothing,
+    /// Puts back the patch that its own undoing took off.
+    PutBack(ModuleName),
 }
 
 /// How a drive ended well.
@@ -39,7 +49,7 @@ impl Missed {
             | Fault::RebootedBringingBack
             | Fault::Vanished => NodeState::Failed,
         };
-        Self { state, reason: Reason::Fault(fault), message: message.into() }
+        Self { state, reason: Reason::Fault(fault), message: message.into(), remedy: Remedy::Nothing }
     }
 
     pub(crate) fn load(errno: Errno) -> Self {
@@ -48,6 +58,7 @@ impl Missed {
             state: NodeState::Failed,
             reason: Reason::Refusal(Refusal::LoadRefused),
             message: format!("{name}: {meaning}"),
+            remedy: Remedy::Nothing,
         }
     }
 }
@@ -59,6 +70,7 @@ impl From<Refused> for Missed {
                 state: NodeState::Refused,
                 reason: Reason::Refusal(rejection.refusal),
                 message: rejection.to_string(),
+                remedy: Remedy::Nothing,
             },
             Refused::Fault(fault, message) => Self::fault(fault, message),
         }
@@ -72,6 +84,7 @@ impl From<StoreError> for Missed {
                 state: NodeState::Refused,
                 reason: Reason::Refusal(Refusal::StorageFull),
                 message: error.to_string(),
+                remedy: Remedy::Nothing,
             },
             StoreError::Io { .. } | StoreError::TooLong { .. } | StoreError::Parse { .. } => {
                 Self::fault(Fault::NodeIo, error.to_string())
@@ -106,6 +119,13 @@ pub(crate) fn ended(end: End, took: Option<Duration>, blockers: &str) -> Result<
             Fault::TransitionStuck,
             format!("the transition did not end in time and was reversed{blockers}"),
         )),
+        End::Overshot(under) => {
+            let message = format!(
+                "the transition ended in the moment before it was reversed; {under}, which it had replaced, was gone by then{blockers}"
+            );
+            let stuck = Missed::fault(Fault::TransitionStuck, message);
+            Err(Missed { remedy: Remedy::PutBack(under), ..stuck })
+        }
         End::CannotReverse => Err(Missed::fault(
             Fault::CannotReverse,
             format!("the transition did not end in time and cannot be reversed{blockers}"),

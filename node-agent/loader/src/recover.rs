@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use invivo_terms::{NodeState, Refusal};
+use invivo_terms::{ModuleName, NodeState, Refusal};
 use invivo_wire::{Fault, Reason};
 use jiff::Timestamp;
 
@@ -12,7 +12,7 @@ use crate::drive::Drive;
 use crate::journal::{Active, Doing, Loaded, Outcome, Task, Unpatched};
 use crate::kernel::Kernel;
 use crate::loader::Loader;
-use crate::missed::Missed;
+use crate::missed::{Missed, Remedy};
 use crate::step::{Goal, Phase};
 use crate::verify;
 
@@ -28,13 +28,18 @@ impl<K: Kernel> Loader<K> {
             Some(task) => self.interrupted_by_boot(&task.what),
             None => {}
         }
-        if self.journal.boot_id.as_ref() != Some(&boot) {
+        if self.is_first_start() {
             self.after_boot();
             self.journal.boot_id = Some(boot);
             self.save();
         }
         self.sweep();
         self.tick();
+    }
+
+    /// No loader has come up in this boot before.
+    fn is_first_start(&self) -> bool {
+        self.journal.boot_id.as_ref() != Some(&self.running.boot_id)
     }
 
     /// The loader was killed at it, in this very boot. What the kernel shows is the truth: a patch
@@ -52,13 +57,7 @@ impl<K: Kernel> Loader<K> {
                 let goal = Goal::Apply(loaded.module.clone());
                 let ended =
                     self.drive(Drive { goal, phase: Phase::Journalled, deadline, task: None, image: None });
-                self.journal.task = None;
-                let outcome = match ended {
-                    Ok(reached) => self.applied(*loaded, &reached),
-                    Err(missed) => self.missed(missed),
-                };
-                self.journal.outcome = Some(outcome);
-                self.save();
+                self.conclude(ended.map(|reached| (*loaded, reached)));
             }
             Doing::RollingBack => {
                 let goal = Goal::RollBack;
@@ -67,7 +66,8 @@ impl<K: Kernel> Loader<K> {
                 self.rolled_back(ended);
             }
             // What follows a boot has not ended and begins anew: it finds the patch, or loads it.
-            Doing::BringingBack(_) => self.journal.task = None,
+            Doing::BringingBack(_) if self.is_first_start() => self.journal.task = None,
+            Doing::BringingBack(loaded) => self.return_to(*loaded),
         }
     }
 
@@ -131,15 +131,41 @@ impl<K: Kernel> Loader<K> {
     fn came_back(&mut self, loaded: Loaded) {
         let since_boot = self.kernel.since_boot().as_secs();
         let boot_id = self.running.boot_id.clone();
-        tracing::info!(level = loaded.level.0, seconds = since_boot, "settled level is back");
-        self.journal.active =
-            Some(Active { boot_id: boot_id.clone(), loaded, since_boot_seconds: since_boot, settled: true });
-        self.journal.unpatched =
-            Some(Unpatched { boot_id, seconds: u32::try_from(since_boot).unwrap_or(u32::MAX) });
+        tracing::info!(level = loaded.level.0, seconds = since_boot, "level is back");
+        let settled = self.journal.settled.as_ref() == Some(&loaded);
+        if self.is_first_start() {
+            let seconds = u32::try_from(since_boot).unwrap_or(u32::MAX);
+            self.journal.unpatched = Some(Unpatched { boot_id: boot_id.clone(), seconds });
+        }
+        self.journal.active = Some(Active { boot_id, loaded, since_boot_seconds: since_boot, settled });
         let failed = self.journal.outcome.as_ref().is_some_and(|outcome| outcome.state.is_failure());
         if !failed {
             self.journal.outcome = Some(Outcome::reached(NodeState::Settled, self.now()));
         }
+    }
+
+    /// The loader's own undoing took off what the undone patch had replaced. Going back there is part
+    /// of the undoing, and no new load.
+    pub(crate) fn put_back(&mut self, name: &ModuleName) {
+        let boot_id = &self.running.boot_id;
+        let before = self.journal.active.take_if(|active| active.boot_id == *boot_id);
+        // What the journal does not know cannot be put back; the kernel tells that it is gone.
+        if let Some(active) = before.filter(|active| active.loaded.module == *name) {
+            self.return_to(active.loaded);
+        }
+    }
+
+    fn return_to(&mut self, loaded: Loaded) {
+        match self.bring_back(&loaded) {
+            Ok(()) => self.came_back(loaded),
+            Err(missed) => {
+                let level = loaded.level;
+                let message = format!("level {level} could not be put back: {}", missed.message);
+                self.journal.outcome =
+                    Some(self.missed(Missed { state: NodeState::Failed, message, ..missed }));
+            }
+        }
+        self.save();
     }
 
     fn bring_back(&mut self, settled: &Loaded) -> Result<(), Missed> {
@@ -148,6 +174,7 @@ impl<K: Kernel> Loader<K> {
                 // Nothing was asked for on this kernel yet, and nothing went wrong.
                 state: NodeState::Idle,
                 reason: Reason::Refusal(Refusal::WrongKernel),
+                remedy: Remedy::Nothing,
                 message: format!(
                     "the settled level {} is for kernel build {}",
                     settled.level, settled.build_id

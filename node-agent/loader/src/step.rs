@@ -38,7 +38,7 @@ pub enum Phase {
 }
 
 /// Everything that the next step rests on.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {
     /// What is wanted.
     pub goal: &'a Goal,
@@ -48,6 +48,8 @@ pub struct Situation<'a> {
     pub seen: &'a Seen,
     /// Modules that the kernel would not let go of; they are not asked for again.
     pub kept: &'a BTreeSet<ModuleName>,
+    /// Our patch that was on before, which the wanted one replaces.
+    pub under: Option<&'a ModuleName>,
     /// Time since boot.
     pub now: Duration,
     /// The instruction's deadline on the same clock.
@@ -88,6 +90,9 @@ pub enum End {
     Lower(Level),
     /// Stuck until the deadline, and reversed.
     Stuck,
+    /// Stuck, but it ended in the moment before it was reversed: the kernel took it off instead, and
+    /// this patch, which it had replaced, was gone by then.
+    Overshot(ModuleName),
     /// Stuck, and the reversal is stuck too.
     CannotReverse,
 }
@@ -156,7 +161,10 @@ fn watch_apply(situation: &Situation<'_>, module: &ModuleName) -> Step {
         Some(patch) if patch.enabled && situation.late() => Step::Undo(module.clone(), false),
         Some(patch) if patch.enabled => Step::Wait,
         // Not by us: somebody wrote to `enabled`. Seen to its end like a reversal of our own.
-        Some(_) | None => undo_apply(situation, module, situation.deadline + UNDOING),
+        Some(_) | None => {
+            let unasked = Situation { under: None, ..*situation };
+            undo_apply(&unasked, module, situation.deadline + UNDOING)
+        }
     }
 }
 
@@ -166,9 +174,12 @@ fn undo_apply(situation: &Situation<'_>, module: &ModuleName, until: Duration) -
         Some(patch) if patch.is_applied() => Step::End(End::Reached),
         Some(Patch { transition: true, .. }) if situation.now >= until => Step::End(End::CannotReverse),
         Some(Patch { transition: true, .. }) => Step::Wait,
-        Some(_) | None => match situation.leftover() {
-            Some(name) => Step::Unload(name),
-            None => Step::End(End::Stuck),
+        Some(_) | None => match (situation.leftover(), situation.under) {
+            (Some(name), _) => Step::Unload(name),
+            (None, Some(under)) if situation.seen.patch(under).is_none() => {
+                Step::End(End::Overshot(under.clone()))
+            }
+            (None, Some(_) | None) => Step::End(End::Stuck),
         },
     }
 }
@@ -244,14 +255,18 @@ mod tests {
     }
 
     fn at_with(now: u64, goal: &Goal, phase: &Phase, seen: &Seen, kept: &BTreeSet<ModuleName>) -> Step {
-        next(&Situation {
-            goal,
-            phase,
-            seen,
-            kept,
-            now: Duration::from_secs(now),
-            deadline: Duration::from_secs(100),
-        })
+        next(&situation(now, goal, phase, seen, kept))
+    }
+
+    fn situation<'a>(
+        now: u64,
+        goal: &'a Goal,
+        phase: &'a Phase,
+        seen: &'a Seen,
+        kept: &'a BTreeSet<ModuleName>,
+    ) -> Situation<'a> {
+        let (now, deadline) = (Duration::from_secs(now), Duration::from_secs(100));
+        Situation { goal, phase, seen, kept, under: None, now, deadline }
     }
 
     const LATE: u64 = 100;
@@ -379,6 +394,20 @@ mod tests {
             Step::End(End::Reached)
         );
         assert_eq!(at(101, &Goal::RollBack, &undoing(), &seen(&[])), Step::End(End::Reached));
+    }
+
+    #[test]
+    fn a_reversal_that_came_a_moment_too_late_says_what_went_with_it() {
+        let (goal, under, kept) = (apply(TWO), name(ONE), BTreeSet::new());
+        let at_under = |phase: &Phase, seen: &Seen| {
+            next(&Situation { under: Some(&under), ..situation(101, &goal, phase, seen, &kept) })
+        };
+        assert_eq!(at_under(&undoing(), &seen(&[patch(TWO, false, true)])), Step::Wait);
+        assert_eq!(at_under(&undoing(), &with_leftover(seen(&[]), ONE, 0)), Step::Unload(name(ONE)));
+        assert_eq!(at_under(&undoing(), &seen(&[])), Step::End(End::Overshot(name(ONE))));
+        assert_eq!(at_under(&undoing(), &seen(&[patch(ONE, true, false)])), Step::End(End::Stuck));
+        // Not our doing, so not ours to put back.
+        assert_eq!(at_under(&Phase::Switching, &seen(&[])), Step::End(End::Stuck));
     }
 
     #[test]

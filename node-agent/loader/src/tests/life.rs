@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rustix::io::Errno;
 
 use super::*;
-use crate::fake::{Killed, build_id};
+use crate::fake::{Killed, Moment, build_id};
 use crate::loader::LONGEST;
 use crate::missed::Missed;
 use crate::seen::Patch;
@@ -91,6 +91,91 @@ fn a_transition_that_cannot_even_be_reversed_is_said_to_be_so() {
     }
     let state = trial.apply(2, &bundle);
     assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::CannotReverse)));
+}
+
+#[test]
+fn a_transition_that_ends_while_its_blockers_are_looked_at_is_not_reversed() {
+    let mut trial = Trial::new();
+    let one = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    trial.settle(2, &one);
+    let two = trial.author.publish(&build_id(0xab), 2, "2026-11-21.2");
+    trial.sticks_until(Moment::WhileBlockersAreRead);
+    let state = trial.apply(3, &two);
+    assert_eq!((state.state, state.level), (NodeState::Applied, Level(2)));
+    assert_eq!(trial.kernel.0.borrow().switches, 0);
+}
+
+#[test]
+fn a_reversal_that_came_a_moment_too_late_leaves_the_node_at_the_level_of_before() {
+    let mut trial = Trial::new();
+    let one = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    trial.settle(2, &one);
+    let two = trial.author.publish(&build_id(0xab), 2, "2026-11-21.2");
+    trial.sticks_until(Moment::BeforeItIsReversed);
+    trial.apply(3, &two);
+    let state = trial.ask();
+    assert_eq!((state.state, state.reason), (NodeState::Blocked, fault(Fault::TransitionStuck)));
+    assert_eq!(
+        (state.level, state.set, state.order),
+        (Level(1), Some(one.set.clone()), Some(order("uid", 3)))
+    );
+    assert_eq!((state.settles_in_seconds, state.unpatched_seconds), (None, None));
+    trial.reboot("boot-2");
+    assert_eq!(trial.ask().level, Level(1));
+}
+
+#[test]
+fn a_level_that_had_not_settled_is_put_back_too_and_settles_anew() {
+    let mut trial = Trial::new();
+    let one = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    trial.apply(2, &one);
+    trial.kernel.pass(Duration::from_secs(1000));
+    let two = trial.author.publish(&build_id(0xab), 2, "2026-11-21.2");
+    trial.sticks_until(Moment::BeforeItIsReversed);
+    let state = trial.apply(3, &two);
+    assert_eq!((state.state, state.level), (NodeState::Blocked, Level(1)));
+    assert_eq!(state.settles_in_seconds, Some(1800));
+}
+
+#[test]
+fn a_loader_killed_while_it_puts_the_level_of_before_back_goes_on_with_it() {
+    let mut trial = Trial::new();
+    let one = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    trial.settle(2, &one);
+    let two = trial.author.publish(&build_id(0xab), 2, "2026-11-21.2");
+    trial.sticks_until(Moment::BeforeItIsReversed);
+    trial.kernel.0.borrow_mut().killed_then = Some(Killed::BeforeLoad);
+    assert!(catch_unwind(AssertUnwindSafe(|| trial.apply(3, &two))).is_err());
+    trial.kernel.0.borrow_mut().killed = None;
+    trial.restart();
+    let state = trial.ask();
+    assert_eq!((state.state, state.reason), (NodeState::Blocked, fault(Fault::TransitionStuck)));
+    assert_eq!((state.level, state.order), (Level(1), Some(order("uid", 3))));
+}
+
+#[test]
+fn a_level_of_before_that_cannot_be_put_back_is_said_to_be_lost() {
+    let mut trial = Trial::new();
+    let one = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    trial.settle(2, &one);
+    let two = trial.author.publish(&build_id(0xab), 2, "2026-11-21.2");
+    std::fs::remove_file(trial.state.path().join(format!("levels/{}.ko", invivo_feed::digest(&one.module))))
+        .unwrap();
+    trial.sticks_until(Moment::BeforeItIsReversed);
+    let state = trial.apply(3, &two);
+    assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::NodeIo)));
+    assert!(state.message.unwrap().starts_with("level 1 could not be put back"));
+    assert_eq!((state.level, trial.ask().reason), (UNPATCHED, fault(Fault::NodeIo)));
+}
+
+#[test]
+fn a_roll_back_that_ends_in_the_moment_before_it_is_reversed_counts() {
+    let mut trial = Trial::new();
+    let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    trial.settle(2, &bundle);
+    trial.sticks_until(Moment::BeforeItIsReversed);
+    let state = trial.roll_back(3);
+    assert_eq!((state.state, state.level), (NodeState::RolledBack, UNPATCHED));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use invivo_wire::{Answer, ApplyRequest, Fault, Reason, Request, RollBackRequest,
 use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
 
-use crate::fake::Fake;
+use crate::fake::{Fake, Moment};
 use crate::loader::Loader;
 use crate::store::Store;
 use repository::{Author, Bundle};
@@ -87,6 +87,12 @@ impl Trial {
 
     fn ask(&mut self) -> State {
         state(self.loader.handle(Request::State, &[]))
+    }
+
+    /// Transitions end in this moment and not before.
+    fn sticks_until(&self, moment: Moment) {
+        let mut world = self.kernel.0.borrow_mut();
+        (world.transition, world.ends) = (None, Some(moment));
     }
 
     /// Applied, and quiet for its settling time.
