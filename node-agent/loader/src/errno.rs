@@ -2,6 +2,11 @@
 
 use rustix::io::Errno;
 
+/// Whether the same load may well be taken later.
+pub fn passes(errno: Errno) -> bool {
+    matches!(errno, Errno::BUSY | Errno::AGAIN | Errno::NOMEM)
+}
+
 /// Name and meaning of an error of `init_module`.
 pub fn of_load(errno: Errno) -> (String, &'static str) {
     let (name, meaning) = match errno {

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Journal {
-    /// The boot in which a loader last came up.
+    /// The boot in which a loader last came up: what that boot took off is back, or will not come
+    /// back in it.
     pub boot_id: Option<String>,
     /// The highest instruction known.
     pub order: Option<Order>,

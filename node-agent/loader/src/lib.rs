@@ -4,6 +4,7 @@
 //!
 //! The shape is `observe -> step::next (pure) -> do one step -> report`.
 
+mod again;
 mod drive;
 pub mod errno;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use invivo_terms::{Digest, ModuleName, NodeState};
 use invivo_wire::{Answer, ApplyRequest, Fault, Order, Reason, Request, RollBackRequest, State};
 use jiff::Timestamp;
 
+use crate::again::Waiting;
 use crate::drive::{Bytes, Drive};
 use crate::journal::{Active, Doing, Journal, Loaded, Outcome, Task};
 use crate::kernel::Kernel;
@@ -38,6 +39,7 @@ pub struct Loader<K> {
     pub(crate) journal: Journal,
     /// The journal on disk is older than the one in memory.
     pub(crate) unsaved: bool,
+    pub(crate) waiting: Option<Waiting>,
 }
 
 impl<K: Kernel> Loader<K> {
@@ -56,7 +58,7 @@ impl<K: Kernel> Loader<K> {
             tracing::error!(error = %error, "journal");
             Journal::default()
         });
-        let mut loader = Self { kernel, store, roots, running, journal, unsaved: false };
+        let mut loader = Self { kernel, store, roots, running, journal, unsaved: false, waiting: None };
         loader.recover();
         Ok(loader)
     }
@@ -65,7 +67,7 @@ impl<K: Kernel> Loader<K> {
     pub fn handle(&mut self, request: Request, blobs: &[Vec<u8>]) -> Answer {
         let answered = match (request, blobs) {
             (Request::State, []) => {
-                self.tick();
+                self.look();
                 self.state()
             }
             (Request::Hold { order }, []) => self.hold(order),
@@ -88,12 +90,23 @@ impl<K: Kernel> Loader<K> {
     /// If the kernel's files cannot be read.
     pub fn state(&self) -> std::io::Result<State> {
         let seen = self.kernel.seen()?;
-        Ok(report::state(&self.journal, &self.running, &seen, self.kernel.since_boot(), self.kernel.now()))
+        let waiting = self.waiting.as_ref().map(|waiting| &waiting.why);
+        let (since_boot, now) = (self.kernel.since_boot(), self.kernel.now());
+        Ok(report::state(&self.journal, waiting, &self.running, &seen, since_boot, now))
     }
 
-    /// What the loader does by itself: notices that a level has settled or is gone, removes modules
-    /// that nothing needs, writes what could not be written before.
+    /// What the loader does by itself: tries again what failed in passing, and looks.
     pub fn tick(&mut self) {
+        if self.next_try() == Some(Duration::ZERO) {
+            self.recover();
+        } else {
+            self.look();
+        }
+    }
+
+    /// Notices that a level has settled or is gone, removes modules that nothing needs, writes what
+    /// could not be written before. Takes no time, so that an answer can wait for it.
+    pub(crate) fn look(&mut self) {
         if self.unsaved {
             self.save();
         }
@@ -107,13 +120,14 @@ impl<K: Kernel> Loader<K> {
         }
     }
 
-    /// How long until the next [`Self::tick`] is worth it.
+    /// How long until the next [`Self::tick`] is worth it; at least a second.
     pub fn next_tick(&self) -> Duration {
         let settles = self
             .journal
             .active_in(&self.running.boot_id)
-            .and_then(|active| report::settles_in(active, self.kernel.since_boot()));
-        settles.map_or(IDLE, |seconds| IDLE.min(Duration::from_secs(seconds.max(1))))
+            .and_then(|active| report::settles_in(active, self.kernel.since_boot()))
+            .map(Duration::from_secs);
+        [settles, self.next_try()].into_iter().flatten().fold(IDLE, Duration::min).max(Duration::from_secs(1))
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -152,7 +166,7 @@ impl<K: Kernel> Loader<K> {
             Place::New => Ok(()),
             Place::Again if self.journal.task.is_some() || self.journal.outcome.is_none() => Ok(()),
             Place::Again => {
-                self.tick();
+                self.look();
                 Err(self.state())
             }
             Place::Stale => {
@@ -192,7 +206,7 @@ impl<K: Kernel> Loader<K> {
         let ended = self.try_apply(request, proof, module);
         self.conclude(ended);
         self.sweep();
-        self.tick();
+        self.look();
         self.state()
     }
 
@@ -238,7 +252,7 @@ impl<K: Kernel> Loader<K> {
                 let remedy = missed.remedy.clone();
                 self.journal.outcome = Some(self.missed(missed));
                 match remedy {
-                    Remedy::Nothing => {}
+                    Remedy::Nothing | Remedy::TryAgain => {}
                     Remedy::PutBack(name) => self.put_back(&name),
                 }
             }
@@ -256,6 +270,7 @@ impl<K: Kernel> Loader<K> {
         if settled {
             self.journal.settled = Some(loaded.clone());
         }
+        self.came_up();
         let state = if settled { NodeState::Settled } else { NodeState::Applied };
         self.journal.active =
             Some(Active { boot_id: self.running.boot_id.clone(), loaded, since_boot_seconds, settled });
@@ -294,6 +309,7 @@ impl<K: Kernel> Loader<K> {
         self.journal.task = None;
         let outcome = match ended {
             Ok(reached) => {
+                self.came_up();
                 self.journal.active = None;
                 self.journal.settled = None;
                 self.journal.unpatched = None;
@@ -307,7 +323,7 @@ impl<K: Kernel> Loader<K> {
         self.journal.outcome = Some(outcome);
         self.save();
         self.sweep();
-        self.tick();
+        self.look();
     }
 
     fn notice_settled(&mut self) {

@@ -25,6 +25,8 @@ pub(crate) struct Missed {
 pub(crate) enum Remedy {
     /// Nothing: it is reported.
     Nothing,
+    /// It may pass. What the loader does by its own will it tries again; an instruction has ended.
+    TryAgain,
     /// Puts back the patch that its own undoing took off.
     PutBack(ModuleName),
 }
@@ -37,19 +39,19 @@ pub(crate) struct Reached {
 
 impl Missed {
     pub(crate) fn fault(fault: Fault, message: impl Into<String>) -> Self {
-        let state = match fault {
-            Fault::TransitionStuck => NodeState::Blocked,
+        let (state, remedy) = match fault {
+            Fault::TransitionStuck => (NodeState::Blocked, Remedy::Nothing),
             Fault::StaleInstruction | Fault::ForeignLivepatch | Fault::NoLivepatch | Fault::LowerLevel => {
-                NodeState::Refused
+                (NodeState::Refused, Remedy::Nothing)
             }
+            Fault::NodeIo => (NodeState::Failed, Remedy::TryAgain),
             Fault::CannotReverse
             | Fault::DeadlinePassed
-            | Fault::NodeIo
             | Fault::RebootedUnsettled
             | Fault::RebootedBringingBack
-            | Fault::Vanished => NodeState::Failed,
+            | Fault::Vanished => (NodeState::Failed, Remedy::Nothing),
         };
-        Self { state, reason: Reason::Fault(fault), message: message.into(), remedy: Remedy::Nothing }
+        Self { state, reason: Reason::Fault(fault), message: message.into(), remedy }
     }
 
     pub(crate) fn load(errno: Errno) -> Self {
@@ -58,7 +60,7 @@ impl Missed {
             state: NodeState::Failed,
             reason: Reason::Refusal(Refusal::LoadRefused),
             message: format!("{name}: {meaning}"),
-            remedy: Remedy::Nothing,
+            remedy: if errno::passes(errno) { Remedy::TryAgain } else { Remedy::Nothing },
         }
     }
 }
@@ -84,7 +86,7 @@ impl From<StoreError> for Missed {
                 state: NodeState::Refused,
                 reason: Reason::Refusal(Refusal::StorageFull),
                 message: error.to_string(),
-                remedy: Remedy::Nothing,
+                remedy: Remedy::TryAgain,
             },
             StoreError::Io { .. } | StoreError::TooLong { .. } | StoreError::Parse { .. } => {
                 Self::fault(Fault::NodeIo, error.to_string())

@@ -8,6 +8,7 @@ use invivo_terms::{ModuleName, NodeState, Refusal};
 use invivo_wire::{Fault, Reason};
 use jiff::Timestamp;
 
+use crate::again::{Again, Waiting};
 use crate::drive::Drive;
 use crate::journal::{Active, Doing, Loaded, Outcome, Task, Unpatched};
 use crate::kernel::Kernel;
@@ -28,18 +29,30 @@ impl<K: Kernel> Loader<K> {
             Some(task) => self.interrupted_by_boot(&task.what),
             None => {}
         }
-        if self.is_first_start() {
+        // An instruction that was interrupted is asked for again, and comes first.
+        if self.is_coming_up() && self.journal.task.is_none() {
             self.after_boot();
-            self.journal.boot_id = Some(boot);
-            self.save();
         }
         self.sweep();
-        self.tick();
+        self.look();
     }
 
-    /// No loader has come up in this boot before.
-    fn is_first_start(&self) -> bool {
+    /// What this boot took off is not back yet, and may come back.
+    fn is_coming_up(&self) -> bool {
         self.journal.boot_id.as_ref() != Some(&self.running.boot_id)
+    }
+
+    /// From now on nothing is brought back in this boot.
+    pub(crate) fn came_up(&mut self) {
+        self.journal.boot_id = Some(self.running.boot_id.clone());
+        self.waiting = None;
+    }
+
+    /// How long until the loader tries again to come up; none if it has, or waits for an instruction.
+    pub(crate) fn next_try(&self) -> Option<Duration> {
+        let left = |waiting: &Waiting| waiting.again.left(self.kernel.since_boot());
+        (self.is_coming_up() && self.journal.task.is_none())
+            .then(|| self.waiting.as_ref().and_then(left).unwrap_or_default())
     }
 
     /// The loader was killed at it, in this very boot. What the kernel shows is the truth: a patch
@@ -66,7 +79,7 @@ impl<K: Kernel> Loader<K> {
                 self.rolled_back(ended);
             }
             // What follows a boot has not ended and begins anew: it finds the patch, or loads it.
-            Doing::BringingBack(_) if self.is_first_start() => self.journal.task = None,
+            Doing::BringingBack(_) if self.is_coming_up() => self.journal.task = None,
             Doing::BringingBack(loaded) => self.return_to(*loaded),
         }
     }
@@ -118,14 +131,26 @@ impl<K: Kernel> Loader<K> {
                 self.journal.outcome = Some(self.lost(&loaded));
             }
         }
-        let Some(settled) = self.journal.settled.clone() else { return };
+        self.bring_back_settled();
+        self.save();
+    }
+
+    fn bring_back_settled(&mut self) {
+        let Some(settled) = self.journal.settled.clone() else { return self.came_up() };
         match self.bring_back(&settled) {
             Ok(()) => self.came_back(settled),
-            Err(missed) => {
-                tracing::error!(reason = missed.reason.as_str(), message = %missed.message, "settled level not brought back");
-                self.journal.outcome = Some(self.missed(missed));
-            }
+            Err(missed) => match missed.remedy {
+                Remedy::TryAgain => return self.wait(missed),
+                Remedy::Nothing | Remedy::PutBack(_) => self.journal.outcome = Some(self.missed(missed)),
+            },
         }
+        self.came_up();
+    }
+
+    fn wait(&mut self, missed: Missed) {
+        let before = self.waiting.as_ref().map(|waiting| waiting.again);
+        let again = Again::after(before, self.kernel.since_boot());
+        self.waiting = Some(Waiting { why: self.missed(missed), again });
     }
 
     fn came_back(&mut self, loaded: Loaded) {
@@ -133,7 +158,7 @@ impl<K: Kernel> Loader<K> {
         let boot_id = self.running.boot_id.clone();
         tracing::info!(level = loaded.level.0, seconds = since_boot, "level is back");
         let settled = self.journal.settled.as_ref() == Some(&loaded);
-        if self.is_first_start() {
+        if self.is_coming_up() {
             let seconds = u32::try_from(since_boot).unwrap_or(u32::MAX);
             self.journal.unpatched = Some(Unpatched { boot_id: boot_id.clone(), seconds });
         }

@@ -6,13 +6,15 @@ use invivo_terms::{Level, NodeState, effective_version};
 use invivo_wire::{Kernel, State};
 use jiff::Timestamp;
 
-use crate::journal::{Active, Journal};
+use crate::journal::{Active, Journal, Outcome};
 use crate::running::Running;
 use crate::seen::Seen;
 
-/// The answer to "how do things stand".
+/// The answer to "how do things stand". `waiting` is what keeps the loader from coming up; an
+/// instruction that has ended badly is told before it.
 pub fn state(
     journal: &Journal,
+    waiting: Option<&Outcome>,
     running: &Running,
     seen: &Seen,
     since_boot: Duration,
@@ -24,7 +26,8 @@ pub fn state(
         .filter(|active| applied.as_ref().is_some_and(|name| *name == active.loaded.module));
     let loaded = active.map(|active| &active.loaded);
     let level = seen.level();
-    let outcome = journal.outcome.as_ref();
+    let ended = journal.outcome.as_ref();
+    let outcome = ended.filter(|ended| ended.state.is_failure()).or(waiting).or(ended);
     let known = if journal.task.is_some() { Some(NodeState::Working) } else { outcome.map(|o| o.state) };
     State {
         boot_id: running.boot_id.clone(),

@@ -2,6 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use rustix::io::Errno;
+
 use super::*;
 use crate::fake::{Killed, build_id};
 use invivo_terms::Refusal;
@@ -91,7 +93,7 @@ fn a_level_that_had_settled_once_and_was_put_on_anew_has_to_settle_anew() {
     let mut trial = Trial::new();
     let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
     trial.settle(2, &bundle);
-    trial.kernel.0.borrow_mut().load_error = Some(rustix::io::Errno::KEYREJECTED);
+    trial.kernel.0.borrow_mut().load_error = Some(Errno::KEYREJECTED);
     trial.reboot("boot-2");
     trial.kernel.0.borrow_mut().load_error = None;
     assert_eq!(trial.apply(3, &bundle).state, NodeState::Applied);
@@ -112,6 +114,91 @@ fn the_settled_level_is_not_brought_back_unless_that_can_be_written_down_first()
     let state = trial.ask();
     assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::NodeIo)));
     assert_eq!((state.level, trial.kernel.loads()), (UNPATCHED, 0));
+    std::fs::remove_dir(trial.state.path().join("journal.json.new")).unwrap();
+    trial.kernel.pass(Duration::from_secs(5));
+    trial.loader.tick();
+    assert_eq!(trial.ask().state, NodeState::Settled);
+}
+
+/// A node that found its kernel busy after a boot, and is still unpatched; it is busy no more.
+fn busy_at_boot() -> Trial {
+    let mut trial = Trial::new();
+    let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    trial.settle(2, &bundle);
+    trial.kernel.0.borrow_mut().load_error = Some(Errno::BUSY);
+    trial.reboot("boot-2");
+    trial.kernel.0.borrow_mut().load_error = None;
+    let state = trial.ask();
+    assert_eq!((state.state, state.reason), (NodeState::Failed, refusal(Refusal::LoadRefused)));
+    assert_eq!(state.level, UNPATCHED);
+    trial
+}
+
+#[test]
+fn a_kernel_that_was_too_busy_for_the_settled_level_is_asked_again_soon() {
+    let mut trial = busy_at_boot();
+    assert!(trial.loader.next_tick() <= Duration::from_secs(5));
+    trial.loader.tick();
+    assert_eq!(trial.ask().level, UNPATCHED, "not at once");
+    trial.kernel.pass(Duration::from_secs(5));
+    trial.loader.tick();
+    let state = trial.ask();
+    assert_eq!((state.state, state.level, state.reason), (NodeState::Settled, Level(1), None));
+    assert_eq!(state.unpatched_seconds, Some(15));
+    assert_eq!(trial.loader.next_tick(), Duration::from_mins(1));
+}
+
+#[test]
+fn a_kernel_that_refused_the_settled_level_is_not_asked_again() {
+    let mut trial = Trial::new();
+    let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    trial.settle(2, &bundle);
+    trial.kernel.0.borrow_mut().load_error = Some(Errno::KEYREJECTED);
+    trial.reboot("boot-2");
+    trial.kernel.0.borrow_mut().load_error = None;
+    trial.kernel.pass(Duration::from_hours(1));
+    trial.loader.tick();
+    assert_eq!((trial.ask().state, trial.ask().level), (NodeState::Failed, UNPATCHED));
+}
+
+#[test]
+fn a_loader_or_a_node_that_starts_again_between_two_tries_tries_at_once() {
+    let mut trial = busy_at_boot();
+    trial.restart();
+    assert_eq!(trial.ask().level, Level(1));
+    let mut trial = busy_at_boot();
+    trial.reboot("boot-3");
+    assert_eq!(trial.ask().level, Level(1));
+}
+
+#[test]
+fn an_instruction_carried_out_between_two_tries_ends_them() {
+    let mut trial = busy_at_boot();
+    let two = trial.author.publish(&build_id(0xab), 2, "2026-11-21.2");
+    assert_eq!(trial.apply(3, &two).state, NodeState::Applied);
+    trial.kernel.pass(Duration::from_hours(1));
+    trial.loader.tick();
+    assert_eq!((trial.ask().level, trial.kernel.loads()), (Level(2), 1));
+
+    let mut trial = busy_at_boot();
+    assert_eq!(trial.roll_back(3).state, NodeState::RolledBack);
+    trial.kernel.pass(Duration::from_hours(1));
+    trial.loader.tick();
+    assert_eq!((trial.ask().level, trial.kernel.loads()), (UNPATCHED, 0));
+}
+
+#[test]
+fn an_instruction_that_fails_between_two_tries_is_told_and_does_not_end_them() {
+    let mut trial = busy_at_boot();
+    let two = trial.author.publish(&build_id(0xab), 2, "2026-11-21.2");
+    let mut request = trial.request(3, &two);
+    request.deadline = trial.now();
+    let state = trial.pass(request, &two.proof, &two.module);
+    assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::DeadlinePassed)));
+    trial.kernel.pass(Duration::from_secs(5));
+    trial.loader.tick();
+    let state = trial.ask();
+    assert_eq!((state.level, state.reason), (Level(1), fault(Fault::DeadlinePassed)));
 }
 
 #[test]
