@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use invivo_api::{NodePatch, NodePatchStatus};
-use invivo_terms::NodeState;
+use invivo_terms::{NodeState, Revision};
 use invivo_wire::{ApplyRequest, Fault, Request, RollBackRequest, State};
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -335,7 +335,8 @@ impl Agent {
         let now = Timestamp::now();
         let verdict = self.found.as_ref().filter(|verdict| verdict.order == instruction.order);
         let own = verdict.map_or(Own::Nothing, Own::Ended);
-        let observed = step::observed(Some(instruction), &state, verdict);
+        let written = self.written.as_ref().map_or(Revision(0), |status| status.observed_revision);
+        let observed = step::observed(Some(instruction), &state, verdict, written);
         let wanted = status::of(&state, &own, observed, now);
         self.metrics.node(self.cluster.node(), &state, wanted.state);
         self.trying = None;

@@ -1,7 +1,7 @@
 //! What to do about an instruction, from what the loader says and what was found before. Pure.
 
 use invivo_terms::{NodeState, Revision};
-use invivo_wire::{Fault, Order, State};
+use invivo_wire::{Fault, Order, Reason, State};
 use jiff::Timestamp;
 
 use crate::instruction::{Instruction, What};
@@ -26,6 +26,10 @@ pub enum Step {
 pub fn next(instruction: &Instruction, loader: &State, found: Option<&Verdict>, now: Timestamp) -> Step {
     let order = &instruction.order;
     if found.is_some_and(|verdict| verdict.order == *order) {
+        return Step::Report;
+    }
+    // Which instructions it has heard it cannot tell, so none is passed: an old one could be done anew.
+    if loader.reason == Some(Reason::Fault(Fault::JournalUnreadable)) {
         return Step::Report;
     }
     match known(loader, order) {
@@ -83,13 +87,19 @@ fn known(loader: &State, order: &Order) -> Known {
     }
 }
 
-/// The highest revision of this object that agent or loader know to have ended or begun.
-pub fn observed(instruction: Option<&Instruction>, loader: &State, found: Option<&Verdict>) -> Revision {
+/// The highest revision of this object that agent or loader know to have ended or begun, or that
+/// stands in its status as such: a loader may forget, and not know that it did.
+pub fn observed(
+    instruction: Option<&Instruction>,
+    loader: &State,
+    found: Option<&Verdict>,
+    written: Revision,
+) -> Revision {
     let object = instruction.map(|instruction| instruction.order.object.as_str());
     let of = |order: &Order| (Some(order.object.as_str()) == object).then_some(order.revision);
     let loaders = loader.order.as_ref().and_then(of);
     let ours = found.and_then(|verdict| of(&verdict.order));
-    loaders.max(ours).unwrap_or_default()
+    loaders.max(ours).unwrap_or_default().max(written)
 }
 
 #[cfg(test)]
@@ -141,7 +151,7 @@ mod tests {
         let loader = loader("uid", 9, NodeState::Settled);
         let old = instruction("uid", 5, apply());
         assert_eq!(next(&old, &loader, None, now()), Step::Report);
-        assert_eq!(observed(Some(&old), &loader, None), Revision(9));
+        assert_eq!(observed(Some(&old), &loader, None, Revision(0)), Revision(9));
     }
 
     #[test]
@@ -149,7 +159,7 @@ mod tests {
         let loader = loader("old", 9, NodeState::Settled);
         let first = instruction("new", 1, What::Hold);
         assert_eq!(next(&first, &loader, None, now()), Step::Hold);
-        assert_eq!(observed(Some(&first), &loader, None), Revision(0));
+        assert_eq!(observed(Some(&first), &loader, None, Revision(0)), Revision(0));
     }
 
     #[test]
@@ -158,7 +168,18 @@ mod tests {
         let instruction = instruction("uid", 5, apply());
         let found = Verdict::refused(&instruction.order, Cause::Refusal(Refusal::BelowThreshold), "");
         assert_eq!(next(&instruction, &loader, Some(&found), now()), Step::Report);
-        assert_eq!(observed(Some(&instruction), &loader, Some(&found)), Revision(5));
+        assert_eq!(observed(Some(&instruction), &loader, Some(&found), Revision(0)), Revision(5));
+    }
+
+    #[test]
+    fn a_loader_without_its_journal_is_passed_nothing_and_the_revision_written_before_stays() {
+        let mut loader = loader("uid", 5, NodeState::Failed);
+        (loader.order, loader.reason) = (None, Some(Reason::Fault(Fault::JournalUnreadable)));
+        for what in [What::Hold, What::RollBack { deadline: now() }, apply()] {
+            let instruction = instruction("uid", 5, what);
+            assert_eq!(next(&instruction, &loader, None, now()), Step::Report);
+            assert_eq!(observed(Some(&instruction), &loader, None, Revision(5)), Revision(5));
+        }
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Loader<K> {
     roots: BTreeSet<Digest>,
     pub(crate) running: Running,
     pub(crate) journal: Journal,
+    /// The journal has been read; until then the one in memory means nothing.
+    pub(crate) known: bool,
     /// The journal on disk is older than the one in memory.
     pub(crate) unsaved: bool,
     pub(crate) waiting: Option<Waiting>,
@@ -44,22 +46,18 @@ pub struct Loader<K> {
 
 impl<K: Kernel> Loader<K> {
     /// Reads journal and kernel, finishes what a killed loader left, and brings back the settled
-    /// level after a boot. Whatever goes wrong there is reported, not fatal.
+    /// level after a boot. Whatever goes wrong there is reported, not fatal; without its journal the
+    /// loader answers how things stand and does nothing.
     ///
     /// # Errors
     ///
     /// If it cannot be known which kernel runs.
     pub fn start(kernel: K, store: Store, roots: BTreeSet<Digest>) -> Result<Self, RunningError> {
         let running = kernel.running()?;
-        if let Err(error) = store.prepare() {
-            tracing::error!(error = %error, "state folder; nothing will be loaded");
-        }
-        let journal = store.journal().unwrap_or_else(|error| {
-            tracing::error!(error = %error, "journal");
-            Journal::default()
-        });
-        let mut loader = Self { kernel, store, roots, running, journal, unsaved: false, waiting: None };
-        loader.recover();
+        let journal = Journal::default();
+        let mut loader =
+            Self { kernel, store, roots, running, journal, known: false, unsaved: false, waiting: None };
+        loader.come_up();
         Ok(loader)
     }
 
@@ -68,6 +66,11 @@ impl<K: Kernel> Loader<K> {
         let answered = match (request, blobs) {
             (Request::State, []) => {
                 self.look();
+                self.state()
+            }
+            (Request::Hold { .. } | Request::RollBack(_), []) | (Request::Apply(_), [_, _])
+                if !self.known =>
+            {
                 self.state()
             }
             (Request::Hold { order }, []) => self.hold(order),
@@ -98,7 +101,7 @@ impl<K: Kernel> Loader<K> {
     /// What the loader does by itself: tries again what failed in passing, and looks.
     pub fn tick(&mut self) {
         if self.next_try() == Some(Duration::ZERO) {
-            self.recover();
+            self.come_up();
         } else {
             self.look();
         }
@@ -107,6 +110,9 @@ impl<K: Kernel> Loader<K> {
     /// Notices that a level has settled or is gone, removes modules that nothing needs, writes what
     /// could not be written before. Takes no time, so that an answer can wait for it.
     pub(crate) fn look(&mut self) {
+        if !self.known {
+            return;
+        }
         if self.unsaved {
             self.save();
         }

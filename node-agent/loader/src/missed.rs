@@ -44,7 +44,7 @@ impl Missed {
             Fault::StaleInstruction | Fault::ForeignLivepatch | Fault::NoLivepatch | Fault::LowerLevel => {
                 (NodeState::Refused, Remedy::Nothing)
             }
-            Fault::NodeIo => (NodeState::Failed, Remedy::TryAgain),
+            Fault::NodeIo | Fault::JournalUnreadable => (NodeState::Failed, Remedy::TryAgain),
             Fault::CannotReverse
             | Fault::DeadlinePassed
             | Fault::RebootedUnsettled
@@ -52,6 +52,12 @@ impl Missed {
             | Fault::Vanished => (NodeState::Failed, Remedy::Nothing),
         };
         Self { state, reason: Reason::Fault(fault), message: message.into(), remedy }
+    }
+
+    pub(crate) fn journal(error: &StoreError) -> Self {
+        let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+        let message = format!("nothing is done until the journal can be read: {error}{source}");
+        Self::fault(Fault::JournalUnreadable, message)
     }
 
     pub(crate) fn load(errno: Errno) -> Self {

@@ -21,8 +21,18 @@ use crate::verify;
 const COMING_BACK: Duration = Duration::from_mins(5);
 
 impl<K: Kernel> Loader<K> {
-    /// Brings journal and kernel together again.
-    pub(crate) fn recover(&mut self) {
+    /// Reads the journal, if that has not been done, and brings it and the kernel together again.
+    pub(crate) fn come_up(&mut self) {
+        if !self.known {
+            match self.store.open() {
+                Ok(journal) => (self.journal, self.known, self.waiting) = (journal, true, None),
+                Err(error) => return self.wait(Missed::journal(&error)),
+            }
+        }
+        self.recover();
+    }
+
+    fn recover(&mut self) {
         let boot = self.running.boot_id.clone();
         match self.journal.task.clone() {
             Some(task) if task.boot_id == boot => self.resume(task),

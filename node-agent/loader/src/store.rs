@@ -52,22 +52,22 @@ impl Store {
         Ok(())
     }
 
-    /// The journal; an empty one if there is none.
+    /// Prepares the folder and reads the journal; an empty one if there is none.
     ///
     /// # Errors
     ///
-    /// `Parse`, `TooLong` once: the broken file is put aside as `journal.damaged`, and the next
-    /// call finds none. `Io`.
-    pub fn journal(&self) -> Result<Journal, StoreError> {
-        let path = self.folder.join("journal.json");
-        match read_json(&path, MOST_JOURNAL) {
-            Ok(journal) => Ok(journal.unwrap_or_default()),
-            Err(damaged @ (StoreError::Parse { .. } | StoreError::TooLong { .. })) => {
-                let aside = self.folder.join("journal.damaged");
-                fs::rename(&path, &aside).map_err(at(&aside))?;
-                Err(damaged)
+    /// `Parse`, `TooLong`: a damaged journal, or one of a later version. It stays where it is: to
+    /// begin with an empty one is to forget the floors and which instructions were heard. Whoever
+    /// accepts that removes the file. `Io`, `Full`: it is not known whether there is one.
+    pub fn open(&self) -> Result<Journal, StoreError> {
+        let prepared = self.prepare();
+        match (read_json(&self.folder.join("journal.json"), MOST_JOURNAL)?, prepared) {
+            (Some(journal), Ok(())) => Ok(journal),
+            (Some(journal), Err(error)) => {
+                tracing::error!(error = %error, "state folder; nothing will be loaded");
+                Ok(journal)
             }
-            Err(error @ (StoreError::Io { .. } | StoreError::Full { .. })) => Err(error),
+            (None, prepared) => prepared.map(|()| Journal::default()),
         }
     }
 
@@ -157,18 +157,28 @@ mod tests {
             ..Journal::default()
         };
         store.save(&journal).unwrap();
-        assert_eq!(Store::new(&folder).journal().unwrap(), journal);
+        assert_eq!(Store::new(&folder).open().unwrap(), journal);
         assert_eq!(fs::metadata(folder.join("journal.json")).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
-    fn a_damaged_journal_is_put_aside_and_not_lost() {
+    fn a_damaged_journal_stays_where_it_is_and_never_becomes_an_empty_one() {
         let root = tempfile::tempdir().unwrap();
-        let store = Store::new(root.path());
-        fs::write(root.path().join("journal.json"), "{\"order\":").unwrap();
-        assert!(matches!(store.journal(), Err(StoreError::Parse { .. })));
-        assert_eq!(store.journal().unwrap(), Journal::default());
-        assert_eq!(fs::read_to_string(root.path().join("journal.damaged")).unwrap(), "{\"order\":");
+        let (store, path) = (Store::new(root.path()), root.path().join("journal.json"));
+        assert_eq!(store.open().unwrap(), Journal::default());
+        fs::write(&path, "{\"order\":").unwrap();
+        for _ in 0..2 {
+            assert!(matches!(store.open(), Err(StoreError::Parse { .. })));
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"order\":");
+    }
+
+    #[test]
+    fn a_state_folder_that_cannot_be_made_is_not_an_empty_one() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("file/state");
+        fs::write(root.path().join("file"), "").unwrap();
+        assert!(matches!(Store::new(&folder).open(), Err(StoreError::Io { .. })));
     }
 
     #[test]

@@ -188,6 +188,9 @@ pub enum Fault {
     LowerLevel,
     /// The node's state folder or kernel files could not be read or written.
     NodeIo,
+    /// The loader's journal cannot be read or does not parse. Neither instructions nor floors are
+    /// known; nothing is done until they are.
+    JournalUnreadable,
     /// The node booted anew before the level had settled; it is not applied again by itself.
     RebootedUnsettled,
     /// The node went down while its settled level was being brought back after a boot; it is not
@@ -211,6 +214,7 @@ impl Reason {
                 Fault::DeadlinePassed => "DeadlinePassed",
                 Fault::LowerLevel => "LowerLevel",
                 Fault::NodeIo => "NodeIo",
+                Fault::JournalUnreadable => "JournalUnreadable",
                 Fault::RebootedUnsettled => "RebootedUnsettled",
                 Fault::RebootedBringingBack => "RebootedBringingBack",
                 Fault::Vanished => "Vanished",

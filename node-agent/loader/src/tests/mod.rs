@@ -3,6 +3,7 @@
 mod boot;
 mod corrupted;
 mod life;
+mod memory;
 #[path = "../../../fixtures/repository.rs"]
 mod repository;
 
