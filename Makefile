@@ -17,8 +17,16 @@ help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 .PHONY: build
-build: host-packages ## Every program, static, into the cargo target folder
+build: host-packages own-target ## Every program, static, into the cargo target folder
 	cargo build --workspace --locked
+
+# Checkouts share the target folder, and cargo goes by the age of files alone: what another checkout
+# built since would pass for this one's.
+.PHONY: own-target
+own-target:
+	@mkdir -p $(CARGO_TARGET_DIR)
+	@[ "$$(cat $(CARGO_TARGET_DIR)/checkout 2>/dev/null)" = "$(CURDIR)" ] \
+	  || { find . -name '*.rs' -not -path './target/*' -exec touch {} + && echo "$(CURDIR)" > $(CARGO_TARGET_DIR)/checkout; }
 
 .PHONY: host-packages
 host-packages: # A C compiler is all that cargo itself needs; the lab installs the rest
@@ -44,7 +52,7 @@ test-fast: build ## The tests that need no lab; kinds and policies are tried on 
 	  INVIVO_TOOLS="$$tools" cargo test --workspace --locked
 
 .PHONY: lint
-lint: ## Formatting and clippy, warnings are errors
+lint: own-target ## Formatting and clippy, warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
@@ -55,5 +63,5 @@ generate: build ## CRDs and rendered manifests, from their sources
 
 .PHONY: bench
 bench: build ## The figures of docs/benchmarks.md
-	cargo build --release --locked -p invivo-rollout --examples
+	cargo build --release --locked -p invivo-rollout -p invivo-feed --examples
 	$(LAB) bench

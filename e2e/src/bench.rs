@@ -1,17 +1,18 @@
 //! The figures of `docs/benchmarks.md`, measured on a lab that is up.
 
+use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use invivo_terms::NodeState;
 use jiff::Timestamp;
 
 use crate::audit;
-use crate::demo::NODES;
+use crate::demo::{self, NODES};
 use crate::fleet::Fleet;
 use crate::product::Product;
-use crate::scenario::rollout::{instruction_to_applied, instructions, reports};
+use crate::scenario::rollout::{instruction_to_applied, instructions, label_writes, reports};
 use crate::{Lab, command};
 
 /// How long the cluster is watched at rest.
@@ -19,20 +20,45 @@ const REST: Duration = Duration::from_secs(600);
 /// One policy's change, from first instruction to last report.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Prints a table of what was measured on the demonstration's lab, which must be up and patched.
+/// Prints a table of what was measured on the demonstration's lab; brings that up where none is up.
 ///
 /// # Errors
-/// When there is no such lab, or something does not answer.
+/// When something does not answer, or a program that measures was not built.
 pub fn run(rest: Option<u64>) -> anyhow::Result<()> {
     let lab = Lab::open()?;
     if !lab.running() {
-        bail!("no lab is up: run make demo first");
+        demo::run()?;
     }
     crate::network::enter()?;
     let product = Product::new(&lab)?;
     let fleet = Fleet::open(&lab)?;
+    println!("Machine: {}\n", machine()?);
     println!("| figure | measured |\n| --- | --- |");
+    one_patch(&lab, &product, &fleet)?;
+    memory(&lab)?;
+    at_rest(&lab, rest.map_or(REST, Duration::from_secs))?;
+    programs()
+}
 
+/// What these figures were measured on.
+fn machine() -> anyhow::Result<String> {
+    let text = |path: &str| std::fs::read_to_string(path).with_context(|| format!("read {path}"));
+    let value = |of: &str, key: &str| {
+        of.lines()
+            .find_map(|line| Some(line.strip_prefix(key)?.trim_start_matches([' ', '\t', ':']).trim().to_owned()))
+            .unwrap_or_default()
+    };
+    Ok(format!(
+        "{} processors ({}), memory {}, guests under {:?}",
+        std::thread::available_parallelism()?,
+        value(&text("/proc/cpuinfo")?, "model name"),
+        value(&text("/proc/meminfo")?, "MemTotal"),
+        invivo_guest::Accelerator::detect(),
+    ))
+}
+
+/// One patch on every node: how long, and how many writes.
+fn one_patch(lab: &Lab, product: &Product<'_>, fleet: &Fleet) -> anyhow::Result<()> {
     fleet.wait_states(&NODES, &[NodeState::Settled], PATIENCE)?;
     product.apply(&product.policy("None"))?;
     fleet.wait_states(&NODES, &[NodeState::RolledBack], PATIENCE)?;
@@ -60,24 +86,17 @@ pub fn run(rest: Option<u64>) -> anyhow::Result<()> {
             .iter()
             .filter(|event| event.writes() && event.concerns("nodepatches/status") && event.name() == node)
             .count();
-        let labels = log
-            .iter()
-            .filter(|event| event.writes() && event.concerns("nodes") && event.name() == node)
-            .filter(|event| {
-                event.user.username.contains(":invivo-system:") && !event.request_uri.contains("dryRun")
-            })
-            .count();
+        let labels = label_writes(&log, node);
         let spec = instructions(&log, node).len();
         ensure!(!reports(&log, node, "Applied").is_empty(), "{node} never reported");
         println!("| writes for {node} | {spec} spec, {status} status, {labels} label |");
     }
+    Ok(())
+}
 
-    for (program, whole) in [
-        ("invivo-agent", false),
-        ("invivo-loader", false),
-        ("invivo-operator", true),
-        ("invivo-patch-server", true),
-    ] {
+/// Resident memory of each program on each node that runs it.
+fn memory(lab: &Lab) -> anyhow::Result<()> {
+    for program in ["invivo-agent", "invivo-loader", "invivo-operator", "invivo-patch-server"] {
         for node in lab.nodes()? {
             let output = node.run(
                 &format!("for p in $(pidof {program}); do grep VmRSS /proc/$p/status; done"),
@@ -85,22 +104,19 @@ pub fn run(rest: Option<u64>) -> anyhow::Result<()> {
             )?;
             let kib: Vec<u64> =
                 output.text().split_whitespace().filter_map(|word| word.parse().ok()).collect();
-            if !(kib.is_empty() && whole) {
-                println!(
-                    "| resident memory, {program} on {} | {} KiB |",
-                    node.name(),
-                    kib.iter().sum::<u64>()
-                );
+            if !kib.is_empty() {
+                let sum: u64 = kib.iter().sum();
+                println!("| resident memory, {program} on {} | {sum} KiB |", node.name());
             }
         }
     }
+    Ok(())
+}
 
-    let rest = rest.map_or(REST, Duration::from_secs);
+/// What Invivo's own accounts ask while nothing happens.
+fn at_rest(lab: &Lab, rest: Duration) -> anyhow::Result<()> {
     let begun = Timestamp::now();
-    let start = Instant::now();
-    while start.elapsed() < rest {
-        std::thread::sleep(Duration::from_secs(1));
-    }
+    std::thread::sleep(rest);
     let ours: Vec<audit::Event> = audit::read(&lab.audit_log())?
         .into_iter()
         .filter(|event| event.request_received_timestamp >= begun)
@@ -113,13 +129,27 @@ pub fn run(rest: Option<u64>) -> anyhow::Result<()> {
         "| requests at rest over {} s, leases and the dry-run check aside | {writes} writes, {lists} lists |",
         rest.as_secs()
     );
+    for event in ours.iter().filter(|event| event.writes() || event.verb == "list") {
+        println!("| | {} {} by {} |", event.verb, event.request_uri, event.user.username);
+    }
+    Ok(())
+}
 
-    let planner = std::env::var_os("CARGO_TARGET_DIR")
-        .map(std::path::PathBuf::from)
+/// Programs that measure one thing on this machine, built for release.
+fn programs() -> anyhow::Result<()> {
+    let folder = std::env::var_os("CARGO_TARGET_DIR")
+        .map(PathBuf::from)
         .context("CARGO_TARGET_DIR is not set")?
-        .join("x86_64-unknown-linux-gnu/release/examples/planner_10k");
-    if planner.exists() {
-        println!("| planner, 10,000 nodes | {} |", command::output(&mut Command::new(planner))?.trim());
+        .join("x86_64-unknown-linux-gnu/release/examples");
+    for (figure, name) in
+        [("planner, 10,000 nodes", "planner_10k"), ("whole proof and a 100 kB bundle", "verify_proof")]
+    {
+        let program = folder.join(name);
+        ensure!(program.exists(), "{} was not built", program.display());
+        let output = command::output(&mut Command::new(program))?;
+        for line in output.lines() {
+            println!("| {figure} | {line} |");
+        }
     }
     Ok(())
 }

@@ -9,8 +9,7 @@ use invivo_feed::{Floors, Proof, Signed};
 use invivo_terms::Revision;
 use invivo_wire::{ApplyRequest, Order, Request, frame};
 
-pub use crate::repository::Forgery;
-use crate::repository::Repository;
+use crate::forgery::{Forged, Forgery};
 use crate::scenario::Stage;
 
 /// Where the message and the program that sends it are put on a node.
@@ -29,7 +28,7 @@ pub(crate) fn ask_loader(
     apply: &Apply,
     forgery: Forgery,
 ) -> anyhow::Result<String> {
-    let (proof, mut module) = proof(&stage.repository.forge(forgery)?, apply)?;
+    let (proof, mut module) = proof(&Forged::make(&stage.repository, forgery)?, apply)?;
     if forgery == Forgery::ChangedModule {
         let middle = module.len() / 2;
         *module.get_mut(middle).context("an empty module")? ^= 1;
@@ -74,7 +73,7 @@ pub(crate) fn ask_loader(
 }
 
 /// Everything that vouches for the instruction's level, as it stands in the repository's files.
-fn proof(repository: &Repository, apply: &Apply) -> anyhow::Result<(Proof, Vec<u8>)> {
+fn proof(repository: &Forged, apply: &Apply) -> anyhow::Result<(Proof, Vec<u8>)> {
     let read =
         |path: &str| std::fs::read(repository.folder().join(path)).with_context(|| format!("read {path}"));
     let signed =

@@ -243,16 +243,24 @@ impl Story {
     /// Three questions that a person asks of a fleet, answered by Prometheus.
     fn questions(&self) -> anyhow::Result<()> {
         say("Prometheus");
-        for promql in
-            ["invivo_policy_nodes", "count by (level) (invivo_node_level)", "max(invivo_feed_ready)"]
-        {
+        // The latest scrape is some seconds old: the first question is asked until it shows all nodes.
+        let all = NODES.len().to_string();
+        for (promql, wanted) in [
+            ("sum by (policy, state) (invivo_policy_nodes{state=~\"current|total\"})", Some(all.as_str())),
+            ("count_values by (job) (\"level\", invivo_node_level)", Some(all.as_str())),
+            ("max by (feed) (invivo_feed_ready)", None),
+        ] {
             let answer = self.fleet.wait(promql, Duration::from_secs(60), || {
                 let answer = self.fleet.block_on(Prometheus::query(promql))?;
-                Ok(if answer.as_array().is_some_and(|rows| !rows.is_empty()) {
-                    Seen::Answer(answer)
-                } else {
-                    Seen::NotYet("no sample yet".to_owned())
-                })
+                let values: Vec<&str> = answer
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|row| row.pointer("/value/1")?.as_str())
+                    .collect();
+                let there =
+                    !values.is_empty() && wanted.is_none_or(|wanted| values.iter().all(|v| *v == wanted));
+                Ok(if there { Seen::Answer(answer.clone()) } else { Seen::NotYet(format!("{values:?}")) })
             })?;
             println!("    {promql}");
             for row in answer.as_array().into_iter().flatten() {

@@ -7,20 +7,40 @@ use invivo_terms::NodeState;
 
 use super::{PATIENCE, Stage};
 use crate::check::Hole;
-
+use crate::demo::{CANARY, NODES, RECIPE};
 use crate::fleet::Seen;
+use crate::forgery::Forged;
 use crate::product::POLICY;
+use crate::{impostor, rebundle};
+
+/// Ports of servers that are of no use.
+const EMPTY_PORT: u16 = 8088;
+const SWAPPED_PORT: u16 = 8087;
+const UNTRUSTED_PORT: u16 = 8443;
+/// A set whose module no kernel takes.
+const REFUSED_SET: &str = "2026-11-22.1";
 
 pub(super) fn feeds_that_cannot_work(stage: &Stage<'_>) -> anyhow::Result<()> {
     let root = stage.repository.root()?;
     let nowhere = "http://10.77.0.1:9/";
     let other_root = "0".repeat(64);
     let empty = stage.product.folder("empty-repository")?;
-    let empty = stage.lab.serve("empty", &empty, 8088)?;
+    let empty = stage.lab.serve("empty", &empty, EMPTY_PORT)?;
+    let untrusted = impostor::serve(UNTRUSTED_PORT)?;
+    let bundle = rebundle::for_repository(
+        &stage.product.build_patch(RECIPE)?,
+        "elsewhere",
+        &stage.product.folder("elsewhere")?,
+    )?;
+    let elsewhere = stage.repository.sister(&stage.product, "elsewhere", &bundle)?;
+    let swapped = Forged::swapped(&stage.repository, &elsewhere)?;
+    let swapped = stage.lab.serve("swapped", swapped.folder(), SWAPPED_PORT)?;
     for (name, url, root, reason) in [
         ("nowhere", nowhere, root.as_str(), "Unreachable"),
         ("wrong-root", stage.url.as_str(), other_root.as_str(), "WrongRoot"),
         ("empty", empty.as_str(), root.as_str(), "Unreachable"),
+        ("untrusted-certificate", untrusted.as_str(), root.as_str(), "Unreachable"),
+        ("another-name", swapped.as_str(), root.as_str(), "SignatureConfusion"),
     ] {
         stage.product.apply(&stage.product.feed_named(name, url, root))?;
         let message = stage.fleet.wait_feed(name, "False", reason, PATIENCE)?;
@@ -46,6 +66,40 @@ pub(super) fn feeds_that_cannot_work(stage: &Stage<'_>) -> anyhow::Result<()> {
     })?;
     stage.fleet.wait_feed(crate::product::FEED, "True", "Verified", PATIENCE)?;
     Ok(())
+}
+
+/// A set that is signed and whole, with a module that the kernel refuses: the canary says so, the
+/// rest is not touched, and what is on stays on.
+pub(super) fn module_that_the_kernel_refuses(stage: &Stage<'_>) -> anyhow::Result<()> {
+    stage.target("Latest")?;
+    stage.wait_closed(&NODES)?;
+    let bundle = rebundle::refused_by_kernel(
+        &stage.product.build_patch(RECIPE)?,
+        REFUSED_SET,
+        &stage.product.folder("refused")?,
+    )?;
+    // In the test channel, so that only who names it gets it.
+    stage.repository.add(&stage.product, &bundle, REFUSED_SET, "test")?;
+    stage.target(REFUSED_SET)?;
+    let message = stage.fleet.wait("LoadRefused on the canary", PATIENCE, || {
+        let status = stage.fleet.patches()?.remove(CANARY).and_then(|patch| patch.status).unwrap_or_default();
+        Ok(if status.reason.as_deref() == Some("LoadRefused") {
+            Seen::Answer(status.message.unwrap_or_default())
+        } else {
+            Seen::NotYet(format!("{} {:?}", status.state, status.reason))
+        })
+    })?;
+    println!("  {CANARY}: LoadRefused: {message}");
+    ensure!(message.contains("EINVAL"), "the errno is not named: {message}");
+    stage.fleet.wait("FailureBudgetSpent for the rest", PATIENCE, || {
+        let holds = stage.fleet.policy(POLICY)?.status.unwrap_or_default().holds;
+        let held = holds.iter().find(|hold| hold.reason == invivo_terms::Hold::FailureBudgetSpent);
+        Ok(match held {
+            Some(hold) if hold.nodes == 2 => Seen::Answer(()),
+            _ => Seen::NotYet(format!("{holds:?}")),
+        })
+    })?;
+    NODES.iter().try_for_each(|node| stage.require(node, Hole::Closed))
 }
 
 pub(super) fn full_disk(stage: &Stage<'_>) -> anyhow::Result<()> {

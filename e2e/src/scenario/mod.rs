@@ -40,6 +40,7 @@ const SCENARIOS: &[Scenario] = &[
     ("a_bundle_with_one_byte_changed_is_refused_by_name", refusals::changed_bundle),
     ("an_index_with_one_signature_of_two_is_refused_by_name", refusals::one_signature),
     ("wrong_addresses_roots_and_names_are_conditions_with_a_remedy", inputs::feeds_that_cannot_work),
+    ("a_module_that_the_kernel_refuses_stops_at_the_canary", inputs::module_that_the_kernel_refuses),
     ("a_kernel_that_the_repository_does_not_know_is_left_alone_and_others_go_on", rollout::unknown_kernel),
 ];
 

@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use invivo_api::{NodePatch, NodePatchSpec};
-use invivo_terms::{NodeState, Refusal};
+use invivo_terms::NodeState;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, Patch, PatchParams};
 
 use super::{PATIENCE, Stage};
 use crate::check::Hole;
-use crate::corrupted::{self, Forgery};
+use crate::corrupted;
 use crate::demo::NODES;
 use crate::fleet::Seen;
+use crate::forgery::{Forged, Forgery};
 use crate::product::POLICY;
 use crate::prometheus::Prometheus;
 
@@ -33,7 +34,7 @@ fn refused(stage: &Stage<'_>, forgery: Forgery) -> anyhow::Result<()> {
     stage.target("Latest")?;
     stage.wait_closed(&NODES)?;
 
-    let forged = stage.repository.forge(forgery)?;
+    let forged = Forged::make(&stage.repository, forgery)?;
     let name = forgery.name();
     let url = stage.lab.serve(name, forged.folder(), FORGED_PORT + forgery as u16)?;
     stage.product.apply(&stage.product.feed_named(name, &url, &stage.repository.root()?))?;
@@ -84,13 +85,26 @@ pub(super) fn lying_patch_server(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.target("Latest")?;
     let result = [Forgery::ChangedBundle, Forgery::OneSignature].into_iter().try_for_each(|forgery| {
         let lie = Lie::begin(stage, forgery)?;
-        let result = agent_refuses(stage, &truth, forgery);
+        let result = agent_refuses(stage, &truth, forgery).and_then(|()| operator_refuses(stage, forgery));
         lie.end(stage)?;
         result
     });
     stage.target("None")?;
     scale_operator(stage, 1)?;
     result
+}
+
+/// An operator that has seen nothing before reads the documents, not the bundles.
+fn operator_refuses(stage: &Stage<'_>, forgery: Forgery) -> anyhow::Result<()> {
+    match forgery {
+        Forgery::ChangedBundle | Forgery::ChangedModule => return Ok(()),
+        Forgery::OneSignature => {}
+    }
+    scale_operator(stage, 1)?;
+    let message =
+        stage.fleet.wait_feed(crate::product::FEED, "False", forgery.refusal().as_str(), PATIENCE)?;
+    println!("  operator: {}: {message}", forgery.refusal());
+    scale_operator(stage, 0)
 }
 
 fn agent_refuses(stage: &Stage<'_>, truth: &NodePatchSpec, forgery: Forgery) -> anyhow::Result<()> {
@@ -148,10 +162,7 @@ pub(super) fn corrupted_agent(stage: &Stage<'_>) -> anyhow::Result<()> {
     for forgery in [Forgery::ChangedModule, Forgery::OneSignature] {
         let said = corrupted::ask_loader(stage, "node1", &uid, &apply, forgery)?;
         println!("  loader to {}: {said}", forgery.name());
-        let wanted = match forgery {
-            Forgery::ChangedModule | Forgery::ChangedBundle => Refusal::ArbitrarySoftware,
-            Forgery::OneSignature => Refusal::BelowThreshold,
-        };
+        let wanted = forgery.refusal();
         if !said.contains(wanted.as_str()) {
             bail!("the loader did not answer {wanted}: {said}");
         }
@@ -165,7 +176,7 @@ struct Lie;
 
 impl Lie {
     fn begin(stage: &Stage<'_>, forgery: Forgery) -> anyhow::Result<Self> {
-        let folder = stage.repository.forge(forgery)?.as_patch_server(crate::product::FEED)?;
+        let folder = Forged::make(&stage.repository, forgery)?.as_patch_server(crate::product::FEED)?;
         let port = FORGED_PORT + 10 + forgery as u16;
         stage.lab.serve(&format!("liar-{}", forgery.name()), &folder, port)?;
         stage.product.kubectl(&[

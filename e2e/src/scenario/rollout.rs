@@ -154,7 +154,7 @@ pub(crate) fn reports(log: &[Event], node: &str, state: &str) -> Vec<Timestamp> 
 }
 
 /// How often the operator wrote the node's labels.
-fn label_writes(log: &[Event], node: &str) -> usize {
+pub(crate) fn label_writes(log: &[Event], node: &str) -> usize {
     log.iter()
         .filter(|event| {
             event.writes()
