@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use invivo_api::{NodePatch, NodePatchSpec};
-use invivo_terms::NodeState;
+use invivo_terms::{NodeState, Revision};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, PostParams};
 
 use super::{PATIENCE, Stage};
 use crate::check::Hole;
@@ -90,6 +90,8 @@ pub(super) fn lying_patch_server(stage: &Stage<'_>) -> anyhow::Result<()> {
         result
     });
     stage.target("None")?;
+    // What was written by hand must not stay: the operator would take it for its own.
+    write_by_hand(stage, serde_json::json!({"hold": {}}))?;
     scale_operator(stage, 1)?;
     result
 }
@@ -129,21 +131,29 @@ fn agent_refuses(stage: &Stage<'_>, truth: &NodePatchSpec, forgery: Forgery) -> 
 
 /// The instruction again with a higher revision and a new deadline; returns the revision.
 fn instruct(stage: &Stage<'_>, truth: &NodePatchSpec) -> anyhow::Result<i64> {
-    let now = stage.fleet.patches()?.remove("node1").context("node1 has no NodePatch")?;
     let mut spec = truth.clone();
-    spec.revision = now.spec.revision.next();
     if let Some(apply) = &mut spec.apply {
         apply.deadline = Time(jiff::Timestamp::now() + jiff::SignedDuration::from_mins(10));
     }
-    let mut value = serde_json::json!({"spec": spec});
-    for other in ["rollBack", "hold"] {
-        if let Some(fields) = value.pointer_mut("/spec").and_then(serde_json::Value::as_object_mut) {
-            fields.insert(other.to_owned(), serde_json::Value::Null);
-        }
-    }
+    write_by_hand(stage, serde_json::to_value(spec)?)
+}
+
+/// Writes the spec of node1's NodePatch with the next revision; returns that.
+fn write_by_hand(stage: &Stage<'_>, spec: serde_json::Value) -> anyhow::Result<i64> {
+    let mut patch = stage.fleet.patches()?.remove("node1").context("node1 has no NodePatch")?;
+    let revision = patch.spec.revision.next();
+    patch.spec = serde_json::from_value(with_revision(spec, revision)?)?;
+    patch.metadata.managed_fields = None;
     let api: Api<NodePatch> = Api::all(stage.fleet.client());
-    stage.fleet.block_on(api.patch("node1", &PatchParams::default(), &Patch::Merge(value)))?;
-    Ok(spec.revision.0)
+    stage.fleet.block_on(api.replace("node1", &PostParams::default(), &patch))?;
+    Ok(revision.0)
+}
+
+fn with_revision(mut spec: serde_json::Value, revision: Revision) -> anyhow::Result<serde_json::Value> {
+    spec.as_object_mut()
+        .context("a spec is an object")?
+        .insert("revision".to_owned(), serde_json::to_value(revision)?);
+    Ok(spec)
 }
 
 pub(super) fn corrupted_agent(stage: &Stage<'_>) -> anyhow::Result<()> {
