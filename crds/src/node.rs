@@ -6,6 +6,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+const fn first() -> u32 {
+    1
+}
+
 /// The operator's instruction to one node, and that node's answer. Named like the node, owned by it.
 #[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -81,6 +85,10 @@ pub struct Apply {
     /// What the node ran before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<OnNode>,
+    /// How many times the rollout has now begun to move this node.
+    #[serde(default = "first")]
+    #[schemars(range(min = 1))]
+    pub attempt: u32,
 }
 
 /// Take patches off.
@@ -89,6 +97,10 @@ pub struct Apply {
 pub struct RollBack {
     /// No attempt starts after this.
     pub deadline: Time,
+    /// How many times the rollout has now begun to move this node.
+    #[serde(default = "first")]
+    #[schemars(range(min = 1))]
+    pub attempt: u32,
 }
 
 /// Do nothing new.

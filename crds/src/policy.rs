@@ -165,11 +165,12 @@ pub struct PatchPolicyStatus {
 pub struct RolloutStatus {
     /// Which rollout this is.
     pub key: RolloutKey,
-    /// Nodes instructed so far. Raised by compare-and-swap before a wave is written.
+    /// Attempts begun so far; a node that is tried again counts again. Raised by compare-and-swap
+    /// before a wave is written.
     pub started: u32,
     /// Of these, the ones that have ended, well or not.
     pub finished: u32,
-    /// Of these, the ones that ended without success.
+    /// Nodes that failed. An attempt that says nothing about the patch is none.
     pub failed: u32,
     /// Every stage is through.
     #[serde(default)]
@@ -224,9 +225,10 @@ pub struct StageNodes {
     pub done: u32,
     /// Instructed, not yet reported.
     pub in_flight: u32,
-    /// Ended without success.
+    /// Failed.
     pub failed: u32,
-    /// Not waited for: the repository has nothing for their kernel build.
+    /// Not waited for: the repository has nothing for their kernel build, or they could not be
+    /// tried while others of it were.
     pub excused: u32,
 }
 
@@ -242,7 +244,7 @@ pub struct NodeCounts {
     pub pending: u32,
     /// Instructed, not yet reported.
     pub in_flight: u32,
-    /// Ended without success.
+    /// Failed.
     pub failed: u32,
     /// With a kernel build that the repository does not know.
     pub unsupported: u32,

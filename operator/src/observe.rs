@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use invivo_api::{NodePatchSpec, NodePatchStatus, PatchFeed, PatchPolicy, PatchSet};
 use invivo_rollout as rollout;
-use invivo_terms::{BuildId, Level};
+use invivo_terms::{BuildId, Excuse, Level};
 use jiff::Timestamp;
 use kube::Resource;
 use kube::core::SelectorExt;
@@ -254,8 +254,11 @@ fn instructed(spec: &NodePatchSpec) -> rollout::Instructed {
             deadline: apply.deadline.0,
             settle_after: apply.settle_after.get(),
             from: apply.from.as_ref().map_or((Level::UNPATCHED, None), |from| (from.level, from.set.clone())),
+            attempt: apply.attempt,
         }),
-        (None, Some(roll_back)) => rollout::Instruction::RollBack { deadline: roll_back.deadline.0 },
+        (None, Some(roll_back)) => {
+            rollout::Instruction::RollBack { deadline: roll_back.deadline.0, attempt: roll_back.attempt }
+        }
         (None, None) => rollout::Instruction::Hold,
     };
     rollout::Instructed { revision: spec.revision, instruction }
@@ -271,6 +274,7 @@ fn report(status: &NodePatchStatus, now: Timestamp) -> Option<rollout::Report> {
         level: status.level,
         set: status.set.clone(),
         state: status.state,
+        excuse: Excuse::of(status.state, status.reason.as_deref()),
         since: status.since.as_ref().map_or(now, |since| since.0),
     })
 }

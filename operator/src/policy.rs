@@ -156,9 +156,12 @@ fn next_spec(view: &View, patch: &Entry<SeenPatch>, instruction: &Instruction) -
                 deadline: Time(apply.deadline),
                 settle_after: HumanDuration::from_secs(apply.settle_after.as_secs()),
                 from: Some(OnNode { level, set }),
+                attempt: apply.attempt,
             });
         }
-        Instruction::RollBack { deadline } => spec.roll_back = Some(RollBack { deadline: Time(*deadline) }),
+        Instruction::RollBack { deadline, attempt } => {
+            spec.roll_back = Some(RollBack { deadline: Time(*deadline), attempt: *attempt });
+        }
         Instruction::Hold => spec.hold = Some(HoldInstruction {}),
     }
     spec

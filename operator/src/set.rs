@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use invivo_api::{ConditionType, Fix, PatchSetSpec, PatchSetStatus, SetNodes, condition, set_conditions};
 use invivo_feed::document::{Channel, SetEntry};
 use invivo_feed::{Ineligible, eligible};
-use invivo_terms::{Level, NodeState, SetName};
+use invivo_terms::{Excuse, Level, NodeState, SetName};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -120,8 +120,9 @@ fn nodes(stores: &Stores, feed: &str) -> BTreeMap<SetName, SetNodes> {
             count.settled += u32::from(status.state == NodeState::Settled);
         }
         let answered = status.observed_revision >= patch.value.spec.revision;
-        if let Some(apply) = patch.value.spec.apply.as_ref().filter(|_| answered && status.state.is_failure())
-        {
+        let excused = Excuse::of(status.state, status.reason.as_deref()).is_some();
+        let failed = answered && status.state.is_failure() && !excused;
+        if let Some(apply) = patch.value.spec.apply.as_ref().filter(|_| failed) {
             counts.entry(apply.set.clone()).or_default().failed += 1;
         }
     }
@@ -132,6 +133,29 @@ fn nodes(stores: &Stores, feed: &str) -> BTreeMap<SetName, SetNodes> {
 mod tests {
     use super::*;
     use crate::sight::tests::verified;
+
+    #[test]
+    fn an_attempt_that_says_nothing_counts_nothing_against_the_set() {
+        let stores = Stores::default();
+        for (node, state, reason) in [
+            ("a", "Failed", "LoadRefused"),
+            ("b", "Failed", "Unreachable"),
+            ("c", "Failed", "RebootedUnsettled"),
+            ("d", "Blocked", "TransitionStuck"),
+        ] {
+            let patch = serde_json::from_value(serde_json::json!({
+                "apiVersion": "invivo.dev/v1alpha1", "kind": "NodePatch", "metadata": {"name": node},
+                "spec": {"revision": 2, "policy": "workers", "feed": "production", "apply": {
+                    "buildId": "b".repeat(40), "level": 1, "set": "2026-11-21.1", "digest": "e".repeat(64),
+                    "manifest": "c".repeat(64), "mechanism": "Livepatch", "deadline": "2026-11-22T12:10:00Z",
+                    "settleAfter": "30m"}},
+                "status": {"observedRevision": 2, "state": state, "reason": reason},
+            }));
+            stores.patches.wrote(crate::store::Entry::of(patch.unwrap()));
+        }
+        let counts = nodes(&stores, "production");
+        assert_eq!(counts[&"2026-11-21.1".parse().unwrap()].failed, 1);
+    }
 
     #[test]
     fn a_set_says_why_latest_may_not_choose_it() {

@@ -97,6 +97,7 @@ fn world() -> Result<World, InvalidName> {
             level: Level(0),
             set: None,
             state: NodeState::Idle,
+            excuse: None,
             since: now,
         };
         let node = Node {

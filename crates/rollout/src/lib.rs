@@ -11,6 +11,11 @@
 //!   policy. So a patch that always panics costs no more nodes than the stage had in flight.
 //! - **A slot that nobody is seen to fill is free again after its deadline** (`rollout` module), so
 //!   that an operator killed between the two writes does not hold the rollout for ever.
+//! - **An attempt that says nothing about the patch** (nothing was loaded, threads were in the way)
+//!   is not a failure: the node rests, then has another turn after all others, and again, each time
+//!   after a longer rest. It is waited for only where its kernel build has shown no success.
+//! - **A node that booted before its level had settled** is tried once more, before anybody else has
+//!   a turn; if it boots again it has failed.
 //! - **A failed node stops every start of its rollout**, also after it has left; the next target
 //!   begins anew. What is under way ends, and so does the second half of going down to a lower set.
 //! - **Another target waits for what is under way**: until every start of the rollout before has

@@ -111,6 +111,7 @@ fn trials<'a>(
             Standing::Moving { .. } | Standing::Midway | Standing::Unsteady => Trial::Running { until: None },
             Standing::Claimed
             | Standing::Failed
+            | Standing::Resting(..)
             | Standing::Excused(_)
             | Standing::Absent(_)
             | Standing::Pending(_) => continue,

@@ -62,25 +62,25 @@ fn aimed(world: &World, target: &Target<'_>, key: Key) -> Plan {
         rollout: &rollout,
         empty,
         pace,
-        started: 0,
         actions: BTreeMap::new(),
+        starts: BTreeSet::new(),
         holds: BTreeMap::new(),
         done: BTreeSet::new(),
         in_flight: BTreeSet::new(),
         failed: BTreeSet::new(),
     };
-    let (midway, others): (Vec<&Judged<'_>>, Vec<&Judged<'_>>) =
-        judged.iter().partition(|node| node.standing == Standing::Midway);
-    for node in midway.into_iter().chain(others) {
+    let mut order: Vec<&Judged<'_>> = judged.iter().collect();
+    order.sort_by_key(|node| node.turn);
+    for node in order {
         wake.extend(lapse(node));
         if waits(node) && node.stage == rollout.stage && !rollout.complete {
             wake.extend([stage::excuse_at(policy, &rollout)]);
         }
         dispatch.place(node);
     }
-    let Dispatch { started, actions, holds, done, in_flight, failed, .. } = dispatch;
+    let Dispatch { actions, starts, holds, done, in_flight, failed, .. } = dispatch;
 
-    rollout.started = rollout.started.saturating_add(started);
+    rollout.started = rollout.started.saturating_add(rollout::saturate(starts.len()));
     if !actions.is_empty() {
         rollout.deadline = rollout.deadline.max(Some(rollout::deadline(policy, &rollout, *now)));
     }
@@ -89,7 +89,7 @@ fn aimed(world: &World, target: &Target<'_>, key: Key) -> Plan {
     }
     let stage = Some(stage::view(policy, &rollout, &judged, *now));
     let memory = Memory { rollout: Some(rollout), proven };
-    Plan { memory, actions, holds, done, in_flight, failed, stage, wake: wake.at }
+    Plan { memory, actions, starts, holds, done, in_flight, failed, stage, wake: wake.at }
 }
 
 /// Nothing can be aimed at: the memory stays, what moves ends, nothing starts.
@@ -99,6 +99,7 @@ fn waiting(world: &World, memory: &Memory, hold: Hold) -> Plan {
     let mut plan = Plan {
         memory: memory.clone(),
         actions: BTreeMap::new(),
+        starts: BTreeSet::new(),
         holds: BTreeMap::new(),
         done: BTreeSet::new(),
         in_flight: BTreeSet::new(),
@@ -127,7 +128,7 @@ fn waiting(world: &World, memory: &Memory, hold: Hold) -> Plan {
             Standing::Excused(hold) | Standing::Absent(hold) => {
                 plan.holds.insert(name.clone(), held(hold));
             }
-            Standing::Midway | Standing::Unsteady | Standing::Pending(_) => {
+            Standing::Midway | Standing::Unsteady | Standing::Resting(..) | Standing::Pending(_) => {
                 plan.holds.insert(name.clone(), held(hold));
             }
         }
@@ -173,9 +174,11 @@ const fn held(hold: Hold) -> Held {
     Held { hold, until: None }
 }
 
+/// When time alone changes where the node stands.
 const fn lapse(node: &Judged<'_>) -> Option<Timestamp> {
     match node.standing {
         Standing::Moving { lapses } => lapses,
+        Standing::Resting(_, until) => Some(until),
         Standing::Claimed
         | Standing::Midway
         | Standing::Done { .. }
@@ -199,8 +202,8 @@ struct Dispatch<'a> {
     rollout: &'a RolloutMemory,
     empty: bool,
     pace: Pace<'a>,
-    started: u32,
     actions: BTreeMap<String, Instruction>,
+    starts: BTreeSet<String>,
     holds: BTreeMap<String, Held>,
     done: BTreeSet<String>,
     in_flight: BTreeSet<String>,
@@ -227,6 +230,7 @@ impl Dispatch<'_> {
             }
             Standing::Claimed => Err(held(Hold::ClaimedByOther)),
             Standing::Unsteady => Err(held(Hold::NodeNotReady)),
+            Standing::Resting(hold, until) => Err(Held { hold, until: Some(until) }),
             Standing::Excused(hold) | Standing::Absent(hold) => Err(held(hold)),
         };
         match outcome {
@@ -245,7 +249,7 @@ impl Dispatch<'_> {
             return Err(held(Hold::Paused));
         }
         self.pace.midway = self.pace.midway.checked_sub(1).ok_or(held(Hold::AtMaxParallel))?;
-        self.instruction(node, Step::Apply).ok_or(held(Hold::UnsupportedKernel))
+        self.instruction(node, Step::Apply, node.attempts).ok_or(held(Hold::UnsupportedKernel))
     }
 
     fn start(&mut self, node: &Judged<'_>, step: Step) -> Result<Instruction, Held> {
@@ -266,8 +270,9 @@ impl Dispatch<'_> {
         if let Some(trial @ Trial::Open) = trial {
             *trial = Trial::Running { until: None };
         }
-        let instruction = self.instruction(node, step).ok_or(held(Hold::UnsupportedKernel))?;
-        self.started = self.started.saturating_add(1);
+        let attempt = node.attempts.saturating_add(1);
+        let instruction = self.instruction(node, step, attempt).ok_or(held(Hold::UnsupportedKernel))?;
+        self.starts.insert(node.name.to_owned());
         Ok(instruction)
     }
 
@@ -279,10 +284,10 @@ impl Dispatch<'_> {
         }
     }
 
-    fn instruction(&self, node: &Judged<'_>, step: Step) -> Option<Instruction> {
+    fn instruction(&self, node: &Judged<'_>, step: Step, attempt: u32) -> Option<Instruction> {
         let deadline = rollout::deadline(self.policy, self.rollout, self.now);
         match step {
-            Step::RollBack => Some(Instruction::RollBack { deadline }),
+            Step::RollBack => Some(Instruction::RollBack { deadline, attempt }),
             Step::Apply => {
                 let report = node.report?;
                 let aim = node.aim?;
@@ -297,6 +302,7 @@ impl Dispatch<'_> {
                     deadline,
                     settle_after: if soak.is_zero() { SETTLE } else { soak },
                     from: (report.level, report.set.clone()),
+                    attempt,
                 }))
             }
         }

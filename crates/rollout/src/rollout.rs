@@ -13,7 +13,7 @@ use invivo_terms::Mechanism;
 use jiff::Timestamp;
 
 use crate::stage::after;
-use crate::standing::{Judged, Standing, has_ended};
+use crate::standing::{self, Judged, Standing};
 use crate::target::Key;
 use crate::{Node, Policy, RolloutMemory};
 
@@ -58,20 +58,23 @@ pub(crate) fn draining(
     nodes: &BTreeMap<String, Node>,
     now: Timestamp,
 ) -> Option<RolloutMemory> {
-    let ended = nodes.values().filter(|node| !node.claimed_by_other && has_ended(node, known, now)).count();
-    let finished = known.finished.max(saturate(ended).min(known.started));
+    let ended = sum(nodes.values().map(|node| standing::finished(node, known, now)));
+    let finished = known.finished.max(ended.min(known.started));
     let waits = known.started > finished && known.deadline > Some(now);
     waits.then(|| RolloutMemory { finished, ..known.clone() })
 }
 
-/// Brings the counters up to what is seen. They never fall within one rollout.
+/// Brings the counters up to what is seen. Here they never fall within one rollout.
+///
+/// What counts is attempts, not nodes: each instruction says which attempt it is, so a node that is
+/// tried again is seen to have ended the ones before, and a view from before the last one sees one
+/// less than was started.
 pub(crate) fn count(rollout: &mut RolloutMemory, judged: &[Judged<'_>], now: Timestamp) {
     let number =
         |wanted: fn(&Judged<'_>) -> bool| saturate(judged.iter().filter(|node| wanted(node)).count());
     let open = number(|node| node.open);
-    let ended = number(|node| node.ended);
-    rollout.started = rollout.started.max(open.saturating_add(ended));
-    rollout.finished = rollout.finished.max(ended);
+    rollout.started = rollout.started.max(sum(judged.iter().map(|node| node.attempts)));
+    rollout.finished = rollout.finished.max(sum(judged.iter().map(Judged::finished)));
     rollout.failed = rollout.failed.max(number(|node| node.standing == Standing::Failed));
     if rollout.deadline.is_none_or(|deadline| deadline <= now) {
         rollout.finished = rollout.finished.max(rollout.started.saturating_sub(open));
@@ -89,6 +92,10 @@ pub(crate) fn deadline(policy: &Policy, rollout: &RolloutMemory, now: Timestamp)
 pub(crate) fn has_unseen(rollout: &RolloutMemory, judged: &[Judged<'_>]) -> bool {
     let open = saturate(judged.iter().filter(|node| node.open).count());
     rollout.started.saturating_sub(rollout.finished) > open
+}
+
+fn sum(numbers: impl Iterator<Item = u32>) -> u32 {
+    numbers.fold(0, u32::saturating_add)
 }
 
 pub(crate) fn saturate(number: usize) -> u32 {

@@ -7,7 +7,8 @@
 //! while some node was started and is not seen at all, as in an old view.
 //!
 //! Nodes that cannot be instructed (no agent, not Ready) are waited for until the node deadline
-//! has passed since the stage began, and then excused; but only where another node showed that
+//! has passed since the stage began, and then excused; nodes whose attempt said nothing about the
+//! patch are excused at once, until they are tried again. Both only where another node showed that
 //! the patch works: one of the same kernel build in the policy, or, where no report tells the
 //! build, one in the same stage. A canary that never came up does not let the others go.
 //!
@@ -152,14 +153,13 @@ fn part(
         Standing::Failed => Part::Failed,
         Standing::Unsteady => Part::Unsteady,
         Standing::Excused(_) | Standing::Claimed => Part::Excused,
-        Standing::Absent(Hold::AgentMissing | Hold::NodeNotReady | Hold::StatusStale) => {
-            let shown = match node.report.and(node.build) {
-                Some(build) => shown.builds.contains(build),
-                None => shown.stages.contains(&node.stage),
-            };
-            if shown && excuse_at(policy, rollout) <= now { Part::Excused } else { Part::Waited }
+        Standing::Absent(Hold::AgentMissing | Hold::NodeNotReady | Hold::StatusStale)
+            if shown.for_node(node) && excuse_at(policy, rollout) <= now =>
+        {
+            Part::Excused
         }
-        Standing::Absent(_) | Standing::Pending(_) => Part::Waited,
+        Standing::Resting(..) if shown.for_node(node) => Part::Excused,
+        Standing::Resting(..) | Standing::Absent(_) | Standing::Pending(_) => Part::Waited,
     }
 }
 
@@ -171,12 +171,21 @@ struct Shown<'a> {
 
 impl<'a> Shown<'a> {
     fn by(judged: &[Judged<'a>]) -> Self {
-        // Asked for absent nodes only; most of the time there is none.
-        let asked = judged.iter().any(|node| matches!(node.standing, Standing::Absent(_)));
+        // Asked for nodes that may be excused only; most of the time there is none.
+        let asked = judged
+            .iter()
+            .any(|node| matches!(node.standing, Standing::Absent(_) | Standing::Resting(..)));
         let done = || judged.iter().filter(|node| asked && matches!(node.standing, Standing::Done { .. }));
         Self {
             builds: done().filter_map(|node| node.build).collect(),
             stages: done().map(|node| node.stage).collect(),
+        }
+    }
+
+    fn for_node(&self, node: &Judged<'_>) -> bool {
+        match node.report.and(node.build) {
+            Some(build) => self.builds.contains(build),
+            None => self.stages.contains(&node.stage),
         }
     }
 }

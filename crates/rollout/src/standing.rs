@@ -1,8 +1,11 @@
 //! Where one node stands towards the target, whatever its stage and the pace.
 
-use invivo_terms::{BuildId, Hold, Level, NodeState};
+use std::time::Duration;
+
+use invivo_terms::{BuildId, Excuse, Hold, Level, NodeState};
 use jiff::Timestamp;
 
+use crate::stage::after;
 use crate::target::{Aim, Target};
 use crate::{Apply, Instructed, Instruction, Node, Policy, Report, RolloutMemory};
 
@@ -25,6 +28,31 @@ pub(crate) struct Judged<'a> {
     pub(crate) open: bool,
     /// It was instructed in this rollout, and that has ended.
     pub(crate) ended: bool,
+    /// How many times this rollout has begun to move it.
+    pub(crate) attempts: u32,
+    /// Whose turn it is before whose.
+    pub(crate) turn: Turn,
+}
+
+/// In which order nodes are given what is to be given out. Who is tried again for want of an
+/// answer comes last: nodes that never answer must not keep the others from their turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Turn {
+    /// It has a slot already.
+    Midway,
+    /// It booted before settling: whether the patch did that is asked there and nowhere else.
+    Suspected,
+    /// It was not tried in this rollout.
+    First,
+    /// It was, and that said nothing.
+    Again,
+}
+
+impl Judged<'_> {
+    /// How many of its attempts have ended.
+    pub(crate) const fn finished(&self) -> u32 {
+        if self.open { self.attempts.saturating_sub(1) } else { self.attempts }
+    }
 }
 
 /// Where one node stands.
@@ -48,6 +76,8 @@ pub(crate) enum Standing {
     Unsteady,
     /// This rollout's instruction ended without success.
     Failed,
+    /// This rollout's instruction ended in a way that says nothing; it is tried again then.
+    Resting(Hold, Timestamp),
     /// Not waited for.
     Excused(Hold),
     /// Cannot be instructed now; waited for until the node deadline.
@@ -78,6 +108,8 @@ enum Answer {
     Reached,
     /// Ended without success.
     Failed,
+    /// Ended without success, which says nothing about the patch.
+    Excused(Excuse),
     /// Seen, and neither result nor failure by the deadline; as after a boot before settling.
     Lapsed,
 }
@@ -109,13 +141,32 @@ pub(crate) fn judge<'a>(
     let midway = is_midway(node, target, answer);
     let open = counted && (midway || matches!(answer, Answer::Unanswered | Answer::Working));
     let ended = counted && !open;
-    Judged { name, stage: node.stage, build, aim, report, standing, open, ended }
+    let attempts = if counted { attempt(node.spec.as_ref()) } else { 0 };
+    let turn = match answer {
+        Answer::Excused(Excuse::Rebooted) if counted => Turn::Suspected,
+        Answer::Excused(_) | Answer::Lapsed if counted => Turn::Again,
+        Answer::Reached if standing == Standing::Midway => Turn::Midway,
+        Answer::Nothing
+        | Answer::Unanswered
+        | Answer::Working
+        | Answer::Reached
+        | Answer::Failed
+        | Answer::Excused(_)
+        | Answer::Lapsed => Turn::First,
+    };
+    Judged { name, stage: node.stage, build, aim, report, standing, open, ended, attempts, turn }
 }
 
-/// Whether this rollout's instruction to the node has ended, one way or the other.
-pub(crate) fn has_ended(node: &Node, rollout: &RolloutMemory, now: Timestamp) -> bool {
-    let answer = answer(node.spec.as_ref(), node.report.as_ref(), now);
-    is_ours(node, rollout) && !matches!(answer, Answer::Nothing | Answer::Unanswered | Answer::Working)
+/// How many of this rollout's attempts at the node have ended, one way or the other.
+pub(crate) fn finished(node: &Node, rollout: &RolloutMemory, now: Timestamp) -> u32 {
+    if node.claimed_by_other || !is_ours(node, rollout) {
+        return 0;
+    }
+    let attempts = attempt(node.spec.as_ref());
+    match answer(node.spec.as_ref(), node.report.as_ref(), now) {
+        Answer::Nothing | Answer::Unanswered | Answer::Working => attempts.saturating_sub(1),
+        Answer::Reached | Answer::Failed | Answer::Excused(_) | Answer::Lapsed => attempts,
+    }
 }
 
 /// Judges one node where nothing can be aimed at: what moves ends, the rest waits.
@@ -141,11 +192,23 @@ pub(crate) fn judge_without_aim<'a>(
         | Answer::Working
         | Answer::Reached
         | Answer::Failed
+        | Answer::Excused(_)
         | Answer::Lapsed => waiting,
     };
     let standing = if node.claimed_by_other { Standing::Claimed } else { standing };
     let build = report.map(|report| &report.build_id);
-    Judged { name, stage: node.stage, build, aim: None, report, standing, open: false, ended: false }
+    Judged {
+        name,
+        stage: node.stage,
+        build,
+        aim: None,
+        report,
+        standing,
+        open: false,
+        ended: false,
+        attempts: 0,
+        turn: Turn::First,
+    }
 }
 
 fn is_of(spec: Option<&Instructed>, rollout: Option<&RolloutMemory>) -> bool {
@@ -175,7 +238,12 @@ fn standing(
             }
         }
         Answer::Failed if ours && is_wanted(node, target, aim, policy) => return Standing::Failed,
-        Answer::Nothing | Answer::Reached | Answer::Failed | Answer::Lapsed => {}
+        Answer::Excused(excuse) if ours && is_wanted(node, target, aim, policy) => {
+            if let Some(rest) = rest(excuse, spec, policy).filter(|(_, until)| *until > now) {
+                return Standing::Resting(rest.0, rest.1);
+            }
+        }
+        Answer::Nothing | Answer::Reached | Answer::Failed | Answer::Excused(_) | Answer::Lapsed => {}
     }
     let Some(report) = &node.report else { return Standing::Absent(Hold::AgentMissing) };
     if answer == Answer::Unanswered {
@@ -213,6 +281,21 @@ fn standing(
     if node.ready { Standing::Pending(step) } else { Standing::Absent(Hold::NodeNotReady) }
 }
 
+/// How long a node rests before it is tried again: from the deadline of its attempt for one node
+/// deadline, twice as long after each attempt, at most 64 times. After a boot it does not rest:
+/// there is only one more attempt.
+fn rest(excuse: Excuse, spec: Option<&Instructed>, policy: &Policy) -> Option<(Hold, Timestamp)> {
+    let hold = match excuse {
+        Excuse::NotTried => Hold::NotTried,
+        Excuse::Blocked => Hold::BlockedByThreads,
+        Excuse::Rebooted => return None,
+    };
+    let deadline = deadline(&spec?.instruction)?;
+    let doublings = attempt(spec).saturating_sub(1).min(6);
+    let pause: Duration = policy.node_deadline.saturating_mul(1 << doublings);
+    Some((hold, after(deadline, pause)))
+}
+
 fn is_told_down(spec: Option<&Instructed>) -> bool {
     spec.is_some_and(|spec| matches!(spec.instruction, Instruction::RollBack { .. }))
 }
@@ -247,8 +330,18 @@ fn held_since(report: &Report, matching: Option<&Instructed>, policy: &Policy) -
 fn deadline(instruction: &Instruction) -> Option<Timestamp> {
     match instruction {
         Instruction::Apply(apply) => Some(apply.deadline),
-        Instruction::RollBack { deadline } => Some(*deadline),
+        Instruction::RollBack { deadline, .. } => Some(*deadline),
         Instruction::Hold => None,
+    }
+}
+
+/// Which attempt an instruction is; 0 where it asks for nothing.
+fn attempt(spec: Option<&Instructed>) -> u32 {
+    match spec.map(|spec| &spec.instruction) {
+        Some(Instruction::Apply(Apply { attempt, .. }) | Instruction::RollBack { attempt, .. }) => {
+            (*attempt).max(1)
+        }
+        Some(Instruction::Hold) | None => 0,
     }
 }
 
@@ -260,7 +353,12 @@ fn answer(spec: Option<&Instructed>, report: Option<&Report>, now: Timestamp) ->
         return Answer::Unanswered;
     };
     if report.state.is_failure() {
-        return Answer::Failed;
+        return match report.excuse {
+            // One boot may be chance; the next attempt is the only one that may find out.
+            Some(Excuse::Rebooted) if attempt(Some(spec)) > 1 => Answer::Failed,
+            Some(excuse) => Answer::Excused(excuse),
+            None => Answer::Failed,
+        };
     }
     let reached = match &spec.instruction {
         Instruction::Apply(apply) => {
@@ -285,7 +383,7 @@ fn is_ours(node: &Node, rollout: &RolloutMemory) -> bool {
     let runs = |build: &BuildId| node.report.as_ref().is_none_or(|report| report.build_id == *build);
     match instruction {
         Instruction::Apply(apply) => Some(apply.deadline) > rollout.before && runs(&apply.build_id),
-        Instruction::RollBack { deadline } => Some(*deadline) > rollout.before,
+        Instruction::RollBack { deadline, .. } => Some(*deadline) > rollout.before,
         Instruction::Hold => false,
     }
 }

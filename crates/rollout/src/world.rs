@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use invivo_terms::{BuildId, Digest, Hold, Level, Mechanism, NodeState, Revision, SetName};
+use invivo_terms::{BuildId, Digest, Excuse, Hold, Level, Mechanism, NodeState, Revision, SetName};
 use jiff::Timestamp;
 
 /// Everything that one decision about one policy rests on.
@@ -137,6 +137,8 @@ pub enum Instruction {
     RollBack {
         /// No attempt starts after this.
         deadline: Timestamp,
+        /// As [`Apply::attempt`].
+        attempt: u32,
     },
     /// Do nothing new.
     Hold,
@@ -163,6 +165,8 @@ pub struct Apply {
     pub settle_after: std::time::Duration,
     /// What the node ran before.
     pub from: (Level, Option<SetName>),
+    /// How many times this rollout has now begun to move the node, counted from 1.
+    pub attempt: u32,
 }
 
 /// What an agent reported.
@@ -178,6 +182,8 @@ pub struct Report {
     pub set: Option<SetName>,
     /// What became of the instruction.
     pub state: NodeState,
+    /// Why that counts nothing against the patch, where it is no success.
+    pub excuse: Option<Excuse>,
     /// Since when.
     pub since: Timestamp,
 }
@@ -201,11 +207,11 @@ pub struct RolloutMemory {
     pub target: Option<(SetName, Digest)>,
     /// How patches take effect.
     pub mechanism: Mechanism,
-    /// Nodes instructed so far.
+    /// Attempts begun so far; a node that is tried again counts again.
     pub started: u32,
     /// Of these, ended.
     pub finished: u32,
-    /// Of these, ended without success.
+    /// Nodes that failed.
     pub failed: u32,
     /// The stage under way, as an index like [`Node::stage`].
     pub stage: usize,
@@ -230,13 +236,16 @@ pub struct Plan {
     pub memory: Memory,
     /// Nodes to instruct now.
     pub actions: BTreeMap<String, Instruction>,
+    /// Of these, the ones that the memory's `started` was raised for; the others go on with what
+    /// they began.
+    pub starts: BTreeSet<String>,
     /// Nodes left alone, and why.
     pub holds: BTreeMap<String, Held>,
     /// Nodes where they should be.
     pub done: BTreeSet<String>,
     /// Nodes instructed that have not ended; a subset of neither `holds` nor `done`.
     pub in_flight: BTreeSet<String>,
-    /// Nodes whose instruction for this target ended without success; each is also in `holds`.
+    /// Nodes that failed at this target; each is also in `holds`.
     pub failed: BTreeSet<String>,
     /// The stage under way; none where there is nothing to aim at.
     pub stage: Option<StageView>,

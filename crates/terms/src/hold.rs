@@ -63,6 +63,10 @@ holds! {
     StatusStale => "wait for the agent's next report",
     /// A node of this rollout failed; nothing new starts until a person has looked.
     FailureBudgetSpent => "see the failed nodes' reasons; another target begins anew",
+    /// Nothing was loaded at the last attempt: no time, no answer or no room. The next one comes by itself.
+    NotTried => "see status.reason and status.message of its NodePatch; it is tried again by itself",
+    /// Threads did not leave the old code at the last attempt. The next one comes by itself.
+    BlockedByThreads => "see status.message of its NodePatch for the threads; it is tried again by itself",
     /// This node's instruction ended without success; a new attempt needs a new instruction.
     AttemptEnded => "see status.reason and status.message of its NodePatch",
     /// Another policy governs this node.

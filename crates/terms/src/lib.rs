@@ -5,6 +5,7 @@
 
 mod digest;
 mod duration;
+mod excuse;
 mod hold;
 mod kernel;
 mod name;
@@ -15,6 +16,7 @@ mod version;
 
 pub use digest::Digest;
 pub use duration::HumanDuration;
+pub use excuse::Excuse;
 pub use hold::Hold;
 pub use kernel::{Arch, BuildId, Mechanism};
 pub use name::{Fingerprint, InvalidName, ModuleName, RepositoryName, SetName, TargetSet};

@@ -80,6 +80,16 @@ fn operator(fake: &Fake) -> Context {
     context
 }
 
+/// The node's agent answers the instruction that the node has.
+fn answer(fake: &Fake, node: &str, words: Value) {
+    let mut patch = fake.node_patch(node);
+    patch["status"]["observedRevision"] = patch["spec"]["revision"].clone();
+    for (field, value) in words.as_object().unwrap() {
+        patch["status"][field] = value.clone();
+    }
+    fake.put(&node_patch(node), patch);
+}
+
 fn instructed(fake: &Fake) -> Vec<&'static str> {
     ["a", "b"].into_iter().filter(|node| fake.node_patch(node)["spec"]["apply"].is_object()).collect()
 }
@@ -244,6 +254,21 @@ async fn a_slip_in_the_spec_forgets_nothing() {
     let status = fake.policy("workers")["status"].clone();
     assert_eq!(status["conditions"][2]["reason"], "InvalidSelector");
     assert_eq!(status["rollout"]["started"], 1);
+}
+
+#[tokio::test]
+async fn a_node_that_could_not_reach_the_patch_server_does_not_stop_the_rollout() {
+    let fake = fleet();
+    reconcile(&operator(&fake), "workers", at("12:00:00")).await.unwrap();
+    answer(&fake, "a", json!({"state": "Failed", "reason": "Unreachable"}));
+    reconcile(&operator(&fake), "workers", at("12:10:00")).await.unwrap();
+    assert_eq!(instructed(&fake), ["a", "b"]);
+    let status = fake.policy("workers")["status"].clone();
+    assert_eq!((status["nodes"]["failed"].as_i64(), status["nodes"]["pending"].as_i64()), (Some(0), Some(1)));
+    assert_eq!(status["holds"][0]["reason"], "NotTried");
+    answer(&fake, "b", json!({"state": "Applied", "level": 1, "set": "2026-11-21.1"}));
+    reconcile(&operator(&fake), "workers", at("12:20:00")).await.unwrap();
+    assert_eq!(fake.node_patch("a")["spec"]["apply"]["attempt"], 2);
 }
 
 #[tokio::test]

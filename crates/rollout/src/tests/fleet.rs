@@ -7,7 +7,7 @@ use crate::{
     Held, Instructed, Instruction, Memory, Node, Offer, Parallel, Plan, Policy, Report, RolloutMemory, Set,
     SetKernel, Stage, Wish, World, plan,
 };
-use invivo_terms::{BuildId, Digest, Hold, Level, Mechanism, NodeState, Revision, SetName};
+use invivo_terms::{BuildId, Digest, Excuse, Hold, Level, Mechanism, NodeState, Revision, SetName};
 use jiff::Timestamp;
 
 pub(super) const MINUTE: u64 = 60;
@@ -92,6 +92,7 @@ impl Fleet {
             level: Level(0),
             set: None,
             state: NodeState::Idle,
+            excuse: None,
             since: self.world.now,
         };
         let spec = Instructed { revision: Revision(1), instruction: Instruction::Hold };
@@ -141,6 +142,7 @@ impl Fleet {
         let spec = self.node(name).spec.clone().unwrap();
         let report = self.report(name);
         report.observed = spec.revision;
+        report.excuse = None;
         report.since = now;
         match spec.instruction {
             Instruction::Apply(apply) => {
@@ -164,6 +166,20 @@ impl Fleet {
         let report = self.report(name);
         report.observed = revision;
         report.state = state;
+        report.excuse = (state == NodeState::Blocked).then_some(Excuse::Blocked);
+    }
+
+    /// The node says that nothing was tried.
+    pub(super) fn miss(&mut self, name: &str) {
+        self.end(name, NodeState::Failed);
+        self.report(name).excuse = Some(Excuse::NotTried);
+    }
+
+    /// The node boots before its level has settled.
+    pub(super) fn reboot(&mut self, name: &str) {
+        self.end(name, NodeState::Failed);
+        let report = self.report(name);
+        (report.level, report.set, report.excuse) = (Level(0), None, Some(Excuse::Rebooted));
     }
 
     /// Everybody whom a plan instructs obeys at once, until nobody is instructed any more.

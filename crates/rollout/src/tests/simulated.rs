@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::fleet::{Fleet, build, set, stage};
 use crate::{Instructed, Instruction, Memory, Node, Offer, Plan, Set, Wish, World, plan};
-use invivo_terms::{Hold, Level, NodeState, Revision};
+use invivo_terms::{Excuse, Hold, Level, NodeState, Revision};
 use jiff::Timestamp;
 use proptest::prelude::*;
 
@@ -14,6 +14,7 @@ enum Event {
     Pass(u64),
     Act(usize),
     Fail(usize, bool),
+    Miss(usize, bool),
     Settle(usize),
     Boot(usize),
     Ready(usize, bool),
@@ -34,6 +35,7 @@ fn event() -> impl Strategy<Value = Event> {
         6 => prop_oneof![1..120_u64, 300..900_u64, 1500..2400_u64].prop_map(Event::Pass),
         14 => node.clone().prop_map(Event::Act),
         1 => (node.clone(), any::<bool>()).prop_map(|(n, refused)| Event::Fail(n, refused)),
+        2 => (node.clone(), any::<bool>()).prop_map(|(n, blocked)| Event::Miss(n, blocked)),
         3 => node.clone().prop_map(Event::Settle),
         1 => node.clone().prop_map(Event::Boot),
         2 => (node.clone(), any::<bool>()).prop_map(|(n, ready)| Event::Ready(n, ready)),
@@ -145,6 +147,16 @@ impl Cluster {
                     cluster.ended(name);
                 }
             }),
+            Event::Miss(node, blocked) => self.with(node, |cluster, name| {
+                if unanswered(&cluster.truth.world.nodes[name]) {
+                    if blocked {
+                        cluster.truth.end(name, NodeState::Blocked);
+                    } else {
+                        cluster.truth.miss(name);
+                    }
+                    cluster.ended(name);
+                }
+            }),
             Event::Settle(node) => self.with(node, |cluster, name| {
                 let report = cluster.truth.report(name);
                 if report.state == NodeState::Applied {
@@ -152,8 +164,14 @@ impl Cluster {
                 }
             }),
             Event::Boot(node) => self.with(node, |cluster, name| {
-                let report = cluster.truth.report(name);
-                (report.level, report.set, report.state) = (Level(0), None, NodeState::Idle);
+                let unsettled = cluster.truth.report(name).state == NodeState::Applied;
+                if unsettled && !unanswered(&cluster.truth.world.nodes[name]) {
+                    cluster.truth.reboot(name);
+                } else {
+                    let report = cluster.truth.report(name);
+                    (report.level, report.set, report.state) = (Level(0), None, NodeState::Idle);
+                    report.excuse = None;
+                }
             }),
             Event::Ready(node, ready) => {
                 self.with(node, |cluster, name| cluster.truth.node(name).ready = ready);
@@ -332,7 +350,7 @@ fn unanswered(node: &Node) -> bool {
 fn deadline(node: &Node) -> Option<Timestamp> {
     match &node.spec.as_ref()?.instruction {
         Instruction::Apply(apply) => Some(apply.deadline),
-        Instruction::RollBack { deadline } => Some(*deadline),
+        Instruction::RollBack { deadline, .. } => Some(*deadline),
         Instruction::Hold => None,
     }
 }
@@ -351,6 +369,7 @@ fn check(world: &World, made: &Plan, parallel: usize) {
     let places = made.actions.len() + made.holds.len() + made.done.len() + made.in_flight.len();
     assert_eq!(places, world.nodes.len());
     assert!(made.failed.iter().all(|name| made.holds[name].hold == Hold::AttemptEnded));
+    assert!(made.starts.iter().all(|name| made.actions.contains_key(name)));
     assert!(made.wake.is_none_or(|wake| wake > world.now));
     assert!(made.actions.is_empty() || made.actions.len() + made.in_flight.len() <= parallel);
     assert!(made.actions.is_empty() || !world.policy.paused);
@@ -380,11 +399,11 @@ fn check(world: &World, made: &Plan, parallel: usize) {
     }
 }
 
-fn instruction(choice: u8, kernel: u32, level: u32, at: Timestamp) -> Instruction {
+fn instruction(choice: u8, kernel: u32, level: u32, attempt: u32, at: Timestamp) -> Instruction {
     let deadline = at;
     match choice {
         0 => Instruction::Hold,
-        1 => Instruction::RollBack { deadline },
+        1 => Instruction::RollBack { deadline, attempt },
         _ => Instruction::Apply(crate::Apply {
             build_id: build(kernel),
             level: Level(level),
@@ -395,6 +414,7 @@ fn instruction(choice: u8, kernel: u32, level: u32, at: Timestamp) -> Instructio
             deadline,
             settle_after: std::time::Duration::from_mins(30),
             from: (Level(0), None),
+            attempt,
         }),
     }
 }
@@ -415,17 +435,20 @@ prop_compose! {
         stage in 0..4_usize, ready in prop::bool::weighted(0.8), claimed in prop::bool::weighted(0.1),
         told in 0..4_u8, kernels in (1..4_u32, 1..4_u32), levels in (1..5_u32, 0..4_u32),
         at in (0..2000_u64, 0..2000_u64), observed in 1..4_i64, state in 0..8_usize,
+        tries in (0..4_u32, 0..4_usize),
         there in (prop::bool::weighted(0.9), prop::bool::weighted(0.9)),
     ) -> Node {
         let mut truth = Fleet::new();
         truth.add("n", stage, kernels.0);
         let mut node = truth.node("n").clone();
         (node.ready, node.claimed_by_other) = (ready, claimed);
-        let instruction = instruction(told, kernels.1, levels.0, super::fleet::after(at.0));
+        let instruction = instruction(told, kernels.1, levels.0, tries.0, super::fleet::after(at.0));
         node.spec = there.0.then_some(Instructed { revision: Revision(2), instruction });
         let report = node.report.as_mut().unwrap();
         (report.observed, report.level, report.state) = (Revision(observed), Level(levels.1), STATES[state]);
         report.since = super::fleet::after(at.1);
+        report.excuse = [None, Some(Excuse::NotTried), Some(Excuse::Blocked), Some(Excuse::Rebooted)][tries.1]
+            .filter(|_| report.state.is_failure());
         node.report = node.report.filter(|_| there.1);
         node
     }

@@ -1,0 +1,70 @@
+//! Attempts that ended without success and say nothing about the patch.
+
+use crate::{NodeState, Refusal};
+
+/// The node booted anew before the level had settled, and nobody knows why.
+const REBOOTED: &str = "RebootedUnsettled";
+
+/// Nothing was loaded, for a reason of the node's or of its surroundings.
+const NOT_TRIED: [&str; 4] =
+    ["DeadlinePassed", "LoaderSilent", "Unreachable", Refusal::StorageFull.as_str()];
+
+/// Why an attempt that ended without success counts nothing against the patch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Excuse {
+    /// Nothing was loaded: there was no time, no answer or no room.
+    NotTried,
+    /// Threads did not leave the old code before the deadline; it was reversed.
+    Blocked,
+    /// The node booted anew before the level had settled.
+    Rebooted,
+}
+
+impl Excuse {
+    /// The excuse in what a node reports, if there is one.
+    pub fn of(state: NodeState, reason: Option<&str>) -> Option<Self> {
+        match (state, reason) {
+            (NodeState::Blocked, _) => Some(Self::Blocked),
+            (NodeState::Failed, Some(REBOOTED)) => Some(Self::Rebooted),
+            (NodeState::Failed | NodeState::Refused, Some(reason)) if NOT_TRIED.contains(&reason) => {
+                Some(Self::NotTried)
+            }
+            (
+                NodeState::Failed
+                | NodeState::Refused
+                | NodeState::Idle
+                | NodeState::Working
+                | NodeState::Applied
+                | NodeState::Settled
+                | NodeState::RolledBack,
+                Some(_) | None,
+            ) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_never_loaded_says_nothing_about_the_patch() {
+        for reason in NOT_TRIED {
+            assert_eq!(Excuse::of(NodeState::Failed, Some(reason)), Some(Excuse::NotTried), "{reason}");
+        }
+        assert_eq!(Excuse::of(NodeState::Refused, Some("StorageFull")), Some(Excuse::NotTried));
+        assert_eq!(Excuse::of(NodeState::Blocked, Some("TransitionStuck")), Some(Excuse::Blocked));
+        assert_eq!(Excuse::of(NodeState::Failed, Some("RebootedUnsettled")), Some(Excuse::Rebooted));
+    }
+
+    #[test]
+    fn what_was_refused_or_tried_in_vain_is_not_excused() {
+        for reason in ["LoadRefused", "CannotReverse", "Vanished", "NodeIo"] {
+            assert_eq!(Excuse::of(NodeState::Failed, Some(reason)), None, "{reason}");
+        }
+        assert_eq!(Excuse::of(NodeState::Refused, Some("BelowThreshold")), None);
+        assert_eq!(Excuse::of(NodeState::Failed, None), None);
+        // What a working agent waits for is not an end.
+        assert_eq!(Excuse::of(NodeState::Working, Some("Unreachable")), None);
+    }
+}
