@@ -95,6 +95,9 @@ pub struct PatchFeedStatus {
 #[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RepositoryStatus {
+    /// The pinned root that these versions were seen from. They say nothing about any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_sha256: Option<Digest>,
     /// The repository's own name.
     pub name: RepositoryName,
     /// Version of the trust document.
@@ -105,6 +108,16 @@ pub struct RepositoryStatus {
     pub timestamp_version: u64,
     /// When the first of these documents expires; new loads stop then.
     pub expires: Time,
+}
+
+impl PatchFeed {
+    /// The versions seen from the root that is pinned now.
+    pub fn floors(&self) -> Option<&RepositoryStatus> {
+        let seen = self.status.as_ref()?.repository.as_ref()?;
+        let root = &self.spec.trust.root_sha256;
+        // What does not say from which root was written before the root stood there.
+        seen.root_sha256.as_ref().is_none_or(|from| from == root).then_some(seen)
+    }
 }
 
 /// One kernel build of this fleet.
@@ -122,4 +135,27 @@ pub struct CoveredKernel {
     /// The highest eligible level.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<Level>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn feed(seen_from: &Value) -> PatchFeed {
+        serde_json::from_value(json!({
+            "apiVersion": "invivo.dev/v1alpha1", "kind": "PatchFeed", "metadata": {"name": "production"},
+            "spec": {"source": {"repository": {"url": "http://x/"}}, "trust": {"rootSha256": "a".repeat(64)}},
+            "status": {"repository": {"rootSha256": seen_from, "name": "patches", "trustVersion": 1,
+                "indexVersion": 5, "timestampVersion": 9, "expires": "2027-01-01T00:00:00Z"}}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn floors_are_those_of_the_root_that_is_pinned_now() {
+        assert_eq!(feed(&json!("a".repeat(64))).floors().map(|seen| seen.index_version), Some(5));
+        assert_eq!(feed(&Value::Null).floors().map(|seen| seen.index_version), Some(5));
+        assert_eq!(feed(&json!("b".repeat(64))).floors(), None);
+    }
 }

@@ -27,8 +27,8 @@ pub async fn reconcile(context: &Context, name: &str, now: Timestamp) -> Result<
         return Ok(Done::default());
     };
     let sight = context.sights.get(name);
-    if sight.server == Server::NotAsked {
-        // What an earlier process knew stands until this one knows better.
+    if sight.server == Server::NotAsked || sight.is_of_another_root(&feed.value.spec.trust.root_sha256) {
+        // What was known before stands until something is known of this root.
         return Ok(Done::default());
     }
     let verdict = sight.verdict(now);
@@ -88,6 +88,7 @@ fn knowledge(stores: &Stores, sight: &Sight, old: PatchFeedStatus) -> PatchFeedS
     let Some(verified) = &sight.verified else { return old };
     PatchFeedStatus {
         repository: verified.floors.repository.clone().map(|name| RepositoryStatus {
+            root_sha256: Some(verified.root.clone()),
             name,
             trust_version: verified.floors.trust,
             index_version: verified.floors.index,
@@ -120,8 +121,48 @@ fn kernels(stores: &Stores, verified: &Verified) -> Vec<CoveredKernel> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::fake::Fake;
+    use crate::observe::FeedView;
+    use crate::sight::{Own, tests::verified};
     use invivo_terms::Refusal;
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn floors_stand_beside_the_root_that_they_were_seen_from() {
+        let fake = Fake::default();
+        let path = "/apis/invivo.dev/v1alpha1/patchfeeds/production";
+        let feed = |root: &str| {
+            json!({"apiVersion": "invivo.dev/v1alpha1", "kind": "PatchFeed", "metadata": {},
+                "spec": {"source": {"repository": {"url": "https://patches.example.com"}},
+                    "trust": {"rootSha256": root.repeat(64)}}})
+        };
+        fake.put(path, feed("a"));
+        let context = fake.operator();
+        let catalogue = Arc::new(verified(&[("2026-11-21.1", "stable", "active")], &"b".repeat(40)));
+        let state = json!({"attempt": "2026-11-22T12:00:00Z", "verified": "2026-11-22T12:00:00Z",
+            "reason": "Verified"});
+        let server = Server::Says(serde_json::from_value(state).unwrap());
+        context.sights.put("production", server, Own::Held, Some(catalogue));
+        let now = "2026-11-22T12:00:00Z".parse().unwrap();
+        reconcile(&context, "production", now).await.unwrap();
+        assert_eq!(fake.get(path)["status"]["repository"]["rootSha256"], "a".repeat(64));
+
+        // People pin another root: what was seen from the former one is not written as this one's.
+        let mut other = feed("b");
+        other["status"] = fake.get(path)["status"].clone();
+        fake.put(path, other);
+        fake.refresh(&context.stores);
+        let before = fake.changes();
+        reconcile(&context, "production", now).await.unwrap();
+        assert_eq!(fake.changes(), before);
+        assert!(matches!(
+            FeedView::of(&context.stores, &context.sights, "production", now),
+            FeedView::Unseen
+        ));
+    }
 
     #[test]
     fn one_condition_is_true_and_all_carry_the_reason() {

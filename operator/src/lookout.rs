@@ -228,6 +228,7 @@ impl Lookout {
             .filter_map(|set| Some((set.name.clone(), look.catalogue.set_digest(&set.name)?)))
             .collect();
         Ok(Verified {
+            root: feed.spec.trust.root_sha256.clone(),
             floors: look.catalogue.floors().clone(),
             expires: look.catalogue.expires(),
             index,
@@ -237,17 +238,14 @@ impl Lookout {
     }
 }
 
-/// The floors that stand in the feed's status.
+/// The floors that stand in the feed's status, of the root that is pinned now.
 fn stored_floors(feed: &PatchFeed) -> Floors {
-    feed.status.as_ref().and_then(|status| status.repository.as_ref()).map_or_else(
-        Floors::default,
-        |stored| Floors {
-            repository: Some(stored.name.clone()),
-            trust: stored.trust_version,
-            index: stored.index_version,
-            timestamp: stored.timestamp_version,
-        },
-    )
+    feed.floors().map_or_else(Floors::default, |stored| Floors {
+        repository: Some(stored.name.clone()),
+        trust: stored.trust_version,
+        index: stored.index_version,
+        timestamp: stored.timestamp_version,
+    })
 }
 
 /// Whether the mirror is to be verified now: it has moved, a kernel build is new here, what we
@@ -319,6 +317,22 @@ mod tests {
         assert!(is_due(&watched, &[build.parse().unwrap()].into(), now(), later));
         // Past its date.
         assert!(is_due(&watched, &builds, "2027-02-01T00:00:00Z".parse().unwrap(), later));
+    }
+
+    #[test]
+    fn the_floors_of_a_former_root_are_not_held_against_another() {
+        let feed = |root: &str| {
+            let feed = serde_json::json!({
+                "apiVersion": "invivo.dev/v1alpha1", "kind": "PatchFeed", "metadata": {"name": "production"},
+                "spec": {"source": {"repository": {"url": "http://x/"}},
+                    "trust": {"rootSha256": root.repeat(64)}},
+                "status": {"repository": {"rootSha256": "a".repeat(64), "name": "patches", "trustVersion": 1,
+                    "indexVersion": 5, "timestampVersion": 9, "expires": "2027-01-01T00:00:00Z"}}
+            });
+            serde_json::from_value::<PatchFeed>(feed).unwrap()
+        };
+        assert_eq!(stored_floors(&feed("a")).timestamp, 9);
+        assert_eq!(stored_floors(&feed("b")), Floors::default());
     }
 
     #[test]

@@ -103,7 +103,9 @@ impl Sights {
 
     /// The floors of this catalogue stand in the feed's status: it may be used.
     pub fn stored(&self, feed: &str, verified: &Arc<Verified>) {
-        if let Some(sight) = self.lock().get_mut(feed) {
+        if let Some(sight) = self.lock().get_mut(feed)
+            && sight.verified.as_ref().is_some_and(|latest| latest.root == verified.root)
+        {
             sight.stored = Some(Arc::clone(verified));
         }
     }
@@ -136,10 +138,10 @@ impl FeedView {
     pub fn of(stores: &Stores, sights: &Sights, name: &str, now: Timestamp) -> Self {
         let Some(feed) = stores.feeds.get(name) else { return Self::Missing };
         let sight = sights.get(name);
-        if sight.server == Server::NotAsked {
+        if sight.server == Server::NotAsked || sight.is_of_another_root(&feed.value.spec.trust.root_sha256) {
             return Self::Unseen;
         }
-        let status = feed.value.status.as_ref().and_then(|status| status.repository.as_ref());
+        let status = feed.value.floors();
         let held = |verified: &Arc<Verified>| {
             status.is_some_and(|status| {
                 verified.floors.repository.as_ref() == Some(&status.name)

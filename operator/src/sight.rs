@@ -88,6 +88,8 @@ pub enum Own {
 /// A verified catalogue as plain data.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verified {
+    /// The root that it was verified from.
+    pub root: Digest,
     /// The versions that it has.
     pub floors: Floors,
     /// When the first of its documents expires.
@@ -160,6 +162,11 @@ impl Verdict {
 }
 
 impl Sight {
+    /// Whether a catalogue of it was verified from another root than this one.
+    pub fn is_of_another_root(&self, root: &Digest) -> bool {
+        self.verified.iter().chain(&self.stored).any(|verified| verified.root != *root)
+    }
+
     /// Judges at `now`. What we refuse ourselves comes first, then what the patch server refused.
     pub fn verdict(&self, now: Timestamp) -> Verdict {
         if let Own::Refused { refusal, message } = &self.own {
@@ -296,6 +303,7 @@ pub(crate) mod tests {
         let digests =
             index.sets.iter().map(|set| (set.name.clone(), "e".repeat(64).parse().unwrap())).collect();
         Verified {
+            root: "a".repeat(64).parse().unwrap(),
             floors: Floors { repository: Some("patches".parse().unwrap()), trust: 1, index: 5, timestamp: 9 },
             expires: "2027-01-01T00:00:00Z".parse().unwrap(),
             index,
