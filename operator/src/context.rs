@@ -9,6 +9,7 @@ use kube::runtime::events::Recorder;
 
 use crate::metrics::Metrics;
 use crate::observe::{Sights, Stores};
+use crate::wave::Waves;
 
 /// The ends where IO happens, and what is known.
 pub struct Context {
@@ -18,6 +19,8 @@ pub struct Context {
     pub stores: Arc<Stores>,
     /// What is known of the feeds.
     pub sights: Arc<Sights>,
+    /// The instructions of which it is not known yet whether they are written.
+    pub waves: Waves,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where Events go.

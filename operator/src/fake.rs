@@ -19,12 +19,13 @@ use crate::metrics::Metrics;
 use crate::observe::{Sights, Stores};
 use crate::seen::Seen;
 use crate::store::{Entry, Store};
+use crate::wave::Waves;
 
 #[derive(Default)]
 struct Kept {
     objects: BTreeMap<String, Value>,
     version: u64,
-    broken: Option<&'static str>,
+    broken: Option<(&'static str, u16)>,
     losing: Option<&'static str>,
     changes: usize,
 }
@@ -72,7 +73,12 @@ impl Fake {
 
     /// Requests whose path contains `part` get a 500 and do nothing.
     pub(crate) fn break_down(&self, part: Option<&'static str>) {
-        self.0.lock().unwrap().broken = part;
+        self.0.lock().unwrap().broken = part.map(|part| (part, 500));
+    }
+
+    /// Requests whose path contains `part` get this code and do nothing.
+    pub(crate) fn refuse(&self, part: &'static str, code: u16) {
+        self.0.lock().unwrap().broken = Some((part, code));
     }
 
     /// Writes to paths that contain `part` happen, but their answers get lost.
@@ -109,6 +115,7 @@ impl Fake {
             client,
             stores: Arc::new(stores),
             sights: Arc::new(Sights::default()),
+            waves: Waves::default(),
             metrics: Arc::new(Metrics::default()),
         }
     }
@@ -138,8 +145,8 @@ async fn answer(
 ) -> Response {
     let mut kept = fake.0.lock().unwrap();
     let path = uri.path();
-    if kept.broken.is_some_and(|part| path.contains(part)) {
-        return refusal(500, "InternalError");
+    if let Some((_, code)) = kept.broken.filter(|(part, _)| path.contains(part)) {
+        return refusal(code, "Broken");
     }
     if method == Method::POST {
         return (StatusCode::CREATED, Body::from(body)).into_response();

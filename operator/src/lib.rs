@@ -31,6 +31,7 @@ pub mod status;
 pub mod store;
 pub mod validate;
 pub mod watch;
+pub mod wave;
 pub mod write;
 
 pub use options::Options;

@@ -22,6 +22,7 @@ use crate::seen::SeenPatch;
 use crate::signal::{Signal, Signals};
 use crate::store::Change;
 use crate::watch::follow;
+use crate::wave::Waves;
 
 /// Why the operator did not start.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +84,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         client: client.clone(),
         stores: Arc::new(Stores::default()),
         sights: Arc::new(Sights::default()),
+        waves: Waves::default(),
         metrics: Arc::clone(&metrics),
         recorder: Recorder::new(client.clone(), reporter),
     });

@@ -1,7 +1,8 @@
 //! The rollout's memory: when another one begins, and what is counted.
 //!
-//! `started` is raised in the store before a wave is written, so a leader that writes nothing any
-//! more leaves slots that nobody fills. An agent begins nothing after its deadline: once the
+//! `started` is raised in the store before a wave is written. The caller lowers it again by what it
+//! knows was never written, in the same way; a leader that does nothing any more leaves slots that
+//! nobody fills. An agent begins nothing after its deadline: once the
 //! latest deadline given is past, whatever is not seen moving is written off as finished. This is
 //! the one thing that rests on the caller's view being younger than the node deadline (at least 30
 //! seconds, by default 10 minutes); nothing else does.

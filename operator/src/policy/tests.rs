@@ -193,6 +193,94 @@ async fn a_write_that_happened_though_its_answer_was_lost_counts() {
 }
 
 #[tokio::test]
+async fn a_write_that_failed_is_made_again_as_soon_as_the_api_server_answers() {
+    for code in [429, 500, 503, 504, 403] {
+        let fake = fleet();
+        let context = operator(&fake);
+        fake.refuse("nodepatches", code);
+        reconcile(&context, "workers", at("12:00:00")).await.unwrap_err();
+        reconcile(&context, "workers", at("12:00:01")).await.unwrap_err();
+        fake.break_down(None);
+        reconcile(&context, "workers", at("12:00:02")).await.unwrap();
+        assert_eq!(instructed(&fake), ["a"], "{code}");
+        assert_eq!(fake.policy("workers")["status"]["rollout"]["started"], 1, "{code}");
+        let before = fake.changes();
+        reconcile(&context, "workers", at("12:00:03")).await.unwrap();
+        assert_eq!(fake.changes(), before, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_is_another_by_now_gives_its_slot_back_at_once() {
+    let fake = fleet();
+    let context = operator(&fake);
+    let mut patch = fake.node_patch("a");
+    patch["status"]["bootId"] = json!("another");
+    fake.put(&node_patch("a"), patch);
+    let error = reconcile(&context, "workers", at("12:00:00")).await.unwrap_err();
+    assert_eq!(error.category(), Category::Conflict);
+    assert_eq!(fake.policy("workers")["status"]["rollout"]["started"], 0);
+    reconcile(&context, "workers", at("12:00:01")).await.unwrap();
+    assert_eq!(instructed(&fake), ["a"]);
+    assert_eq!(fake.policy("workers")["status"]["rollout"]["started"], 1);
+}
+
+#[tokio::test]
+async fn a_slot_that_could_not_be_given_back_is_given_back_later() {
+    let fake = fleet();
+    let context = operator(&fake);
+    let mut patch = fake.node_patch("a");
+    patch["status"]["bootId"] = json!("another");
+    fake.put(&node_patch("a"), patch);
+    // The status is counted up; by the time that it is to be counted down the API server is in trouble.
+    let one = view(&context.stores, &context.sights, "workers", at("12:00:00")).unwrap();
+    let wanted = crate::status::of(&one, at("12:00:00"));
+    crate::write::policy_status(&context.client, &context.stores, &one.policy, &wanted).await.unwrap();
+    let mut wave = crate::wave::Wave::default();
+    wave.add(&one.policy, &wanted, one.decision.as_ref().ok().unwrap());
+    fake.refuse("patchpolicies", 429);
+    wave.write(&context, &one.policy).await.unwrap_err();
+    context.waves.keep("workers", wave);
+    assert_eq!(fake.policy("workers")["status"]["rollout"]["started"], 1);
+    fake.break_down(None);
+    let done = reconcile(&context, "workers", at("12:00:01")).await.unwrap();
+    assert_eq!(fake.policy("workers")["status"]["rollout"]["started"], 0);
+    assert_eq!(done.wake, Some(super::GATHER), "the slot is free: it is planned again");
+}
+
+#[tokio::test]
+async fn what_another_operator_has_counted_off_is_neither_written_nor_taken_back() {
+    let fake = fleet();
+    let (one, other) = (operator(&fake), operator(&fake));
+    fake.break_down(Some("nodepatches"));
+    reconcile(&one, "workers", at("12:00:00")).await.unwrap_err();
+    fake.break_down(None);
+    fake.refresh(&other.stores);
+    reconcile(&other, "workers", at("12:11:00")).await.unwrap();
+    let (policy, patch) = (fake.policy("workers"), fake.node_patch("a"));
+    assert_eq!((policy["status"]["rollout"]["started"].as_i64(), &patch["spec"]["revision"]), (Some(2), &json!(2)));
+    fake.refresh(&one.stores);
+    reconcile(&one, "workers", at("12:00:02")).await.unwrap();
+    assert_eq!((fake.policy("workers"), fake.node_patch("a")), (policy, patch));
+}
+
+#[tokio::test]
+async fn what_was_not_written_before_a_person_paused_is_not_written_after() {
+    let fake = fleet();
+    let context = operator(&fake);
+    fake.break_down(Some("nodepatches"));
+    reconcile(&context, "workers", at("12:00:00")).await.unwrap_err();
+    fake.break_down(None);
+    let mut policy = fake.policy("workers");
+    policy["spec"]["paused"] = json!(true);
+    policy["metadata"]["generation"] = json!(2);
+    fake.put(POLICY, policy);
+    fake.refresh(&context.stores);
+    reconcile(&context, "workers", at("12:00:01")).await.unwrap();
+    assert_eq!(instructed(&fake), [] as [&str; 0]);
+}
+
+#[tokio::test]
 async fn at_rest_nothing_is_written() {
     let fake = fleet();
     let context = operator(&fake);

@@ -256,24 +256,34 @@ impl Cluster {
         self.version += 1;
         (self.views[leader].memory, self.views[leader].version) = (made.memory, self.version);
         self.check_memory(&old);
+        let mut refused = 0;
         for (name, instruction) in made.actions.into_iter().take(killed_after.unwrap_or(usize::MAX)) {
-            self.write(&world, &name, instruction);
+            let written = self.write(&world, &name, instruction);
+            refused += u32::from(!written && made.starts.contains(&name));
+        }
+        if let Some(rollout) = self.truth.world.memory.rollout.as_mut().filter(|_| killed_after.is_none()) {
+            // Nobody else has written since.
+            rollout.started -= refused;
+            self.version += 1;
+            (self.views[leader].memory, self.views[leader].version) =
+                (self.truth.world.memory.clone(), self.version);
         }
         self.check_flight();
     }
 
     /// Writes unless the node's instruction is another one than the operator believed.
-    fn write(&mut self, world: &World, name: &str, instruction: Instruction) {
+    fn write(&mut self, world: &World, name: &str, instruction: Instruction) -> bool {
         let believed = world.nodes[name].spec.as_ref().map(|spec| spec.revision);
-        let Some(node) = self.truth.world.nodes.get(name) else { return };
+        let Some(node) = self.truth.world.nodes.get(name) else { return false };
         if node.claimed_by_other || node.spec.as_ref().map(|spec| spec.revision) != believed {
-            return;
+            return false;
         }
         let rollout = self.truth.rollout();
         assert!(node.stage <= rollout.stage, "{name} is of a stage that has not begun");
         let while_watched = rollout.soak_until.is_some() || node.stage < rollout.stage || rollout.complete;
         self.moved.insert(name.to_owned(), Moved { stage: node.stage, while_watched, ended: None });
         self.truth.instruct(name, instruction);
+        true
     }
 
     fn check_flight(&self) {
