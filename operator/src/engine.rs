@@ -142,6 +142,10 @@ fn finish(context: &Context, queue: &mut Queue<Key>, key: Key, ended: Result<Don
             context.metrics.reconcile_error(key.work(), category);
             let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
             tracing::warn!(kind = ?key.work(), name = key.name(), ?category, %error, source, "write did not happen");
+            if let Key::Feed(_) = &key {
+                // What the feed offers may be usable although not all about it is written down.
+                all_policies(context, queue, now);
+            }
             queue.failed(key, now);
         }
     }
@@ -233,6 +237,28 @@ fn feed_and_set(name: &str) -> Option<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn policies_look_again_although_not_all_about_their_feed_could_be_written() {
+        let fake = crate::fake::Fake::default();
+        fake.put(
+            "/apis/invivo.dev/v1alpha1/patchpolicies/workers",
+            serde_json::json!({"apiVersion": "invivo.dev/v1alpha1", "kind": "PatchPolicy", "metadata": {},
+                "spec": {"feed": "production"}}),
+        );
+        let (context, mut queue) = (fake.operator(), Queue::default());
+        let feed = Key::Feed("production".to_owned());
+        queue.add(feed.clone(), Instant::now());
+        assert_eq!(queue.take(Instant::now()), Some(feed.clone()));
+        let source = Box::new(kube::Error::LinesCodecMaxLineLengthExceeded);
+        finish(
+            &context,
+            &mut queue,
+            feed,
+            Err(Error::CreatePatchSet { name: "production.2026-11-21.1".to_owned(), source }),
+        );
+        assert_eq!(queue.take(Instant::now() + policy::GATHER), Some(Key::Policy("workers".to_owned())));
+    }
 
     #[test]
     fn a_sets_name_tells_its_feed() {

@@ -25,35 +25,50 @@ const FIXES: usize = 200;
 ///
 /// # Errors
 ///
-/// The first write that did not happen.
+/// The first write that did not happen. One set that cannot be written does not keep the others
+/// from it.
 pub async fn reconcile_all(
     context: &Context,
     feed: &str,
     verified: &Verified,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let Some(repository) = &verified.floors.repository else { return Ok(()) };
     let nodes = nodes(&context.stores, feed);
+    let mut ended = Ok(());
     for entry in verified.index.sets.iter().rev().take(ATTENDED) {
-        let Some(digest) = verified.digests.get(&entry.name) else { continue };
-        let name = format!("{feed}.{}", entry.name);
-        if context.stores.sets.get(&name).is_none() {
-            let spec = PatchSetSpec {
-                feed: feed.to_owned(),
-                repository: repository.clone(),
-                set: entry.name.clone(),
-                digest: digest.clone(),
-            };
-            write::create_set(&context.client, &context.stores, &name, &spec).await?;
-        }
-        let Some(set) = context.stores.sets.get(&name) else { continue };
-        let old = set.value.status.clone().unwrap_or_default();
-        let generation = set.value.metadata.generation;
         let counts = nodes.get(&entry.name).cloned().unwrap_or_default();
-        let wanted = status(entry, verified, counts, &old, generation, now);
-        if set.value.status.as_ref() != Some(&wanted) {
-            write::set_status(&context.client, &context.stores, &set, &wanted).await?;
-        }
+        ended = ended.and(reconcile(context, feed, verified, entry, counts, now).await);
+    }
+    ended
+}
+
+async fn reconcile(
+    context: &Context,
+    feed: &str,
+    verified: &Verified,
+    entry: &SetEntry,
+    counts: SetNodes,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let (Some(repository), Some(digest)) = (&verified.floors.repository, verified.digests.get(&entry.name))
+    else {
+        return Ok(());
+    };
+    let name = format!("{feed}.{}", entry.name);
+    if context.stores.sets.get(&name).is_none() {
+        let spec = PatchSetSpec {
+            feed: feed.to_owned(),
+            repository: repository.clone(),
+            set: entry.name.clone(),
+            digest: digest.clone(),
+        };
+        write::create_set(&context.client, &context.stores, &name, &spec).await?;
+    }
+    let Some(set) = context.stores.sets.get(&name) else { return Ok(()) };
+    let old = set.value.status.clone().unwrap_or_default();
+    let wanted = status(entry, verified, counts, &old, set.value.metadata.generation, now);
+    if set.value.status.as_ref() != Some(&wanted) {
+        write::set_status(&context.client, &context.stores, &set, &wanted).await?;
     }
     Ok(())
 }
@@ -133,6 +148,26 @@ fn nodes(stores: &Stores, feed: &str) -> BTreeMap<SetName, SetNodes> {
 mod tests {
     use super::*;
     use crate::sight::tests::verified;
+
+    #[tokio::test]
+    async fn a_set_that_cannot_be_made_does_not_keep_the_others_from_it() {
+        let fake = crate::fake::Fake::default();
+        fake.refuse("production.2026-11-20.1", 422);
+        let sets = [
+            ("2026-11-19.1", "stable", "active"),
+            ("2026-11-20.1", "stable", "active"),
+            ("2026-11-21.1", "stable", "active"),
+        ];
+        let catalogue = verified(&sets, &"b".repeat(40));
+        let context = fake.operator();
+        let error =
+            reconcile_all(&context, "production", &catalogue, Timestamp::UNIX_EPOCH).await.unwrap_err();
+        assert!(error.to_string().contains("2026-11-20.1"), "{error}");
+        for (set, made) in [("2026-11-19.1", true), ("2026-11-20.1", false), ("2026-11-21.1", true)] {
+            let object = fake.get(&format!("/apis/invivo.dev/v1alpha1/patchsets/production.{set}"));
+            assert_eq!(object["status"]["conditions"][0]["reason"] == "Eligible", made, "{set}");
+        }
+    }
 
     #[test]
     fn an_attempt_that_says_nothing_counts_nothing_against_the_set() {
