@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
+use jiff::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -62,7 +63,7 @@ impl Metrics {
         );
         registry.register(
             "invivo_mirror_verified_timestamp_seconds",
-            "When what is served of a feed was verified",
+            "When what is served of a feed was last verified, or found to be what was verified",
             metrics.verified.clone(),
         );
         registry.register(
@@ -92,11 +93,11 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn stock(&self, feed: &FeedName, stock: &Stock) {
+    pub(crate) fn stock(&self, feed: &FeedName, stock: &Stock, seen: Timestamp) {
         let labels = OfFeed { feed: feed.to_string() };
         let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.bytes.get_or_create(&labels).set(number(stock.bytes));
-        self.verified.get_or_create(&labels).set(stock.verified.as_second());
+        self.verified.get_or_create(&labels).set(seen.as_second());
         self.timestamp.get_or_create(&labels).set(number(stock.timestamp_version));
     }
 

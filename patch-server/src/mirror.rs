@@ -87,14 +87,15 @@ impl Error {
 }
 
 /// Verifies the repository and brings every new content-addressed file to disk. Nothing that is
-/// served changes yet; stopping in the middle leaves files that the next attempt finds.
+/// served changes yet; stopping in the middle leaves files that the next attempt finds. Says
+/// whether it is what the last attempt verified, to the byte.
 pub(crate) async fn fetch(
     repository: &Repository,
     disk: &Disk,
     feed: &WantedFeed,
     limit: u64,
     now: Timestamp,
-) -> Result<Verified, Error> {
+) -> Result<(Verified, bool), Error> {
     let floors = blocking(disk, feed, |disk, feed| disk.floors(&feed.name, &feed.root)).await??;
     let look = repository.look(&feed.root, &floors, now).await?;
     let raised = look.catalogue.floors().clone();
@@ -120,7 +121,7 @@ pub(crate) async fn fetch(
         bundle(repository, disk, feed, &sha256, &level).await?;
         verified.bundles.insert(sha256, level.bundle.length);
     }
-    Ok(verified)
+    Ok((verified, look.unchanged))
 }
 
 async fn kernel(

@@ -72,7 +72,7 @@ impl Mirroring {
         match loaded {
             Ok(Ok(Some(stock))) => {
                 tracing::info!(feed = feed.name.as_str(), verified = %stock.verified, "serving the stored mirror");
-                self.metrics.stock(&feed.name, &stock);
+                self.metrics.stock(&feed.name, &stock, stock.verified);
                 place.change(|served| served.stock = Some(Arc::new(stock)));
             }
             Ok(Ok(None)) => {}
@@ -95,7 +95,7 @@ impl Mirroring {
         self.metrics.attempt(&feed.name, reason);
         let millis = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
         if let Ok(stock) = &result {
-            self.metrics.stock(&feed.name, stock);
+            self.metrics.stock(&feed.name, stock, started);
         }
         // The same again is no news: the metrics count it.
         let before = place.served().state;
@@ -134,8 +134,13 @@ impl Mirroring {
             Some(repository) => repository,
             None => repository.insert(Repository::new(&feed.url, self.options.clone())?),
         };
-        let verified = mirror::fetch(repository, &self.disk, feed, self.max_feed_bytes, now).await?;
+        let (verified, unchanged) =
+            mirror::fetch(repository, &self.disk, feed, self.max_feed_bytes, now).await?;
         let before = place.served().stock;
+        if let Some(stock) = before.as_ref().filter(|stock| unchanged && stock.serves(&verified.timestamp)) {
+            // Nothing is written, and readers have nothing to verify again.
+            return Ok(Arc::clone(stock));
+        }
         let stock = mirror::blocking(&self.disk, feed, move |disk, feed| {
             disk.commit(&feed.name, &feed.root, now, &verified)?;
             let at = |path: &_| disk.place(&feed.name, path);

@@ -153,6 +153,15 @@ impl Stock {
         }
     }
 
+    /// Whether this timestamp is the one served: it names the index, which names all else.
+    pub(crate) fn serves(&self, timestamp: &Signed) -> bool {
+        let is = |path: MirrorPath, bytes: &[u8]| {
+            self.current.get(&path).is_some_and(|entry| entry.sha256 == digest(bytes))
+        };
+        is(MirrorPath::Timestamp, &timestamp.document)
+            && is(MirrorPath::TimestampSignatures, &timestamp.signatures)
+    }
+
     fn names_same_index(&self, version: u64) -> bool {
         self.current.contains_key(&MirrorPath::Index(version))
     }

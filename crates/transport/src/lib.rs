@@ -45,4 +45,7 @@ pub struct Look {
     pub index: Signed,
     /// The server's `Date`.
     pub server_date: Option<Timestamp>,
+    /// It is the last look again: the same bytes against the same floors, and nothing has expired
+    /// since. No signature was checked anew.
+    pub unchanged: bool,
 }

@@ -120,6 +120,39 @@ async fn what_is_remembered_is_judged_by_todays_clock_and_floors() {
 }
 
 #[tokio::test]
+async fn what_held_is_not_verified_again_while_no_byte_no_floor_and_no_date_says_otherwise() {
+    let house = House::new().await;
+    let client = house.client();
+    let root = house.desk.root().unwrap();
+    let first = house.look(&client).await.unwrap();
+    assert!(!first.unchanged);
+    let floors = first.catalogue.floors().clone();
+    let again = client.look(&root, &floors, now()).await.unwrap();
+    assert!(again.unchanged);
+    assert_eq!((again.catalogue.index(), again.timestamp), (first.catalogue.index(), first.timestamp.clone()));
+    // Against other floors it is verified anew.
+    assert!(!house.look(&client).await.unwrap().unchanged);
+    let higher = Floors { timestamp: 9, ..floors.clone() };
+    assert_category(client.look(&root, &higher, now()).await, "Rollback");
+    // So it is once it is past its date, by either clock.
+    assert_category(client.look(&root, &floors, first.catalogue.expires()).await, "Expired");
+    // A byte more or less is another document, whoever sends it.
+    let mut bytes = house.file("timestamp.json.sig");
+    let place = bytes.len() / 2;
+    bytes[place] ^= 1;
+    house.server.set("timestamp.json.sig", Manner::File(bytes));
+    let mut document = house.file("timestamp.json");
+    document.push(b' ');
+    house.server.set("timestamp.json", Manner::File(document));
+    assert_category(client.look(&root, &floors, now()).await, "BelowThreshold");
+    house.upload();
+    house.desk.refresh(&house.keys.timestamp, now()).unwrap();
+    house.upload();
+    let look = client.look(&root, &floors, now()).await.unwrap();
+    assert_eq!((look.unchanged, look.catalogue.floors().timestamp), (false, 2));
+}
+
+#[tokio::test]
 async fn a_rotation_is_followed_and_another_root_is_refused() {
     let house = House::new().await;
     let client = house.client();

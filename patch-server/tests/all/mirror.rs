@@ -87,6 +87,23 @@ async fn what_is_there_already_is_not_fetched_again() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_finds_nothing_new_verifies_nothing_and_writes_nothing() {
+    let house = mirrored().await;
+    let first = house.mirror.next(FEED).await;
+    let record = house.data.path().join("records").join(format!("{FEED}.json"));
+    let written = fs::metadata(&record).unwrap().modified().unwrap();
+    let later = house.mirror.next(FEED).await;
+    assert!(later.attempt > first.attempt);
+    assert_eq!((later.reason.as_str(), later.verified), ("Verified", first.verified));
+    assert_eq!(fs::metadata(&record).unwrap().modified().unwrap(), written);
+    // A file that got lost all the same comes back.
+    let bundle = only(&house.data.path().join("feeds").join(FEED).join("bundles"), "");
+    fs::remove_file(&bundle).unwrap();
+    house.mirror.next(FEED).await;
+    house.serves(&house.bundle, 1).await;
+}
+
+#[tokio::test]
 async fn a_new_set_is_taken_and_the_one_before_can_still_be_read() {
     let house = mirrored().await;
     let second = house.author.publish(2);
