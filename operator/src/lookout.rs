@@ -114,8 +114,7 @@ impl Lookout {
         changed |= self.ask(watched, name).await;
         let builds = self.stores.builds().into_keys().collect();
         if is_due(watched, &builds, Timestamp::now(), Instant::now()) {
-            self.look(watched, name, feed, &builds).await;
-            changed = true;
+            changed |= self.look(watched, name, feed, &builds).await;
         }
         if changed {
             let verified = watched.verified.clone();
@@ -124,7 +123,7 @@ impl Lookout {
         }
     }
 
-    /// Asks for the state; whether it has changed.
+    /// Asks for the state; whether that is news.
     async fn ask(&self, watched: &mut Watched, name: &str) -> bool {
         let server = match self.state(name).await {
             Ok(server) => {
@@ -145,9 +144,9 @@ impl Lookout {
                 self.metrics.feed_refused(name, *refusal);
             }
         }
-        let changed = server != watched.server;
+        let (server, news) = server.after(&watched.server);
         watched.server = server;
-        changed
+        news
     }
 
     async fn state(&self, name: &str) -> Result<Server, String> {
@@ -178,7 +177,14 @@ impl Lookout {
         }
     }
 
-    async fn look(&self, watched: &mut Watched, name: &str, feed: &PatchFeed, builds: &BTreeSet<BuildId>) {
+    /// Verifies the mirror; whether what came of it is news.
+    async fn look(
+        &self,
+        watched: &mut Watched,
+        name: &str,
+        feed: &PatchFeed,
+        builds: &BTreeSet<BuildId>,
+    ) -> bool {
         let mirror = match &watched.server {
             Server::Says(state) => state.verified,
             Server::NotAsked | Server::NotMirrored | Server::Down { .. } => None,
@@ -188,9 +194,11 @@ impl Lookout {
         let floors =
             watched.verified.as_ref().map_or_else(|| stored_floors(feed), |verified| verified.floors.clone());
         let look = tokio::time::timeout(LOOK_WITHIN, self.verify(name, feed, &floors, builds)).await;
-        watched.own = match look {
+        let mut news = false;
+        let own = match look {
             Ok(Ok(verified)) => {
                 tracing::info!(feed = name, index = verified.floors.index, "mirror verified");
+                news = watched.verified.as_ref().is_none_or(|before| **before != verified);
                 watched.verified = Some(Arc::new(verified));
                 Own::Held
             }
@@ -203,6 +211,9 @@ impl Lookout {
             Ok(Err(error @ Error::Unreachable { .. })) => Own::Unreachable { detail: error.to_string() },
             Err(_) => Own::Unreachable { detail: "the mirror took too long".to_owned() },
         };
+        let (own, other) = own.after(&watched.own);
+        watched.own = own;
+        news || other
     }
 
     async fn verify(

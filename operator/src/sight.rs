@@ -64,7 +64,7 @@ pub enum Server {
 }
 
 /// What our own look came to.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Own {
     /// None yet.
     #[default]
@@ -83,6 +83,58 @@ pub enum Own {
     },
     /// It held.
     Held,
+}
+
+impl Server {
+    /// What is new in `self` after `before`, if anything: instants are not, and neither are other
+    /// numbers in the same words. Where nothing is, the words of `before` stay, so that whoever
+    /// repeats them repeats them to the letter.
+    pub fn after(mut self, before: &Self) -> (Self, bool) {
+        let news = match (&mut self, before) {
+            (Self::Says(now), Self::Says(was)) => {
+                let same = (now.reason, &now.document) == (was.reason, &was.document)
+                    && same_words(&now.message, &was.message);
+                if same {
+                    now.message.clone_from(&was.message);
+                }
+                !same || now.verified.is_some() != was.verified.is_some()
+            }
+            (Self::Down { detail }, Self::Down { detail: was }) => {
+                let same = same_words(detail, was);
+                if same {
+                    detail.clone_from(was);
+                }
+                !same
+            }
+            (now, was) => *now != *was,
+        };
+        (self, news)
+    }
+}
+
+impl Own {
+    /// As [`Server::after`].
+    pub fn after(mut self, before: &Self) -> (Self, bool) {
+        let news = match (&mut self, before) {
+            (Self::Refused { refusal, message }, Self::Refused { refusal: named, message: was }) => {
+                let same = *refusal == *named && same_words(message, was);
+                if same {
+                    message.clone_from(was);
+                }
+                !same
+            }
+            (now, was) => *now != *was,
+        };
+        (self, news)
+    }
+}
+
+/// Whether two messages differ in numbers and instants at most.
+fn same_words(one: &str, other: &str) -> bool {
+    let words = |text: &'_ str| -> Vec<u8> {
+        text.bytes().filter(|byte| !byte.is_ascii_digit() && *byte != b'.').collect()
+    };
+    words(one) == words(other)
 }
 
 /// A verified catalogue as plain data.
@@ -339,6 +391,26 @@ pub(crate) mod tests {
             assert_eq!(verdict.reason(), refusal.as_str());
             assert!(!verdict.allows());
         }
+    }
+
+    #[test]
+    fn an_attempt_that_ends_like_the_last_is_no_news() {
+        let says = |attempt: &str, reason: &str, message: &str| {
+            let state = json!({"attempt": attempt, "verified": attempt, "reason": reason,
+                "document": "timestamp", "message": message});
+            Server::Says(serde_json::from_value(state).unwrap())
+        };
+        let late = |clock: &str| format!("at 2026-11-22T12:00:00Z; it is 2026-11-22T{clock}");
+        let first = says("2026-11-22T12:00:01Z", "Expired", &late("12:00:01.5Z"));
+        let (second, news) = says("2026-11-22T12:00:11Z", "Expired", &late("12:00:11Z")).after(&first);
+        let Server::Says(state) = &second else { panic!("{second:?}") };
+        assert_eq!((news, &state.message), (false, &late("12:00:01.5Z")));
+        assert_eq!(state.attempt, "2026-11-22T12:00:11Z".parse().unwrap());
+        assert!(says("2026-11-22T12:00:21Z", "Verified", "").after(&second).1);
+        assert!(Server::NotMirrored.after(&second).1);
+        let refused = |message: String| Own::Refused { refusal: Refusal::Expired, message };
+        assert!(!refused(late("12:00:31Z")).after(&refused(late("12:00:01Z"))).1);
+        assert!(Own::Held.after(&refused(late("12:00:01Z"))).1);
     }
 
     #[test]

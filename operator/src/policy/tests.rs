@@ -295,6 +295,37 @@ async fn at_rest_nothing_is_written() {
 }
 
 #[tokio::test]
+async fn a_fleet_at_rest_costs_no_write_however_often_its_feed_is_looked_at() {
+    let fake = fleet();
+    let context = operator(&fake);
+    for (node, minute) in [("a", 0), ("b", 5)] {
+        reconcile(&context, "workers", at(&format!("12:{minute:02}:00"))).await.unwrap();
+        answer(&fake, node, json!({"state": "Settled", "level": 1, "set": "2026-11-21.1"}));
+        fake.refresh(&context.stores);
+    }
+    crate::feed::reconcile(&context, "production", at("12:10:00")).await.unwrap();
+    reconcile(&context, "workers", at("12:10:00")).await.unwrap();
+    assert_eq!(fake.policy("workers")["status"]["conditions"][0]["reason"], "AtTarget");
+    // Ten minutes with an attempt every ten seconds; then another ten with a catalogue past its date.
+    for (day, reason, message) in [(22, "Verified", "timestamp 9 is mirrored"), (23, "Expired", "it is ")] {
+        let mut before = None;
+        for second in 0..60 {
+            let now: Timestamp =
+                format!("2026-11-{day}T12:{:02}:{:02}Z", 11 + second / 6, second % 6 * 10).parse().unwrap();
+            let state = json!({"attempt": now, "verified": "2026-11-22T12:00:00Z", "reason": reason,
+                "document": null, "message": format!("{message}{now}")});
+            let sight = context.sights.get("production");
+            let server: Server = serde_json::from_value::<crate::sight::ServerState>(state).map(Server::Says).unwrap();
+            context.sights.put("production", server.after(&sight.server).0, Own::Held, sight.verified);
+            crate::feed::reconcile(&context, "production", now).await.unwrap();
+            reconcile(&context, "workers", now).await.unwrap();
+            // The first one may say that something has changed.
+            assert_eq!(*before.get_or_insert(fake.changes()), fake.changes(), "{reason} at {now}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_refused_feed_stops_what_has_not_started_and_says_why() {
     let fake = fleet();
     let context = operator(&fake);
