@@ -136,6 +136,37 @@ fn refusal(code: u16, reason: &str) -> Response {
     (StatusCode::from_u16(code).unwrap(), status.to_string()).into_response()
 }
 
+/// The forms of a patch that the operator sends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Apply,
+    Merge,
+    Replace,
+}
+
+/// What a patch brings, as an object.
+fn given(headers: &HeaderMap, body: &Bytes) -> (Value, Form) {
+    let given: Value = serde_json::from_slice(body).unwrap();
+    match headers["content-type"].to_str().unwrap() {
+        "application/apply-patch+yaml" => (given, Form::Apply),
+        "application/json-patch+json" => {
+            let mut object = json!({"metadata": {}});
+            for operation in given.as_array().unwrap() {
+                assert_eq!(operation["op"], "replace");
+                match operation["path"].as_str().unwrap() {
+                    "/metadata/resourceVersion" => {
+                        object["metadata"]["resourceVersion"] = operation["value"].clone();
+                    }
+                    "/spec" => object["spec"] = operation["value"].clone(),
+                    other => panic!("replaces {other}"),
+                }
+            }
+            (object, Form::Replace)
+        }
+        _ => (given, Form::Merge),
+    }
+}
+
 async fn answer(
     State(fake): State<Fake>,
     method: Method,
@@ -156,8 +187,8 @@ async fn answer(
     if method == Method::GET {
         return present.map_or_else(|| refusal(404, "NotFound"), |object| object.to_string().into_response());
     }
-    let given: Value = serde_json::from_slice(&body).unwrap();
-    let apply = headers["content-type"] == "application/apply-patch+yaml";
+    let (given, form) = given(&headers, &body);
+    let apply = form == Form::Apply;
     let differs = |field: &str| {
         let wanted = &given["metadata"][field];
         !wanted.is_null() && present.as_ref().is_none_or(|object| object["metadata"][field] != *wanted)
@@ -175,7 +206,7 @@ async fn answer(
     });
     if status {
         object["status"] = given["status"].clone();
-    } else if apply {
+    } else if form != Form::Merge {
         object["spec"] = given["spec"].clone();
         if let Some(owners) = given["metadata"].get("ownerReferences") {
             object["metadata"]["ownerReferences"] = owners.clone();

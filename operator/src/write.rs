@@ -7,6 +7,8 @@ use invivo_api::{
     GROUP, NodePatch, NodePatchSpec, PatchFeed, PatchFeedStatus, PatchPolicy, PatchPolicyStatus,
 };
 use invivo_api::{PatchSet, PatchSetSpec, PatchSetStatus, VERSION};
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{PatchOperation, ReplaceOperation};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource};
@@ -165,6 +167,9 @@ pub async fn create_patch(
 /// Gives a node its instruction, if its NodePatch still is what it was when it was read. A second
 /// operator that read the same is refused.
 ///
+/// The whole spec is replaced, never applied: of a spec that a person edited, an apply would leave
+/// the fields that became theirs, and two halves of two instructions are none.
+///
 /// # Errors
 ///
 /// A conflict if the NodePatch has changed since; whatever else the API server says.
@@ -174,20 +179,15 @@ pub async fn instruct(
     patch: &Entry<SeenPatch>,
     spec: &NodePatchSpec,
 ) -> Result<(), Error> {
-    let node_uid = patch.value.owner.as_deref().unwrap_or_default();
-    let body = json!({
-        "apiVersion": api_version(), "kind": "NodePatch",
-        "metadata": {
-            "name": patch.name,
-            "uid": patch.uid,
-            "resourceVersion": patch.resource_version,
-            "ownerReferences": owner(&patch.name, node_uid),
-        },
-        "spec": spec,
-    });
+    let replace = |path: PointerBuf, value: Value| PatchOperation::Replace(ReplaceOperation { path, value });
+    let body = json_patch::Patch(vec![
+        // Another version than the object's is a conflict. An object made anew has another version.
+        replace(PointerBuf::from_tokens(["metadata", "resourceVersion"]), json!(patch.resource_version)),
+        replace(PointerBuf::from_tokens(["spec"]), json!(spec)),
+    ]);
     let api: Api<NodePatch> = Api::all(client.clone());
-    let answer =
-        within(api.patch(&patch.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&body))).await;
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let answer = within(api.patch(&patch.name, &params, &Patch::Json::<()>(body))).await;
     let patch = answer.map_err(|source| Error::Instruct { node: patch.name.clone(), source })?;
     stores.patches.wrote(Entry::of(patch));
     Ok(())
