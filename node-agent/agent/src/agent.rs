@@ -179,14 +179,13 @@ impl Agent {
                     false
                 }
             },
-            // A NodePatch that is gone asks for nothing: the node keeps its level.
-            Event::Delete(_) => self.forget(),
             Event::Init => {
                 self.in_list = false;
                 false
             }
             Event::InitDone if self.in_list => true,
-            Event::InitDone => self.forget(),
+            // A NodePatch that is gone asks for nothing: the node keeps its level.
+            Event::Delete(_) | Event::InitDone => self.forget(),
         }
     }
 

@@ -36,7 +36,7 @@ async fn main() -> ExitCode {
         patch_server: arguments.patch_server,
         listen: arguments.listen,
     };
-    match invivo_agent::run(settings).await {
+    match Box::pin(invivo_agent::run(settings)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();

@@ -166,14 +166,14 @@ impl<K: Kernel> Loader<K> {
         }
     }
 
-    /// Whether the instruction is to be carried out; otherwise the answer to give.
-    fn admit(&mut self, order: &Order) -> Result<(), std::io::Result<State>> {
+    /// The answer to an instruction that is not to be carried out.
+    fn turn_down(&mut self, order: &Order) -> Option<std::io::Result<State>> {
         match place(self.journal.order.as_ref(), order) {
-            Place::New => Ok(()),
-            Place::Again if self.journal.task.is_some() || self.journal.outcome.is_none() => Ok(()),
+            Place::New => None,
+            Place::Again if self.journal.task.is_some() || self.journal.outcome.is_none() => None,
             Place::Again => {
                 self.look();
-                Err(self.state())
+                Some(self.state())
             }
             Place::Stale => {
                 let stale = |mut state: State| {
@@ -182,13 +182,13 @@ impl<K: Kernel> Loader<K> {
                         Some(format!("revision {} is older than one already known", order.revision));
                     state
                 };
-                Err(self.state().map(stale))
+                Some(self.state().map(stale))
             }
         }
     }
 
     fn hold(&mut self, order: Order) -> std::io::Result<State> {
-        if let Err(answer) = self.admit(&order) {
+        if let Some(answer) = self.turn_down(&order) {
             return answer;
         }
         let level = self.kernel.seen()?.level();
@@ -202,7 +202,7 @@ impl<K: Kernel> Loader<K> {
     }
 
     fn apply(&mut self, request: &ApplyRequest, proof: &[u8], module: &[u8]) -> std::io::Result<State> {
-        if let Err(answer) = self.admit(&request.order) {
+        if let Some(answer) = self.turn_down(&request.order) {
             return answer;
         }
         tracing::info!(revision = request.order.revision.0, level = request.level.0, set = %request.set, "apply");
@@ -289,7 +289,7 @@ impl<K: Kernel> Loader<K> {
     }
 
     fn roll_back(&mut self, request: &RollBackRequest) -> std::io::Result<State> {
-        if let Err(answer) = self.admit(&request.order) {
+        if let Some(answer) = self.turn_down(&request.order) {
             return answer;
         }
         tracing::info!(revision = request.order.revision.0, "roll back");

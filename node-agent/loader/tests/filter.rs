@@ -1,5 +1,6 @@
 //! The filter on this very process. Each case runs in a child, since a filter never comes off.
 #![allow(unsafe_code, reason = "system calls that no safe interface offers are what is tested")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::io;
 use std::net::{TcpListener, UdpSocket};

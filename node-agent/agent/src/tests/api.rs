@@ -71,9 +71,9 @@ impl FakeApi {
                 }
             }
             (&Method::PATCH, "nodepatches/node1/status") => {
-                let patch: Value = serde_json::from_slice(body).unwrap();
-                assert_eq!(patch["metadata"]["uid"], "uid-1");
-                world.object["status"] = patch["status"].clone();
+                let sent: Value = serde_json::from_slice(body).unwrap();
+                assert_eq!(sent["metadata"]["uid"], "uid-1");
+                world.object["status"] = sent["status"].clone();
                 world.writes += 1;
                 (StatusCode::OK, world.object.clone())
             }

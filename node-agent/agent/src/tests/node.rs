@@ -37,7 +37,7 @@ impl FakeLoader {
             state,
             asked: 0,
             applied: Vec::new(),
-            settling: Duration::from_secs(1800),
+            settling: Duration::from_mins(30),
             applied_at: None,
         }));
         let listener = UnixListener::bind(folder.path().join("loader.sock")).unwrap();

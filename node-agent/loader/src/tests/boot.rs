@@ -13,13 +13,13 @@ fn a_settled_level_comes_back_by_itself_even_after_its_documents_expired() {
     let mut trial = Trial::new();
     let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
     trial.settle(2, &bundle);
-    trial.kernel.pass(Duration::from_secs(400 * 86_400));
+    trial.kernel.pass(Duration::from_hours(400 * 24));
     trial.reboot("boot-2");
     let state = trial.ask();
     assert_eq!((state.state, state.level), (NodeState::Settled, Level(1)));
     assert_eq!(state.boot_id, "boot-2");
     assert_eq!(state.unpatched_seconds, Some(10));
-    assert_eq!(trial.kernel.0.borrow().loads, [bundle.module.clone()]);
+    assert_eq!(trial.kernel.0.borrow().loads, std::slice::from_ref(&bundle.module));
     trial.restart();
     assert_eq!((trial.ask().unpatched_seconds, trial.kernel.loads()), (Some(10), 1));
 }
@@ -31,7 +31,7 @@ fn a_level_that_had_not_settled_does_not_come_back_until_told_anew() {
     trial.apply(2, &bundle);
     trial.reboot("boot-2");
     let state = trial.ask();
-    assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::RebootedUnsettled)));
+    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::RebootedUnsettled))));
     assert_eq!((state.level, trial.kernel.loads()), (UNPATCHED, 0));
     assert_eq!(trial.apply(2, &bundle).state, NodeState::Failed);
     assert_eq!(trial.apply(3, &bundle).state, NodeState::Applied);
@@ -46,7 +46,7 @@ fn the_settled_level_below_an_unsettled_one_comes_back() {
     trial.apply(3, &two);
     trial.reboot("boot-2");
     let state = trial.ask();
-    assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::RebootedUnsettled)));
+    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::RebootedUnsettled))));
     assert_eq!((state.level, state.set), (Level(1), Some(one.set.clone())));
 }
 
@@ -62,7 +62,10 @@ fn a_boot_that_ended_while_the_settled_level_came_back_is_the_last_to_bring_it_b
         for boot in ["boot-3", "boot-4"] {
             trial.reboot(boot);
             let state = trial.ask();
-            assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::RebootedBringingBack)));
+            assert_eq!(
+                (state.state, state.reason),
+                (NodeState::Failed, Some(fault(Fault::RebootedBringingBack)))
+            );
             assert_eq!((state.level, trial.kernel.loads()), (UNPATCHED, 0));
         }
         assert_eq!(trial.apply(2, &bundle).state, NodeState::Failed);
@@ -99,7 +102,7 @@ fn a_level_that_had_settled_once_and_was_put_on_anew_has_to_settle_anew() {
     assert_eq!(trial.apply(3, &bundle).state, NodeState::Applied);
     trial.reboot("boot-3");
     let state = trial.ask();
-    assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::RebootedUnsettled)));
+    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::RebootedUnsettled))));
     assert_eq!((state.level, trial.kernel.loads()), (UNPATCHED, 0));
 }
 
@@ -112,7 +115,7 @@ fn the_settled_level_is_not_brought_back_unless_that_can_be_written_down_first()
     std::fs::create_dir(trial.state.path().join("journal.json.new")).unwrap();
     trial.reboot("boot-2");
     let state = trial.ask();
-    assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::NodeIo)));
+    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::NodeIo))));
     assert_eq!((state.level, trial.kernel.loads()), (UNPATCHED, 0));
     std::fs::remove_dir(trial.state.path().join("journal.json.new")).unwrap();
     trial.kernel.pass(Duration::from_secs(5));
@@ -129,7 +132,7 @@ fn busy_at_boot() -> Trial {
     trial.reboot("boot-2");
     trial.kernel.0.borrow_mut().load_error = None;
     let state = trial.ask();
-    assert_eq!((state.state, state.reason), (NodeState::Failed, refusal(Refusal::LoadRefused)));
+    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(refusal(Refusal::LoadRefused))));
     assert_eq!(state.level, UNPATCHED);
     trial
 }
@@ -194,11 +197,11 @@ fn an_instruction_that_fails_between_two_tries_is_told_and_does_not_end_them() {
     let mut request = trial.request(3, &two);
     request.deadline = trial.now();
     let state = trial.pass(request, &two.proof, &two.module);
-    assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::DeadlinePassed)));
+    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::DeadlinePassed))));
     trial.kernel.pass(Duration::from_secs(5));
     trial.loader.tick();
     let state = trial.ask();
-    assert_eq!((state.level, state.reason), (Level(1), fault(Fault::DeadlinePassed)));
+    assert_eq!((state.level, state.reason), (Level(1), Some(fault(Fault::DeadlinePassed))));
 }
 
 #[test]
@@ -209,7 +212,7 @@ fn another_kernel_stays_unpatched_says_so_and_the_first_one_gets_its_level_back(
     trial.kernel.0.borrow_mut().running.kernel.build_id = build_id(0xcd);
     trial.reboot("boot-2");
     let state = trial.ask();
-    assert_eq!((state.state, state.reason), (NodeState::Idle, refusal(Refusal::WrongKernel)));
+    assert_eq!((state.state, state.reason), (NodeState::Idle, Some(refusal(Refusal::WrongKernel))));
     assert_eq!((state.level, trial.kernel.loads()), (UNPATCHED, 0));
     trial.kernel.0.borrow_mut().running.kernel.build_id = build_id(0xab);
     trial.reboot("boot-3");
@@ -228,7 +231,7 @@ fn a_stored_module_that_was_changed_is_not_loaded() {
     std::fs::write(&path, bytes).unwrap();
     trial.reboot("boot-2");
     let state = trial.ask();
-    assert_eq!((state.state, state.reason), (NodeState::Refused, refusal(Refusal::ArbitrarySoftware)));
+    assert_eq!((state.state, state.reason), (NodeState::Refused, Some(refusal(Refusal::ArbitrarySoftware))));
     assert_eq!((state.level, trial.kernel.loads()), (UNPATCHED, 0));
 }
 
@@ -240,7 +243,7 @@ fn a_root_that_people_no_longer_pin_brings_nothing_back() {
     trial.author = author("example");
     trial.reboot("boot-2");
     let state = trial.ask();
-    assert_eq!((state.state, state.reason), (NodeState::Refused, refusal(Refusal::WrongRoot)));
+    assert_eq!((state.state, state.reason), (NodeState::Refused, Some(refusal(Refusal::WrongRoot))));
     assert_eq!(trial.kernel.loads(), 0);
 }
 
@@ -254,5 +257,5 @@ fn floors_outlive_a_boot() {
     let two = trial.author.publish(&build_id(0xab), 2, "2026-11-21.2");
     let request = trial.request(3, &two);
     let state = trial.pass(request, &old.proof, &two.module);
-    assert_eq!(state.reason, refusal(Refusal::Rollback));
+    assert_eq!(state.reason, Some(refusal(Refusal::Rollback)));
 }

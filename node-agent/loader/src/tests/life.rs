@@ -27,7 +27,7 @@ fn a_level_is_loaded_from_the_verified_buffer_applied_and_after_its_time_settled
         "{:?}",
         state.switch_millis
     );
-    assert_eq!(trial.kernel.0.borrow().loads, [bundle.module.clone()]);
+    assert_eq!(trial.kernel.0.borrow().loads, std::slice::from_ref(&bundle.module));
     assert_eq!(state.settles_in_seconds, Some(1800));
     trial.kernel.pass(Duration::from_secs(1799));
     assert_eq!(trial.ask().state, NodeState::Applied);
@@ -73,7 +73,7 @@ fn a_stuck_transition_is_reversed_and_its_blockers_named() {
     let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
     trial.kernel.0.borrow_mut().transition = None;
     let state = trial.apply(2, &bundle);
-    assert_eq!((state.state, state.reason), (NodeState::Blocked, fault(Fault::TransitionStuck)));
+    assert_eq!((state.state, state.reason), (NodeState::Blocked, Some(fault(Fault::TransitionStuck))));
     assert!(state.message.unwrap().contains("sleeper (77)"));
     assert_eq!(state.level, UNPATCHED);
     assert!(trial.kernel.0.borrow().modules.is_empty());
@@ -90,7 +90,7 @@ fn a_transition_that_cannot_even_be_reversed_is_said_to_be_so() {
         (world.transition, world.reversal) = (None, None);
     }
     let state = trial.apply(2, &bundle);
-    assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::CannotReverse)));
+    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::CannotReverse))));
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_reversal_that_came_a_moment_too_late_leaves_the_node_at_the_level_of_before
     trial.sticks_until(Moment::BeforeItIsReversed);
     trial.apply(3, &two);
     let state = trial.ask();
-    assert_eq!((state.state, state.reason), (NodeState::Blocked, fault(Fault::TransitionStuck)));
+    assert_eq!((state.state, state.reason), (NodeState::Blocked, Some(fault(Fault::TransitionStuck))));
     assert_eq!(
         (state.level, state.set, state.order),
         (Level(1), Some(one.set.clone()), Some(order("uid", 3)))
@@ -149,7 +149,7 @@ fn a_loader_killed_while_it_puts_the_level_of_before_back_goes_on_with_it() {
     trial.kernel.0.borrow_mut().killed = None;
     trial.restart();
     let state = trial.ask();
-    assert_eq!((state.state, state.reason), (NodeState::Blocked, fault(Fault::TransitionStuck)));
+    assert_eq!((state.state, state.reason), (NodeState::Blocked, Some(fault(Fault::TransitionStuck))));
     assert_eq!((state.level, state.order), (Level(1), Some(order("uid", 3))));
 }
 
@@ -163,9 +163,9 @@ fn a_level_of_before_that_cannot_be_put_back_is_said_to_be_lost() {
         .unwrap();
     trial.sticks_until(Moment::BeforeItIsReversed);
     let state = trial.apply(3, &two);
-    assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::NodeIo)));
+    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::NodeIo))));
     assert!(state.message.unwrap().starts_with("level 1 could not be put back"));
-    assert_eq!((state.level, trial.ask().reason), (UNPATCHED, fault(Fault::NodeIo)));
+    assert_eq!((state.level, trial.ask().reason), (UNPATCHED, Some(fault(Fault::NodeIo))));
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn a_far_deadline_does_not_keep_the_loader_from_answering_while_a_transition_is_
     request.deadline = trial.now() + SignedDuration::from_hours(3);
     let began = trial.now();
     let state = trial.pass(request, &bundle.proof, &bundle.module);
-    assert_eq!((state.state, state.reason), (NodeState::Blocked, fault(Fault::TransitionStuck)));
+    assert_eq!((state.state, state.reason), (NodeState::Blocked, Some(fault(Fault::TransitionStuck))));
     let took = Duration::try_from(trial.now().duration_since(began)).unwrap();
     assert!(took < LONGEST + crate::step::UNDOING, "{took:?}");
 }
@@ -198,7 +198,7 @@ fn the_kernels_refusal_is_reported_with_its_errno() {
     let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
     trial.kernel.0.borrow_mut().load_error = Some(Errno::KEYREJECTED);
     let state = trial.apply(2, &bundle);
-    assert_eq!((state.state, state.reason), (NodeState::Failed, refusal(Refusal::LoadRefused)));
+    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(refusal(Refusal::LoadRefused))));
     assert!(state.message.unwrap().starts_with("EKEYREJECTED"));
 }
 
@@ -209,7 +209,7 @@ fn a_foreign_livepatch_is_not_replaced() {
     let foreign = Patch { name: "kpatch_vendor".to_owned(), enabled: true, transition: false };
     trial.kernel.0.borrow_mut().patches.push((foreign, None));
     let state = trial.apply(2, &bundle);
-    assert_eq!((state.state, state.reason), (NodeState::Refused, fault(Fault::ForeignLivepatch)));
+    assert_eq!((state.state, state.reason), (NodeState::Refused, Some(fault(Fault::ForeignLivepatch))));
     assert_eq!(trial.kernel.loads(), 0);
 }
 
@@ -235,7 +235,7 @@ fn a_stuck_roll_back_leaves_the_level_on() {
     trial.settle(2, &bundle);
     trial.kernel.0.borrow_mut().transition = None;
     let state = trial.roll_back(3);
-    assert_eq!((state.state, state.reason), (NodeState::Blocked, fault(Fault::TransitionStuck)));
+    assert_eq!((state.state, state.reason), (NodeState::Blocked, Some(fault(Fault::TransitionStuck))));
     assert_eq!(state.level, Level(1));
 }
 
@@ -275,7 +275,7 @@ fn a_patch_taken_off_by_hand_is_reported_gone() {
     trial.settle(2, &bundle);
     trial.kernel.0.borrow_mut().patches.clear();
     let state = trial.ask();
-    assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::Vanished)));
+    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::Vanished))));
     assert_eq!((state.level, state.effective.as_str()), (UNPATCHED, "6.1.170-3"));
 }
 
@@ -288,7 +288,7 @@ fn nothing_is_loaded_that_cannot_be_written_down_first() {
     std::fs::remove_dir_all(&levels).unwrap();
     std::fs::write(&levels, "").unwrap();
     let state = trial.apply(2, &bundle);
-    assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::NodeIo)));
+    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::NodeIo))));
     assert_eq!(trial.kernel.loads(), 0);
     trial.restart();
     assert_eq!(trial.ask().order, Some(order("uid", 2)));
@@ -310,7 +310,7 @@ fn a_deadline_that_has_passed_begins_nothing() {
     let mut request = trial.request(2, &bundle);
     request.deadline = trial.now();
     let state = trial.pass(request, &bundle.proof, &bundle.module);
-    assert_eq!((state.state, state.reason), (NodeState::Failed, fault(Fault::DeadlinePassed)));
+    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::DeadlinePassed))));
     assert_eq!(trial.kernel.loads(), 0);
 }
 

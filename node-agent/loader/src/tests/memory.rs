@@ -36,7 +36,7 @@ fn a_journal_that_cannot_be_read_stops_everything_until_it_can() {
         spoil(&journal);
         trial.reboot("boot-2");
         for said in [trial.ask(), trial.apply(3, &two), trial.roll_back(4), trial.hold(5), trial.ask()] {
-            assert_eq!((said.state, said.reason), (NodeState::Failed, fault(Fault::JournalUnreadable)));
+            assert_eq!((said.state, said.reason), (NodeState::Failed, Some(fault(Fault::JournalUnreadable))));
             assert_eq!((said.level, said.order), (UNPATCHED, None));
         }
         assert_eq!(trial.kernel.loads(), 0);
@@ -49,7 +49,7 @@ fn a_journal_that_cannot_be_read_stops_everything_until_it_can() {
         let state = trial.ask();
         assert_eq!((state.state, state.level, state.reason), (NodeState::Settled, Level(1), None));
         assert_eq!(state.order, Some(order("uid", 2)));
-        assert_eq!(trial.apply(1, &two).reason, fault(Fault::StaleInstruction));
+        assert_eq!(trial.apply(1, &two).reason, Some(fault(Fault::StaleInstruction)));
     }
 }
 
@@ -60,7 +60,7 @@ fn a_journal_that_people_gave_up_is_an_empty_one() {
     let journal = trial.state.path().join("journal.json");
     fs::write(&journal, "{").unwrap();
     trial.restart();
-    assert_eq!(trial.apply(2, &bundle).reason, fault(Fault::JournalUnreadable));
+    assert_eq!(trial.apply(2, &bundle).reason, Some(fault(Fault::JournalUnreadable)));
     remove(&journal);
     trial.kernel.pass(Duration::from_secs(5));
     trial.loader.tick();

@@ -5,6 +5,7 @@ mod corrupted;
 mod life;
 mod memory;
 #[path = "../../../fixtures/repository.rs"]
+#[allow(dead_code, reason = "the agent's tests need more of it")]
 mod repository;
 
 use std::collections::BTreeSet;
@@ -99,7 +100,7 @@ impl Trial {
     /// Applied, and quiet for its settling time.
     fn settle(&mut self, revision: i64, bundle: &Bundle) {
         assert_eq!(self.apply(revision, bundle).state, NodeState::Applied);
-        self.kernel.pass(Duration::from_secs(1800));
+        self.kernel.pass(Duration::from_mins(30));
         assert_eq!(self.ask().state, NodeState::Settled);
     }
 }
@@ -124,12 +125,12 @@ fn state(answer: Answer) -> State {
     }
 }
 
-fn fault(fault: Fault) -> Option<Reason> {
-    Some(Reason::Fault(fault))
+fn fault(fault: Fault) -> Reason {
+    Reason::Fault(fault)
 }
 
-fn refusal(refusal: invivo_terms::Refusal) -> Option<Reason> {
-    Some(Reason::Refusal(refusal))
+fn refusal(refusal: invivo_terms::Refusal) -> Reason {
+    Reason::Refusal(refusal)
 }
 
 const UNPATCHED: Level = Level(0);
