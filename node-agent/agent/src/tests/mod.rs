@@ -192,6 +192,16 @@ async fn a_mirror_that_lies_is_refused_by_name_and_never_reaches_the_loader() {
     assert_eq!(trial.api.writes(), writes, "what was refused once is not tried again");
 }
 
+/// The first of the OpenPGP packets in a file of signatures. Their lengths differ by a byte now and
+/// then. The header is a tag and a length of one byte, or of two from 192 on.
+fn first_packet(bytes: &[u8]) -> &[u8] {
+    let end = match bytes[1] {
+        short @ ..192 => 2 + usize::from(short),
+        long => 3 + 192 + (usize::from(long - 192) << 8) + usize::from(bytes[2]),
+    };
+    &bytes[..end]
+}
+
 #[tokio::test]
 async fn an_index_with_too_few_signatures_is_below_threshold() {
     let trial = Trial::new().await;
@@ -200,7 +210,9 @@ async fn an_index_with_too_few_signatures_is_below_threshold() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "sig") {
             let bytes = std::fs::read(&path).unwrap();
-            std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+            let first = first_packet(&bytes);
+            assert!(first.len() < bytes.len(), "signed once only");
+            std::fs::write(&path, first).unwrap();
         }
     }
     trial.instruct(1, &apply(&bundle));
