@@ -27,7 +27,7 @@ pub struct Client {
     trust: Trust,
     keyring: Arc<Keyring>,
     floors: Floors,
-    clocks: Clocks,
+    now: Option<Timestamp>,
 }
 
 /// A client that also knows the current timestamp.
@@ -67,6 +67,16 @@ impl Client {
     ///
     /// `WrongRoot`, and every refusal of a signed document.
     pub fn begin(root: &Digest, floors: &Floors, clocks: Clocks, first: &Signed) -> Result<Self, Rejection> {
+        Self::start(root, floors, Some(clocks.later()), first)
+    }
+
+    /// Without `now` no date is judged.
+    fn start(
+        root: &Digest,
+        floors: &Floors,
+        now: Option<Timestamp>,
+        first: &Signed,
+    ) -> Result<Self, Rejection> {
         read::within(Document::Trust, &first.document, cap::TRUST)?;
         let found = crate::digest(&first.document);
         if found != *root {
@@ -80,8 +90,8 @@ impl Client {
             return Err(Rejection::new(Refusal::WrongRoot, Document::Trust, detail));
         }
         let keyring = Keyring::read(&trust)?;
-        signature::check(&keyring, Role::Trust, Document::Trust, first)?;
-        Ok(Self { trust, keyring: Arc::new(keyring), floors: floors.clone(), clocks })
+        signature::check(&keyring, Role::Trust, Document::Trust, first, now)?;
+        Ok(Self { trust, keyring: Arc::new(keyring), floors: floors.clone(), now })
     }
 
     /// The current trust document.
@@ -108,7 +118,7 @@ impl Client {
             ));
         }
         read::within(Document::Trust, &next.document, cap::TRUST)?;
-        signature::check(&self.keyring, Role::Trust, Document::Trust, next)?;
+        signature::check(&self.keyring, Role::Trust, Document::Trust, next, self.now)?;
         read::purpose(Document::Trust, &next.document, Role::Trust, Some(&self.trust.repository))?;
         let trust = read::trust(&next.document)?;
         let wanted = self.next_trust();
@@ -118,7 +128,7 @@ impl Client {
             return Err(Rejection::new(refusal, Document::Trust, detail));
         }
         let keyring = Keyring::read(&trust)?;
-        signature::check(&keyring, Role::Trust, Document::Trust, next)?;
+        signature::check(&keyring, Role::Trust, Document::Trust, next, self.now)?;
         let mut floors = self.floors;
         if trust.version > floors.trust {
             if self.keyring.retires(Role::Index, &keyring) {
@@ -128,7 +138,7 @@ impl Client {
                 floors.timestamp = 0;
             }
         }
-        Ok(Self { trust, keyring: Arc::new(keyring), floors, clocks: self.clocks })
+        Ok(Self { trust, keyring: Arc::new(keyring), floors, now: self.now })
     }
 
     /// The floors after the walk so far; may be stored even where a later step refuses.
@@ -153,7 +163,7 @@ impl Client {
         self.floors = self.floors();
         let (document, role) = (Document::Timestamp, Role::Timestamp);
         read::within(document, &timestamp.document, cap::TIMESTAMP)?;
-        let held = signature::check(&self.keyring, role, document, timestamp)?;
+        let held = signature::check(&self.keyring, role, document, timestamp, self.now)?;
         read::purpose(document, &timestamp.document, role, Some(&self.trust.repository))?;
         let timestamp = read::timestamp(&timestamp.document)?;
         in_range(document, timestamp.version, self.floors.timestamp)?;
@@ -165,11 +175,12 @@ impl Client {
     }
 
     fn alive(&self, document: Document, expires: Timestamp) -> Result<(), Rejection> {
-        let now = self.clocks.later();
-        if expires <= now {
-            return Err(Rejection::new(Refusal::Expired, document, format!("at {expires}; it is {now}")));
+        match self.now {
+            Some(now) if expires <= now => {
+                Err(Rejection::new(Refusal::Expired, document, format!("at {expires}; it is {now}")))
+            }
+            Some(_) | None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -189,7 +200,7 @@ impl Timestamped {
         let Self { mut client, timestamp } = self;
         let wanted = &timestamp.index;
         read::named(document, &index.document, wanted.length, &wanted.sha256, Refusal::MixAndMatch)?;
-        let held = signature::check(&client.keyring, role, document, index)?;
+        let held = signature::check(&client.keyring, role, document, index, client.now)?;
         read::purpose(document, &index.document, role, Some(&client.trust.repository))?;
         let index = read::index(&index.document)?;
         if index.version != wanted.version {
@@ -346,13 +357,22 @@ pub fn verify_proof(
     floors: &Floors,
     clocks: Clocks,
 ) -> Result<Proven, Rejection> {
+    verify(proof, root, floors, Some(clocks.later()))
+}
+
+fn verify(
+    proof: &Proof,
+    root: &Digest,
+    floors: &Floors,
+    now: Option<Timestamp>,
+) -> Result<Proven, Rejection> {
     let Some((first, rest)) = proof.trust.split_first() else {
         return Err(Rejection::new(Refusal::WrongRoot, Document::Trust, "the proof has no trust document"));
     };
     if proof.trust.len() > cap::TRUST_CHAIN {
         return Err(Rejection::new(Refusal::EndlessData, Document::Trust, "the trust chain is over its cap"));
     }
-    let client = rest.iter().try_fold(Client::begin(root, floors, clocks, first)?, Client::rotate)?;
+    let client = rest.iter().try_fold(Client::start(root, floors, now, first)?, Client::rotate)?;
     let catalogue = client.timestamp(&proof.timestamp)?.index(&proof.index)?;
     read::within(Document::Kernel, &proof.kernel, cap::KERNEL)?;
     read::within(Document::Manifest, &proof.manifest, cap::MANIFEST)?;
@@ -385,8 +405,7 @@ pub fn verify_proof(
 ///
 /// The first refusal met.
 pub fn verify_settled(proof: &Proof, root: &Digest) -> Result<Proven, Rejection> {
-    let clocks = Clocks { own: Timestamp::UNIX_EPOCH, server: None };
-    verify_proof(proof, root, &Floors::default(), clocks)
+    verify(proof, root, &Floors::default(), None)
 }
 
 /// A version may not fall below its floor, nor rise far above one.

@@ -3,8 +3,12 @@
 //!
 //! Taken: binary detached signatures (type 0x00), version 4 or 6, SHA-256 or stronger, by a
 //! signing-capable key of a pinned certificate, with exactly one notation `role@invivo.dev`,
-//! critical, whose value is the role. Everything is judged at the signature's own creation time,
-//! except that a hard revocation (compromise) counts for all time.
+//! critical, whose value is the role. Keys are judged at the signature's own creation time, except
+//! that a hard revocation (compromise) counts for all time.
+//!
+//! That time is the signer's word. A signature dated ahead of the verifier's clock, or past a date
+//! that it has of its own, does not count, and so is named `BelowThreshold`: the document may be in
+//! order, it lacks signatures that hold today.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -32,12 +36,17 @@ pub const MAX_SIGNATURES: usize = 64;
 const MAX_PACKET: u32 = 64 << 10;
 /// Which algorithms are good enough is judged as of this second (2026-11-01), on every machine alike.
 const ALGORITHMS_AS_OF: u64 = 1_793_491_200;
+/// How far ahead of the verifier's clock a signature may be dated. Honest clocks differ, by an hour
+/// where one of them missed a change to daylight saving time; a thief gains that hour and no more.
+const SKEW: Duration = Duration::from_hours(1);
 
 /// Why a signature does not count, the more telling the later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Flaw {
     /// Over other bytes, or of a kind that is not taken.
     Useless,
+    /// Dated ahead of the clock, or past a date of its own.
+    Untimely,
     /// By nobody known, or by a key that may not sign this.
     Unknown,
     /// For another purpose.
@@ -51,7 +60,7 @@ pub(crate) enum Flaw {
 impl Flaw {
     pub(crate) const fn refusal(self) -> Refusal {
         match self {
-            Self::Useless => Refusal::BelowThreshold,
+            Self::Useless | Self::Untimely => Refusal::BelowThreshold,
             Self::Unknown => Refusal::UnknownKey,
             Self::Confused => Refusal::SignatureConfusion,
             Self::Expired => Refusal::ExpiredKey,
@@ -97,6 +106,11 @@ impl Held {
 
 /// Checks that at least the role's threshold of distinct certificates signed the document.
 ///
+/// `now` is the later of two clocks, so that a node whose own is years behind goes by the server's.
+/// A server that lies about its date can make "ahead" later only where it also shows documents that
+/// have not expired by then: the trust document's and the index's dates end the lie. There is none
+/// for documents whose dates do not matter any more.
+///
 /// Where they did not, the most telling finding gives the name: a revoked or expired key, then a
 /// signature for another purpose, then an unknown key, else `BelowThreshold`.
 ///
@@ -108,8 +122,9 @@ pub(crate) fn check(
     role: Role,
     document: Document,
     signed: &Signed,
+    now: Option<Timestamp>,
 ) -> Result<Held, Rejection> {
-    let findings = examine(keyring, role, document, &signed.document, &signed.signatures)?;
+    let findings = examine(keyring, role, document, &signed.document, &signed.signatures, now)?;
     let mut by = BTreeMap::new();
     let mut worst: Option<(Flaw, String)> = None;
     for finding in findings {
@@ -150,11 +165,12 @@ pub(crate) fn examine(
     document: Document,
     bytes: &[u8],
     signatures: &[u8],
+    now: Option<Timestamp>,
 ) -> Result<Vec<Finding>, Rejection> {
     let mut held = BTreeSet::new();
     let mut findings = Vec::new();
     for signature in packets(document, signatures)? {
-        let finding = judge(keyring, role, bytes, &signature, &held);
+        let finding = judge(keyring, role, bytes, &signature, now, &held);
         if let Finding::Good { by, .. } = &finding {
             held.insert(by.clone());
         }
@@ -213,6 +229,7 @@ fn judge(
     role: Role,
     bytes: &[u8],
     signature: &Signature,
+    now: Option<Timestamp>,
     held: &BTreeSet<Fingerprint>,
 ) -> Finding {
     let bad = |flaw, detail: String| Finding::Bad { flaw, detail };
@@ -246,6 +263,9 @@ fn judge(
     };
     if held.contains(by) {
         return Finding::Again;
+    }
+    if let Some(now) = now.filter(|now| signature.signature_alive(SystemTime::from(*now), SKEW).is_err()) {
+        return bad(Flaw::Untimely, format!("a signature of {at} does not count at {now}: {by}"));
     }
     if let Err((flaw, detail)) = key_was_good(certificate, bytes, signature, made) {
         return bad(flaw, format!("{detail}: {by}"));

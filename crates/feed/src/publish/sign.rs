@@ -117,7 +117,8 @@ impl Desk {
         for packet in packets(document, &binary)? {
             let bytes = sequoia_openpgp::Packet::from(packet).to_vec().map_err(PublishError::key)?;
             for keyring in &keyrings {
-                match examine(keyring, role, document, &staged.document, &bytes)?.into_iter().next() {
+                let findings = examine(keyring, role, document, &staged.document, &bytes, None)?;
+                match findings.into_iter().next() {
                     Some(Finding::Good { .. }) => {
                         taken = true;
                         signatures.extend_from_slice(&bytes);
@@ -141,7 +142,7 @@ impl Desk {
         Ok(after)
     }
 
-    /// How far the signing is.
+    /// How far the signing is. Dates are judged when it is published.
     ///
     /// # Errors
     ///
@@ -150,7 +151,8 @@ impl Desk {
         let staged = self.staged(role)?;
         let mut needs = Vec::new();
         for keyring in self.keyrings(role)? {
-            let findings = examine(&keyring, role, document(role), &staged.document, &staged.signatures)?;
+            let findings =
+                examine(&keyring, role, document(role), &staged.document, &staged.signatures, None)?;
             let signed: Vec<_> = findings
                 .into_iter()
                 .filter_map(|finding| match finding {

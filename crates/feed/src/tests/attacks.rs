@@ -8,8 +8,7 @@ use crate::document::{Role, cap};
 use crate::publish::SecretKey;
 use crate::sample::{build_id, kernel, module};
 use crate::{
-    Client, Clocks, Document, Floors, MAX_JUMP, RunningKernel, check_running, digest, verify_proof,
-    verify_settled,
+    Client, Document, Floors, MAX_JUMP, RunningKernel, check_running, digest, verify_proof, verify_settled,
 };
 
 fn floors(trust: u64, index: u64, timestamp: u64) -> Floors {
@@ -133,52 +132,6 @@ fn fast_forward_is_repaired_by_a_rotation_of_that_role_and_of_no_other() {
         let known = Floors { trust: 2, ..repaired };
         assert!(verify_proof(&proof, &root, &known, at(now())).is_err());
     }
-}
-
-#[test]
-fn freeze_an_expired_document_by_the_later_of_two_clocks() {
-    let house = House::new();
-    let proof = house.proof();
-    for clocks in [
-        at(days(7)),
-        Clocks { own: days(-3650), server: Some(days(7)) },
-        Clocks { own: days(7), server: Some(days(-3650)) },
-    ] {
-        let verdict = verify_proof(&proof, &house.root(), &Floors::default(), clocks);
-        assert_refused(verdict, Refusal::Expired, Document::Timestamp);
-    }
-    let mut forger = house.forger();
-    forger.trust[0]["expires"] = json!(days(1));
-    let proof = forger.proof();
-    let root = digest(&proof.trust[0].document);
-    assert_refused(
-        verify_proof(&proof, &root, &Floors::default(), at(days(2))),
-        Refusal::Expired,
-        Document::Trust,
-    );
-    let mut forger = house.forger();
-    forger.index["expires"] = json!(days(1));
-    let proof = forger.proof();
-    assert_refused(
-        verify_proof(&proof, &house_root(&proof), &Floors::default(), at(days(2))),
-        Refusal::Expired,
-        Document::Index,
-    );
-}
-
-fn house_root(proof: &crate::Proof) -> invivo_terms::Digest {
-    digest(&proof.trust[0].document)
-}
-
-#[test]
-fn freeze_by_a_thief_of_the_timestamp_key_who_dates_far_ahead() {
-    let house = House::new();
-    let mut forger = house.forger();
-    forger.timestamp["expires"] = json!(days(30));
-    assert_refused(forger.verdict(), Refusal::Malformed, Document::Timestamp);
-    let mut forger = house.forger();
-    forger.index["expires"] = json!(days(120));
-    assert_refused(forger.verdict(), Refusal::Malformed, Document::Index);
 }
 
 #[test]

@@ -290,6 +290,27 @@ fn signature_confusion_a_text_signature_or_a_critical_part_not_understood() {
 }
 
 #[test]
+fn a_signature_past_its_own_date_does_not_count() {
+    let house = House::new();
+    let mut proof = house.proof();
+    let tsk = Cert::from_bytes(&house.keys.timestamp.armoured().unwrap()).unwrap();
+    let mut pair = tsk.primary_key().key().clone().parts_into_secret().unwrap().into_keypair().unwrap();
+    let signature = SignatureBuilder::new(SignatureType::Binary)
+        .set_signature_creation_time(SystemTime::from(now()))
+        .unwrap()
+        .set_signature_validity_period(Duration::from_secs(86_400))
+        .unwrap()
+        .add_notation(ROLE_NOTATION, "timestamp", NotationDataFlags::empty(), true)
+        .unwrap()
+        .sign_message(&mut pair, &proof.timestamp.document)
+        .unwrap();
+    proof.timestamp.signatures = Packet::from(signature).to_vec().unwrap();
+    let on = |day| verify_proof(&proof, &house.root(), &Floors::default(), at(days(day)));
+    on(0).unwrap();
+    assert_refused(on(1), Refusal::BelowThreshold, Document::Timestamp);
+}
+
+#[test]
 fn a_weak_hash_does_not_count() {
     let house = House::new();
     let verdict = house.verify(&timestamp_signed(

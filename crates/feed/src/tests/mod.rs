@@ -1,6 +1,7 @@
 //! A small repository, and a forger who can rewrite any document and has the keys he is given.
 
 mod attacks;
+mod dates;
 mod documents;
 mod keys;
 mod noise;
