@@ -8,18 +8,18 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::document::{
     Index, IndexReference, KernelDocument, LevelEntry, Manifest, Role, SetStatus, TimestampDocument, Trust,
-    cap,
+    cap, life,
 };
 use crate::keyring::Keyring;
-use crate::signature::Held;
 use crate::{Clocks, Document, Floors, Proof, Rejection, Signed, agree, modinfo, read, signature};
 
 /// How far a version may be above its floor. A timestamp made every minute takes two years for
 /// that; a thief who jumps further, to lock everybody out, is refused and leaves no trace.
 /// Only removing a key of the role by a higher trust version starts its floor anew.
 pub const MAX_JUMP: u64 = 1_000_000;
-/// The longest that an index may live.
-const INDEX_DAYS: u16 = 90;
+/// How much longer than its kind allows a document may live, counted from its signatures: the
+/// clocks of those who write and of those who sign it differ.
+const SLACK: SignedDuration = SignedDuration::from_hours(1);
 
 /// The current trust document, reached from the pinned root.
 #[derive(Debug, Clone)]
@@ -90,7 +90,8 @@ impl Client {
             return Err(Rejection::new(Refusal::WrongRoot, Document::Trust, detail));
         }
         let keyring = Keyring::read(&trust)?;
-        signature::check(&keyring, Role::Trust, Document::Trust, first, now)?;
+        let signed = signature::check(&keyring, Role::Trust, Document::Trust, first, now)?;
+        lives_at_most(Document::Trust, trust.expires, signed, life::TRUST)?;
         Ok(Self { trust, keyring: Arc::new(keyring), floors: floors.clone(), now })
     }
 
@@ -118,7 +119,7 @@ impl Client {
             ));
         }
         read::within(Document::Trust, &next.document, cap::TRUST)?;
-        signature::check(&self.keyring, Role::Trust, Document::Trust, next, self.now)?;
+        let signed = signature::check(&self.keyring, Role::Trust, Document::Trust, next, self.now)?;
         read::purpose(Document::Trust, &next.document, Role::Trust, Some(&self.trust.repository))?;
         let trust = read::trust(&next.document)?;
         let wanted = self.next_trust();
@@ -129,6 +130,7 @@ impl Client {
         }
         let keyring = Keyring::read(&trust)?;
         signature::check(&keyring, Role::Trust, Document::Trust, next, self.now)?;
+        lives_at_most(Document::Trust, trust.expires, signed, life::TRUST)?;
         let mut floors = self.floors;
         if trust.version > floors.trust {
             if self.keyring.retires(Role::Index, &keyring) {
@@ -163,12 +165,12 @@ impl Client {
         self.floors = self.floors();
         let (document, role) = (Document::Timestamp, Role::Timestamp);
         read::within(document, &timestamp.document, cap::TIMESTAMP)?;
-        let held = signature::check(&self.keyring, role, document, timestamp, self.now)?;
+        let signed = signature::check(&self.keyring, role, document, timestamp, self.now)?;
         read::purpose(document, &timestamp.document, role, Some(&self.trust.repository))?;
         let timestamp = read::timestamp(&timestamp.document)?;
         in_range(document, timestamp.version, self.floors.timestamp)?;
         in_range(Document::Index, timestamp.index.version, self.floors.index)?;
-        lives_at_most(document, timestamp.expires, &held, self.trust.timestamp_days)?;
+        lives_at_most(document, timestamp.expires, signed, self.trust.timestamp_days)?;
         self.alive(document, timestamp.expires)?;
         self.floors.timestamp = timestamp.version;
         Ok(Timestamped { client: self, timestamp })
@@ -200,14 +202,14 @@ impl Timestamped {
         let Self { mut client, timestamp } = self;
         let wanted = &timestamp.index;
         read::named(document, &index.document, wanted.length, &wanted.sha256, Refusal::MixAndMatch)?;
-        let held = signature::check(&client.keyring, role, document, index, client.now)?;
+        let signed = signature::check(&client.keyring, role, document, index, client.now)?;
         read::purpose(document, &index.document, role, Some(&client.trust.repository))?;
         let index = read::index(&index.document)?;
         if index.version != wanted.version {
             let detail = format!("version {}, the timestamp names {}", index.version, wanted.version);
             return Err(Rejection::new(Refusal::MixAndMatch, document, detail));
         }
-        lives_at_most(document, index.expires, &held, INDEX_DAYS)?;
+        lives_at_most(document, index.expires, signed, life::INDEX)?;
         client.alive(document, index.expires)?;
         client.floors.index = index.version;
         Ok(Catalogue { timestamped: Timestamped { client, timestamp }, index })
@@ -425,16 +427,20 @@ fn older(document: Document, version: u64, floor: u64) -> Rejection {
     Rejection::new(Refusal::Rollback, document, format!("version {version}, {floor} was seen before"))
 }
 
-/// A document's date may be at most so many days after it was signed; an hour is for slow hands.
-fn lives_at_most(document: Document, expires: Timestamp, held: &Held, days: u16) -> Result<(), Rejection> {
-    let longest = SignedDuration::from_hours(i64::from(days) * 24 + 1);
-    let latest = held.newest().and_then(|made| made.checked_add(longest).ok());
-    match latest {
-        Some(latest) if expires <= latest => Ok(()),
-        _ => Err(Rejection::new(
+/// A document's date may be at most so many days after enough had signed it.
+fn lives_at_most(
+    document: Document,
+    expires: Timestamp,
+    signed: Timestamp,
+    days: u16,
+) -> Result<(), Rejection> {
+    let longest = SignedDuration::from_hours(i64::from(days) * 24) + SLACK;
+    match signed.checked_add(longest) {
+        Ok(latest) if expires <= latest => Ok(()),
+        Ok(_) | Err(_) => Err(Rejection::new(
             Refusal::Malformed,
             document,
-            format!("it would live for more than {days} days"),
+            format!("signed {signed}, it would live for more than {days} days"),
         )),
     }
 }

@@ -28,6 +28,16 @@ pub mod cap {
     pub const TRUST_CHAIN: usize = 64;
 }
 
+/// The longest that each kind of document may live, in days after enough had signed it.
+pub mod life {
+    /// A trust document.
+    pub const TRUST: u16 = 365;
+    /// An index.
+    pub const INDEX: u16 = 90;
+    /// The most that a trust document may give its timestamps.
+    pub const TIMESTAMP: u16 = 90;
+}
+
 /// The roles that keys can have; also the value of the notation `role@invivo.dev`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -61,7 +71,7 @@ pub struct Trust {
     pub repository: RepositoryName,
     /// From 1, without gaps.
     pub version: u64,
-    /// No later document is believed by this one after that.
+    /// No later document is believed by this one after that. At most 365 days from its making.
     pub expires: Timestamp,
     /// How long a timestamp lives, 1 to 90.
     pub timestamp_days: u16,

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::document::{
-    FileReference, Index, KernelDocument, LevelEntry, Manifest, Role, TimestampDocument, Trust, cap,
+    FileReference, Index, KernelDocument, LevelEntry, Manifest, Role, TimestampDocument, Trust, cap, life,
 };
 use crate::{Document, Rejection, digest};
 
@@ -87,10 +87,10 @@ pub(crate) fn purpose(
 pub(crate) fn trust(bytes: &[u8]) -> Result<Trust, Rejection> {
     let trust: Trust = parse(Document::Trust, bytes)?;
     version(Document::Trust, trust.version)?;
-    if !(1..=90).contains(&trust.timestamp_days) {
+    if !(1..=life::TIMESTAMP).contains(&trust.timestamp_days) {
         return Err(malformed(
             Document::Trust,
-            format!("timestampDays is {}, allowed are 1 to 90", trust.timestamp_days),
+            format!("timestampDays is {}, allowed are 1 to {}", trust.timestamp_days, life::TIMESTAMP),
         ));
     }
     Ok(trust)

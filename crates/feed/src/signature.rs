@@ -10,7 +10,7 @@
 //! that it has of its own, does not count, and so is named `BelowThreshold`: the document may be in
 //! order, it lacks signatures that hold today.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use invivo_terms::{Fingerprint, Refusal};
@@ -90,21 +90,10 @@ pub(crate) enum Finding {
     },
 }
 
-/// Enough signatures held.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Held {
-    /// The distinct certificates, and when each signed.
-    pub(crate) by: BTreeMap<Fingerprint, Timestamp>,
-}
-
-impl Held {
-    /// When the last of them was made.
-    pub(crate) fn newest(&self) -> Option<Timestamp> {
-        self.by.values().max().copied()
-    }
-}
-
-/// Checks that at least the role's threshold of distinct certificates signed the document.
+/// Checks that at least the role's threshold of distinct certificates signed the document, and
+/// tells since when that many had: the earliest of the newest signatures that are enough. Keys are
+/// judged at signing time, so a thief of one that has expired since must date his signature back;
+/// this is the time that shows it, and a fresh signature beside it does not hide it.
 ///
 /// `now` is the later of two clocks, so that a node whose own is years behind goes by the server's.
 /// A server that lies about its date can make "ahead" later only where it also shows documents that
@@ -123,15 +112,14 @@ pub(crate) fn check(
     document: Document,
     signed: &Signed,
     now: Option<Timestamp>,
-) -> Result<Held, Rejection> {
+) -> Result<Timestamp, Rejection> {
     let findings = examine(keyring, role, document, &signed.document, &signed.signatures, now)?;
-    let mut by = BTreeMap::new();
+    let mut times = Vec::new();
     let mut worst: Option<(Flaw, String)> = None;
     for finding in findings {
         match finding {
-            Finding::Good { by: fingerprint, at } => {
-                by.insert(fingerprint, at);
-            }
+            // One of each certificate: further ones are found `Again`.
+            Finding::Good { at, .. } => times.push(at),
             Finding::Again => {}
             Finding::Bad { flaw, detail } => {
                 if worst.as_ref().is_none_or(|(known, _)| flaw > *known) {
@@ -140,9 +128,10 @@ pub(crate) fn check(
             }
         }
     }
-    let (good, threshold) = (by.len(), keyring.threshold(role));
-    if good >= threshold {
-        return Ok(Held { by });
+    let (good, threshold) = (times.len(), keyring.threshold(role));
+    times.sort_unstable_by(|a, b| b.cmp(a));
+    if let Some(since) = threshold.checked_sub(1).and_then(|last| times.get(last)) {
+        return Ok(*since);
     }
     let (refusal, reason) =
         worst.map_or((Refusal::BelowThreshold, String::new()), |(flaw, detail)| (flaw.refusal(), detail));

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{Certificate, PublishError};
-use crate::document::{KernelDocument, Keys, Role, SetEntry, Trust, cap};
+use crate::document::{KernelDocument, Keys, Role, SetEntry, Trust, cap, life};
 use crate::folder::Folder;
 use crate::keyring::Keyring;
 use crate::store;
@@ -17,8 +17,6 @@ use crate::{Signed, digest, paths};
 
 /// The longest draft, in bytes: an index and its kernel documents.
 const MAX_DRAFT: u64 = 64 << 20;
-/// How long a trust document lives.
-pub(super) const TRUST_DAYS: u16 = 365;
 
 /// An author's desk.
 #[derive(Debug, Clone)]
@@ -223,7 +221,7 @@ impl Founding {
             r#type: Role::Trust,
             repository: self.repository.clone(),
             version,
-            expires: days_after(now, TRUST_DAYS),
+            expires: days_after(now, life::TRUST),
             timestamp_days: self.timestamp_days,
             roles,
             certificates: certificates.into_values().collect(),

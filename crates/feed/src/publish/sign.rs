@@ -11,7 +11,7 @@ use sequoia_openpgp::serialize::SerializeInto;
 
 use super::desk::{days_after, pretty};
 use super::{Desk, PublishError, SecretKey};
-use crate::document::{Index, KernelReference, Role, cap};
+use crate::document::{Index, KernelReference, Role, cap, life};
 use crate::keyring::Keyring;
 use crate::signature::{Finding, examine, packets};
 use crate::{Document, digest, paths, read, store};
@@ -78,7 +78,7 @@ impl Desk {
             r#type: Role::Index,
             repository: self.name()?,
             version: published.map_or(1, |index| index.version.saturating_add(1)),
-            expires: days_after(now, days.min(90)),
+            expires: days_after(now, days.min(life::INDEX)),
             sets: draft.sets,
             kernels,
         };

@@ -13,10 +13,10 @@ use sequoia_openpgp::types::{HashAlgorithm, KeyFlags, ReasonForRevocation, Signa
 use sequoia_openpgp::{Packet, Profile};
 use serde_json::json;
 
-use super::{House, assert_refused, at, days, now, verify};
+use super::{Forger, House, assert_refused, at, days, now, verify};
 use crate::document::Role;
 use crate::publish::SecretKey;
-use crate::{Document, Floors, ROLE_NOTATION, digest, verify_proof};
+use crate::{Document, Floors, ROLE_NOTATION, Signed, digest, verify_proof};
 
 fn cert(validity: Option<Duration>, made: Timestamp, profile: Profile) -> Cert {
     CertBuilder::new()
@@ -50,6 +50,13 @@ fn revoked(cert: Cert, at: Timestamp, reason: ReasonForRevocation) -> Cert {
     cert.insert_packets(revocation).unwrap().0
 }
 
+fn add_index_key(forger: &mut Forger, key: &SecretKey) {
+    let certificate = key.certificate();
+    forger.trust[0]["certificates"].as_array_mut().unwrap().push(json!(certificate.armoured()));
+    let keys = forger.trust[0]["roles"]["index"]["keys"].as_array_mut().unwrap();
+    keys.push(json!(certificate.fingerprint()));
+}
+
 /// Index signed by the first holder and by this key, which the trust document names in this form.
 fn second_index_key(
     house: &House,
@@ -58,11 +65,9 @@ fn second_index_key(
     signed_at: Timestamp,
 ) -> crate::Proof {
     let mut forger = house.forger();
-    forger.trust[0]["certificates"].as_array_mut().unwrap().push(json!(named.certificate().armoured()));
-    forger.trust[0]["roles"]["index"]["keys"]
-        .as_array_mut()
-        .unwrap()
-        .push(json!(named.certificate().fingerprint()));
+    add_index_key(&mut forger, named);
+    // Short enough to be signed some weeks back.
+    forger.index["expires"] = json!(days(60));
     forger.link();
     let mut proof = forger.unlinked();
     let first = house.keys.holders[0].sign(Role::Index, &proof.index.document, now()).unwrap();
@@ -224,6 +229,49 @@ fn house_signed_late(house: &House, validity: Duration) -> crate::Proof {
         .unwrap();
     proof.index.signatures = [first, late].concat();
     proof
+}
+
+#[test]
+fn expired_key_whose_thief_dates_an_index_back_beside_a_fresh_signature() {
+    let house = House::new();
+    let key = key(&cert(Some(Duration::from_secs(25 * 86_400)), days(-50), Profile::RFC4880));
+    // While the key lived nobody could sign for so long a life.
+    let proof = second_index_key(&house, &key, &key, days(-40));
+    assert_refused(verify(&proof), Refusal::Malformed, Document::Index);
+    verify(&second_index_key(&house, &key, &key, days(-26))).unwrap();
+}
+
+#[test]
+fn expired_keys_whose_thief_dates_a_rotation_back() {
+    let house = House::new();
+    let year = Duration::from_secs(365 * 86_400);
+    let old: Vec<_> = (0..2).map(|_| key(&cert(Some(year), days(-800), Profile::RFC4880))).collect();
+    let thief = SecretKey::generate("a thief", now()).unwrap();
+    let rotated = |expires: Timestamp| {
+        let mut forger = house.forger();
+        forger.link();
+        let mut proof = forger.unlinked();
+        let trust = |version: u32, expires: Timestamp, keys: &[SecretKey]| {
+            let mut trust = forger.trust[0].clone();
+            let names: Vec<_> = keys.iter().map(|key| key.certificate().fingerprint()).collect();
+            trust["version"] = json!(version);
+            trust["expires"] = json!(expires);
+            trust["roles"]["trust"] = json!({"threshold": keys.len(), "keys": names});
+            let certificates = trust["certificates"].as_array_mut().unwrap();
+            certificates.extend(keys.iter().map(|key| json!(key.certificate().armoured())));
+            serde_json::to_vec(&trust).unwrap()
+        };
+        let signed = |document: Vec<u8>, signers: &[SecretKey], at| {
+            let sign = |key: &SecretKey| key.sign(Role::Trust, &document, at).unwrap();
+            Signed { signatures: signers.iter().flat_map(sign).collect(), document }
+        };
+        let mut second = signed(trust(2, expires, std::slice::from_ref(&thief)), &old, days(-500));
+        second.signatures.extend(thief.sign(Role::Trust, &second.document, now()).unwrap());
+        proof.trust = vec![signed(trust(1, days(-440), &old), &old, days(-800)), second];
+        verify(&proof)
+    };
+    assert_refused(rotated(days(300)), Refusal::Malformed, Document::Trust);
+    assert_refused(rotated(days(-136)), Refusal::Expired, Document::Trust);
 }
 
 /// The timestamp signed with the right key in another manner.
