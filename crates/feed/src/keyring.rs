@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use invivo_terms::{Fingerprint, Refusal};
-use sequoia_openpgp::Cert;
 use sequoia_openpgp::parse::Parse;
+use sequoia_openpgp::{Cert, KeyID};
 
 use crate::document::{Keys, Role, Trust};
 use crate::{Document, Rejection};
@@ -29,11 +29,21 @@ impl Keyring {
     /// `Malformed`.
     pub(crate) fn read(trust: &Trust) -> Result<Self, Rejection> {
         let mut certificates = BTreeMap::new();
+        let mut ids = BTreeSet::new();
         if trust.certificates.len() > MAX_KEYS * 3 {
             return Err(malformed("more certificates than roles can name"));
         }
         for armoured in &trust.certificates {
             let (fingerprint, certificate) = certificate(armoured.as_bytes())?;
+            // A certificate may hold what subkeys it likes. With another holder's among them that
+            // holder's signatures would be looked up here and not count; or, were they both to
+            // agree, one hand could sign for two. Short names too must tell who signed.
+            let mut own = certificate.keys().map(|key| KeyID::from(key.key().fingerprint()));
+            if let Some(shared) = own.find(|id| !ids.insert(id.clone())) {
+                return Err(malformed(format!(
+                    "key {shared} of {fingerprint} stands in another certificate"
+                )));
+            }
             if certificates.insert(fingerprint.clone(), certificate).is_some() {
                 return Err(malformed(format!("certificate {fingerprint} is given twice")));
             }

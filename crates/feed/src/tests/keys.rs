@@ -126,6 +126,48 @@ fn below_threshold_two_subkeys_of_one_certificate() {
     assert_refused(verify(&proof), Refusal::BelowThreshold, Document::Index);
 }
 
+/// A certificate with another's subkey in it, with or without that key's consent.
+fn adopted(subkey_of: &Cert, consent: bool) -> Cert {
+    let cert = cert(None, days(-1), Profile::RFC4880);
+    let mut primary = cert.primary_key().key().clone().parts_into_secret().unwrap().into_keypair().unwrap();
+    let subkey = subkey_of.keys().subkeys().secret().next().unwrap().key().clone();
+    let made = SystemTime::from(days(-1));
+    let mut binding = SignatureBuilder::new(SignatureType::SubkeyBinding)
+        .set_signature_creation_time(made)
+        .unwrap()
+        .set_key_flags(KeyFlags::empty().set_signing())
+        .unwrap();
+    if consent {
+        let back = SignatureBuilder::new(SignatureType::PrimaryKeyBinding)
+            .set_signature_creation_time(made)
+            .unwrap()
+            .sign_primary_key_binding(
+                &mut subkey.clone().into_keypair().unwrap(),
+                cert.primary_key().key(),
+                &subkey,
+            )
+            .unwrap();
+        binding = binding.set_embedded_signature(back).unwrap();
+    }
+    let binding = binding.sign_subkey_binding(&mut primary, None, &subkey).unwrap();
+    let subkey = subkey.parts_into_public();
+    cert.insert_packets([Packet::from(subkey), Packet::from(binding)]).unwrap().0
+}
+
+/// Without consent the holder robbed could not sign any more; with it one hand would sign for two.
+#[test]
+fn malformed_one_key_in_two_certificates() {
+    let house = House::new();
+    let honest = cert(None, days(-2), Profile::RFC4880);
+    for consent in [true, false] {
+        let mut forger = house.forger();
+        for key in [key(&honest), key(&adopted(&honest, consent))] {
+            add_index_key(&mut forger, &key);
+        }
+        assert_refused(forger.verdict(), Refusal::Malformed, Document::Trust);
+    }
+}
+
 #[test]
 fn below_threshold_no_signature_or_one_over_other_bytes() {
     let house = House::new();
