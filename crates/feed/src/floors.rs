@@ -1,5 +1,7 @@
 //! The versions seen, below which nothing is accepted any more.
 
+use std::cmp::Ordering;
+
 use invivo_terms::{Refusal, RepositoryName};
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +23,9 @@ pub struct Floors {
 }
 
 impl Floors {
-    /// The higher of the two, version by version. Floors of another repository change nothing.
+    /// The higher of the two: those under the later trust version as they are, which may have
+    /// started the others anew, and version by version under the same one. Floors of another
+    /// repository change nothing.
     ///
     /// For remembering, not for verifying: verify against one's own floors, which alone tell
     /// whether a rotation is news, then ask [`Floors::not_below`] with what others have seen.
@@ -33,11 +37,15 @@ impl Floors {
         if other.repository != self.repository {
             return self.clone();
         }
-        Self {
-            repository: self.repository.clone(),
-            trust: self.trust.max(other.trust),
-            index: self.index.max(other.index),
-            timestamp: self.timestamp.max(other.timestamp),
+        match self.trust.cmp(&other.trust) {
+            Ordering::Less => other.clone(),
+            Ordering::Greater => self.clone(),
+            Ordering::Equal => Self {
+                repository: self.repository.clone(),
+                trust: self.trust,
+                index: self.index.max(other.index),
+                timestamp: self.timestamp.max(other.timestamp),
+            },
         }
     }
 

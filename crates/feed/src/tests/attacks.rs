@@ -80,6 +80,15 @@ fn rollback_below_what_the_fleet_has_seen() {
 }
 
 #[test]
+fn fast_forward_repaired_by_a_rotation_stays_repaired_where_others_remember_the_jump() {
+    let (repaired, before) = (floors(2, 1, 1), floors(1, 900_000, 900_000));
+    for told in [repaired.raise(&before), before.raise(&repaired)] {
+        assert_eq!(told, repaired);
+        repaired.not_below(&told).unwrap();
+    }
+}
+
+#[test]
 fn fast_forward_a_jump_that_only_a_rotation_may_make() {
     let house = House::new();
     for (role, document, one_below) in [
