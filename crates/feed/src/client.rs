@@ -28,6 +28,8 @@ pub struct Client {
     keyring: Arc<Keyring>,
     floors: Floors,
     now: Option<Timestamp>,
+    /// Length of the chain so far, with its signatures.
+    length: u64,
 }
 
 /// A client that also knows the current timestamp.
@@ -78,6 +80,7 @@ impl Client {
         first: &Signed,
     ) -> Result<Self, Rejection> {
         read::within(Document::Trust, &first.document, cap::TRUST)?;
+        let length = chain(0, first)?;
         let found = crate::digest(&first.document);
         if found != *root {
             let detail = format!("trust/1.json has digest {found}, pinned is {root}");
@@ -92,7 +95,7 @@ impl Client {
         let keyring = Keyring::read(&trust)?;
         let signed = signature::check(&keyring, Role::Trust, Document::Trust, first, now)?;
         lives_at_most(Document::Trust, trust.expires, signed, life::TRUST)?;
-        Ok(Self { trust, keyring: Arc::new(keyring), floors: floors.clone(), now })
+        Ok(Self { trust, keyring: Arc::new(keyring), floors: floors.clone(), now, length })
     }
 
     /// The current trust document.
@@ -119,6 +122,7 @@ impl Client {
             ));
         }
         read::within(Document::Trust, &next.document, cap::TRUST)?;
+        let length = chain(self.length, next)?;
         let signed = signature::check(&self.keyring, Role::Trust, Document::Trust, next, self.now)?;
         read::purpose(Document::Trust, &next.document, Role::Trust, Some(&self.trust.repository))?;
         let trust = read::trust(&next.document)?;
@@ -140,7 +144,7 @@ impl Client {
                 floors.timestamp = 0;
             }
         }
-        Ok(Self { trust, keyring: Arc::new(keyring), floors, now: self.now })
+        Ok(Self { trust, keyring: Arc::new(keyring), floors, now: self.now, length })
     }
 
     /// The floors after the walk so far; may be stored even where a later step refuses.
@@ -408,6 +412,15 @@ fn verify(
 /// The first refusal met.
 pub fn verify_settled(proof: &Proof, root: &Digest) -> Result<Proven, Rejection> {
     verify(proof, root, &Floors::default(), None)
+}
+
+/// The length of the trust chain with one more document.
+fn chain(before: u64, next: &Signed) -> Result<u64, Rejection> {
+    let length = before.saturating_add(next.length());
+    if length > cap::TRUST_CHAIN_BYTES {
+        return Err(Rejection::new(Refusal::EndlessData, Document::Trust, "the trust chain is over its cap"));
+    }
+    Ok(length)
 }
 
 /// A version may not fall below its floor, nor rise far above one.

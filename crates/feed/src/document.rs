@@ -26,6 +26,11 @@ pub mod cap {
     pub const SIGNATURES: u64 = 256 << 10;
     /// How many trust documents one walk follows.
     pub const TRUST_CHAIN: usize = 64;
+    /// All of those together, with their signatures: what leaves room for everything else in a proof.
+    pub const TRUST_CHAIN_BYTES: u64 = 6 << 20;
+    /// A proof as it is passed to the loader and stored. Every repository within the other caps has
+    /// proofs within this one.
+    pub const PROOF: u64 = 16 << 20;
 }
 
 /// The longest that each kind of document may live, in days after enough had signed it.

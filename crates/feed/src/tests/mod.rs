@@ -5,6 +5,7 @@ mod dates;
 mod documents;
 mod keys;
 mod noise;
+mod proofs;
 mod publishing;
 mod storing;
 
