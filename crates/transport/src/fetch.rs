@@ -195,13 +195,11 @@ impl Fetcher {
             status if status.is_server_error() => return Ok(End::Broken(format!("HTTP {status}"))),
             status => return Err(self.unreachable(wanted.name, &format!("HTTP {status}"))),
         }
-        match self.body(response, wanted, &mut part.bytes).await? {
-            Some(broken) => Ok(End::Broken(broken)),
-            None => {
-                let (bytes, etag) = (std::mem::take(&mut part.bytes), part.etag.take());
-                done(part.date, Body::Found { bytes, etag })
-            }
+        if let Some(broken) = self.body(response, wanted, &mut part.bytes).await? {
+            return Ok(End::Broken(broken));
         }
+        let (bytes, etag) = (std::mem::take(&mut part.bytes), part.etag.take());
+        done(part.date, Body::Found { bytes, etag })
     }
 
     /// Reads a body onto what is there. `Some` says why it broke off.

@@ -28,7 +28,7 @@ pub struct Options {
 impl Default for Options {
     /// 1 KiB/s, ten minutes, the system's certificates.
     fn default() -> Self {
-        Self { minimum_rate: 1 << 10, deadline: Duration::from_secs(600), extra_ca: None }
+        Self { minimum_rate: 1 << 10, deadline: Duration::from_mins(10), extra_ca: None }
     }
 }
 

@@ -167,12 +167,15 @@ async fn file(
     let same = field("if-range").is_none_or(|known| known == etag);
     let from = field("range").filter(|_| same).and_then(|range| range.strip_prefix("bytes="));
     let from = from.and_then(|range| range.trim_end_matches('-').parse::<usize>().ok());
-    let (status, from) = if from.is_some() { ("206 Partial Content", from.unwrap()) } else { ("200 OK", 0) };
-    let rest = &bytes[from..];
-    let mut headers = format!("etag: {etag}\r\ncontent-length: {}\r\n", rest.len());
-    if status.starts_with("206") {
-        headers += &format!("content-range: bytes {from}-{}/{}\r\n", bytes.len() - 1, bytes.len());
-    }
+    let rest = &bytes[from.unwrap_or(0)..];
+    let (status, range) = match from {
+        Some(from) => {
+            let (last, all) = (bytes.len() - 1, bytes.len());
+            ("206 Partial Content", format!("content-range: bytes {from}-{last}/{all}\r\n"))
+        }
+        None => ("200 OK", String::new()),
+    };
+    let headers = format!("etag: {etag}\r\ncontent-length: {}\r\n{range}", rest.len());
     say(to, status, &headers).await?;
     to.write_all(&rest[..rest.len().min(most)]).await.ok()?;
     to.flush().await.ok()?;

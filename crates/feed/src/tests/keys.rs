@@ -237,7 +237,7 @@ fn revoked_key_compromised_for_all_time_retired_from_its_day_on() {
 #[test]
 fn expired_key_past_its_date_when_it_signed() {
     let house = House::new();
-    let day = Duration::from_secs(86_400);
+    let day = Duration::from_hours(24);
     let key = key(&cert(Some(day), days(-3), Profile::RFC4880));
     // It cannot sign by itself any more, so the hand is forced: with the same key before its end.
     let proof = second_index_key(&house, &key, &key, days(-3));
@@ -276,7 +276,7 @@ fn house_signed_late(house: &House, validity: Duration) -> crate::Proof {
 #[test]
 fn expired_key_whose_thief_dates_an_index_back_beside_a_fresh_signature() {
     let house = House::new();
-    let key = key(&cert(Some(Duration::from_secs(25 * 86_400)), days(-50), Profile::RFC4880));
+    let key = key(&cert(Some(Duration::from_hours(25 * 24)), days(-50), Profile::RFC4880));
     // While the key lived nobody could sign for so long a life.
     let proof = second_index_key(&house, &key, &key, days(-40));
     assert_refused(verify(&proof), Refusal::Malformed, Document::Index);
@@ -286,7 +286,7 @@ fn expired_key_whose_thief_dates_an_index_back_beside_a_fresh_signature() {
 #[test]
 fn expired_keys_whose_thief_dates_a_rotation_back() {
     let house = House::new();
-    let year = Duration::from_secs(365 * 86_400);
+    let year = Duration::from_hours(365 * 24);
     let old: Vec<_> = (0..2).map(|_| key(&cert(Some(year), days(-800), Profile::RFC4880))).collect();
     let thief = SecretKey::generate("a thief", now()).unwrap();
     let rotated = |expires: Timestamp| {
@@ -388,7 +388,7 @@ fn a_signature_past_its_own_date_does_not_count() {
     let signature = SignatureBuilder::new(SignatureType::Binary)
         .set_signature_creation_time(SystemTime::from(now()))
         .unwrap()
-        .set_signature_validity_period(Duration::from_secs(86_400))
+        .set_signature_validity_period(Duration::from_hours(24))
         .unwrap()
         .add_notation(ROLE_NOTATION, "timestamp", NotationDataFlags::empty(), true)
         .unwrap()

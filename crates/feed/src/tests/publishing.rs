@@ -201,9 +201,9 @@ fn a_holder_signs_with_gpg() {
         "--passphrase",
         "",
     ]);
-    let made =
+    let generated =
         make.args(["--quick-gen-key", "gnupg@example.com", "ed25519", "sign", "never"]).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    assert!(generated.status.success(), "{}", String::from_utf8_lossy(&generated.stderr));
     let exported = Command::new("gpg")
         .arg("--homedir")
         .arg(home.path())
