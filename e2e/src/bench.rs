@@ -45,7 +45,9 @@ fn machine() -> anyhow::Result<String> {
     let text = |path: &str| std::fs::read_to_string(path).with_context(|| format!("read {path}"));
     let value = |of: &str, key: &str| {
         of.lines()
-            .find_map(|line| Some(line.strip_prefix(key)?.trim_start_matches([' ', '\t', ':']).trim().to_owned()))
+            .find_map(|line| {
+                Some(line.strip_prefix(key)?.trim_start_matches([' ', '\t', ':']).trim().to_owned())
+            })
             .unwrap_or_default()
     };
     Ok(format!(

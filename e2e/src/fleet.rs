@@ -159,7 +159,10 @@ impl Fleet {
             } else {
                 Seen::NotYet(format!(
                     "{}; {}",
-                    status.conditions.first().map_or_else(String::new, |c| format!("{}: {}", c.reason, c.message)),
+                    status
+                        .conditions
+                        .first()
+                        .map_or_else(String::new, |c| format!("{}: {}", c.reason, c.message)),
                     describe(&self.patches()?)
                 ))
             })

@@ -49,10 +49,10 @@ pub async fn reconcile(context: &Context, name: &str, now: Timestamp) -> Result<
     measure(context, name, &wanted);
     let Ok(decision) = &view.decision else { return Ok(Done::default()) };
     wave.add(&view.policy, &wanted, decision);
-    let written = wave.write(context, &view.policy).await;
+    let again = wave.write(context, &view.policy).await;
     context.waves.keep(name, wave);
     let done = Done::wake_at(decision.plan.wake, now);
-    Ok(if written? { Done { wake: Some(GATHER), ..done } } else { done })
+    Ok(if again? { Done { wake: Some(GATHER), ..done } } else { done })
 }
 
 /// Writes the status by compare-and-swap. An answer that was lost is not a write that was: without

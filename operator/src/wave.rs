@@ -56,6 +56,8 @@ struct Order {
     instruction: Instruction,
     /// It was counted; else it goes on with what was counted before.
     starts: bool,
+    /// It was tried before, and the status says by now that it was not seen.
+    late: bool,
 }
 
 /// What became of a write.
@@ -113,13 +115,14 @@ impl Wave {
                     planned: planned.clone(),
                     instruction: instruction.clone(),
                     starts: decision.plan.starts.contains(node),
+                    late: false,
                 });
             }
         }
     }
 
-    /// Writes what is open and takes what will never be written off the count. Says whether that
-    /// made room.
+    /// Writes what is open and takes what will never be written off the count. Says whether the
+    /// policy is to be planned again at once: there is room, or a node moves after all.
     ///
     /// # Errors
     ///
@@ -132,13 +135,16 @@ impl Wave {
         });
         let ended: Vec<(Order, Outcome)> =
             stream::iter(writes).buffer_unordered(WRITES_AT_ONCE).collect().await;
+        let mut again = false;
         let mut trouble = None;
-        for (order, outcome) in ended {
+        for (mut order, outcome) in ended {
             match outcome {
                 Outcome::Written(revision) => {
+                    again |= order.late;
                     tracing::info!(policy = policy.name, order.node, revision = revision.0, "instructed");
                 }
                 Outcome::Open(error) => {
+                    order.late = true;
                     self.open.push(order);
                     trouble.get_or_insert(error);
                 }
@@ -149,9 +155,10 @@ impl Wave {
             }
         }
         let freed = self.take_back(context, &policy.name).await;
-        trouble.map_or(freed, Err)
+        trouble.map_or_else(|| Ok(freed? || again), Err)
     }
 
+    /// Says whether that made room.
     async fn take_back(&mut self, context: &Context, name: &str) -> Result<bool, Error> {
         if self.lost == 0 {
             return Ok(false);

@@ -172,9 +172,8 @@ struct Shown<'a> {
 impl<'a> Shown<'a> {
     fn by(judged: &[Judged<'a>]) -> Self {
         // Asked for nodes that may be excused only; most of the time there is none.
-        let asked = judged
-            .iter()
-            .any(|node| matches!(node.standing, Standing::Absent(_) | Standing::Resting(..)));
+        let asked =
+            judged.iter().any(|node| matches!(node.standing, Standing::Absent(_) | Standing::Resting(..)));
         let done = || judged.iter().filter(|node| asked && matches!(node.standing, Standing::Done { .. }));
         Self {
             builds: done().filter_map(|node| node.build).collect(),

@@ -1,7 +1,7 @@
 //! SHA-256 digests.
 
-use crate::name::checked_name;
 use crate::name::InvalidName;
+use crate::name::checked_name;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::fmt;

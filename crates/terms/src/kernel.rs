@@ -1,7 +1,7 @@
 //! What identifies a kernel, and how code gets into it.
 
-use crate::name::checked_name;
 use crate::name::InvalidName;
+use crate::name::checked_name;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -176,10 +176,9 @@ impl TryFrom<String> for TargetSet {
         match text.as_str() {
             "Latest" => Ok(Self::Latest),
             "None" => Ok(Self::None),
-            other => other
-                .parse()
-                .map(Self::Named)
-                .map_err(|_| InvalidName::new("TargetSet", other, "Latest, None or a set's name such as 2026-11-21.1")),
+            other => other.parse().map(Self::Named).map_err(|_| {
+                InvalidName::new("TargetSet", other, "Latest, None or a set's name such as 2026-11-21.1")
+            }),
         }
     }
 }
@@ -225,7 +224,16 @@ mod tests {
         for good in ["2026-11-21.1", "2026-01-01.999999"] {
             assert_eq!(good.parse::<SetName>().unwrap().as_str(), good);
         }
-        for bad in ["", "2026-11-21", "2026-11-21.0", "2026-11-21.01", "2026-13-01.1", "2026-1-1.1", "2026-11-21.1 ", "1999-01-01.1"] {
+        for bad in [
+            "",
+            "2026-11-21",
+            "2026-11-21.0",
+            "2026-11-21.01",
+            "2026-13-01.1",
+            "2026-1-1.1",
+            "2026-11-21.1 ",
+            "1999-01-01.1",
+        ] {
             assert!(bad.parse::<SetName>().is_err(), "{bad:?} was accepted");
         }
     }
@@ -235,7 +243,12 @@ mod tests {
         let name: ModuleName = "invivo_l12_0123456789abcdef".parse().unwrap();
         assert_eq!(name.level(), crate::Level(12));
         assert!("invivo_l4294967295_0123456789abcdef".len() <= 55);
-        for bad in ["invivo_l_0123456789abcdef", "livepatch_l1_0123456789abcdef", "invivo_l1_0123456789ABCDEF", "invivo_l1_0123"] {
+        for bad in [
+            "invivo_l_0123456789abcdef",
+            "livepatch_l1_0123456789abcdef",
+            "invivo_l1_0123456789ABCDEF",
+            "invivo_l1_0123",
+        ] {
             assert!(bad.parse::<ModuleName>().is_err(), "{bad:?} was accepted");
         }
     }

@@ -129,7 +129,10 @@ async fn what_held_is_not_verified_again_while_no_byte_no_floor_and_no_date_says
     let floors = first.catalogue.floors().clone();
     let again = client.look(&root, &floors, now()).await.unwrap();
     assert!(again.unchanged);
-    assert_eq!((again.catalogue.index(), again.timestamp), (first.catalogue.index(), first.timestamp.clone()));
+    assert_eq!(
+        (again.catalogue.index(), again.timestamp),
+        (first.catalogue.index(), first.timestamp.clone())
+    );
     // Against other floors it is verified anew.
     assert!(!house.look(&client).await.unwrap().unchanged);
     let higher = Floors { timestamp: 9, ..floors.clone() };

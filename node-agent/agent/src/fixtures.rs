@@ -45,6 +45,7 @@ pub(crate) fn apply() -> What {
         deadline: Time("2026-11-21T12:10:00Z".parse().unwrap()),
         settle_after: HumanDuration::from_secs(1800),
         from: None,
+        attempt: 1,
     }))
 }
 

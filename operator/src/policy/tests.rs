@@ -201,11 +201,14 @@ async fn a_write_that_failed_is_made_again_as_soon_as_the_api_server_answers() {
         reconcile(&context, "workers", at("12:00:00")).await.unwrap_err();
         reconcile(&context, "workers", at("12:00:01")).await.unwrap_err();
         fake.break_down(None);
-        reconcile(&context, "workers", at("12:00:02")).await.unwrap();
+        let done = reconcile(&context, "workers", at("12:00:02")).await.unwrap();
         assert_eq!(instructed(&fake), ["a"], "{code}");
         assert_eq!(fake.policy("workers")["status"]["rollout"]["started"], 1, "{code}");
-        let before = fake.changes();
+        assert_eq!(done.wake, Some(super::GATHER), "the status does not say yet that it moves");
         reconcile(&context, "workers", at("12:00:03")).await.unwrap();
+        assert_eq!(fake.policy("workers")["status"]["nodes"]["inFlight"], 1, "{code}");
+        let before = fake.changes();
+        reconcile(&context, "workers", at("12:00:04")).await.unwrap();
         assert_eq!(fake.changes(), before, "{code}");
     }
 }
@@ -258,7 +261,10 @@ async fn what_another_operator_has_counted_off_is_neither_written_nor_taken_back
     fake.refresh(&other.stores);
     reconcile(&other, "workers", at("12:11:00")).await.unwrap();
     let (policy, patch) = (fake.policy("workers"), fake.node_patch("a"));
-    assert_eq!((policy["status"]["rollout"]["started"].as_i64(), &patch["spec"]["revision"]), (Some(2), &json!(2)));
+    assert_eq!(
+        (policy["status"]["rollout"]["started"].as_i64(), &patch["spec"]["revision"]),
+        (Some(2), &json!(2))
+    );
     fake.refresh(&one.stores);
     reconcile(&one, "workers", at("12:00:02")).await.unwrap();
     assert_eq!((fake.policy("workers"), fake.node_patch("a")), (policy, patch));
@@ -315,7 +321,8 @@ async fn a_fleet_at_rest_costs_no_write_however_often_its_feed_is_looked_at() {
             let state = json!({"attempt": now, "verified": "2026-11-22T12:00:00Z", "reason": reason,
                 "document": null, "message": format!("{message}{now}")});
             let sight = context.sights.get("production");
-            let server: Server = serde_json::from_value::<crate::sight::ServerState>(state).map(Server::Says).unwrap();
+            let server: Server =
+                serde_json::from_value::<crate::sight::ServerState>(state).map(Server::Says).unwrap();
             context.sights.put("production", server.after(&sight.server).0, Own::Held, sight.verified);
             crate::feed::reconcile(&context, "production", now).await.unwrap();
             reconcile(&context, "workers", now).await.unwrap();

@@ -77,7 +77,8 @@ fn nodes_that_never_answer_do_not_keep_the_others_from_their_turn() {
     let mut fleet = rest_under_way(9);
     let (mut names, mut done) = (vec!["r1".to_owned()], 0);
     for _ in 0..40 {
-        let (dead, alive): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| ["r1", "r2", "r3"].contains(&name.as_str()));
+        let (dead, alive): (Vec<_>, Vec<_>) =
+            names.into_iter().partition(|name| ["r1", "r2", "r3"].contains(&name.as_str()));
         fleet.pass(if dead.is_empty() { MINUTE } else { 10 * MINUTE });
         dead.iter().for_each(|name| fleet.miss(name));
         alive.iter().for_each(|name| fleet.obey(name));
@@ -218,5 +219,8 @@ fn another_target_begins_to_count_attempts_anew() {
     fleet.world.policy.stages = vec![stage("canary", 1, 0)];
     fleet.offer(vec![set(1, &[(1, 1)]), set(2, &[(1, 2)])]);
     assert_eq!(fleet.run(), ["c1", "r1"]);
-    assert_eq!((attempt(&mut fleet, "r1"), fleet.world.nodes["r1"].report.as_ref().unwrap().level), (1, Level(2)));
+    assert_eq!(
+        (attempt(&mut fleet, "r1"), fleet.world.nodes["r1"].report.as_ref().unwrap().level),
+        (1, Level(2))
+    );
 }
