@@ -7,6 +7,7 @@ INVIVO_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/invivo
 export INVIVO_CACHE
 export CARGO_TARGET_DIR ?= $(INVIVO_CACHE)/target
 BIN := $(CARGO_TARGET_DIR)/x86_64-unknown-linux-gnu/debug
+RELEASE := $(CARGO_TARGET_DIR)/x86_64-unknown-linux-gnu/release
 LAB := $(BIN)/invivo-lab
 SHELL := /bin/bash
 
@@ -58,10 +59,10 @@ lint: own-target ## Formatting and clippy, warnings are errors
 
 .PHONY: generate
 generate: build ## CRDs and rendered manifests, from their sources
-	cargo run -q -p invivo-api --locked
+	$(BIN)/invivo-api
 	set -o pipefail; tools=$$($(LAB) tools | tee >(cat >&2) | tail -n 1) && PATH="$$tools:$$PATH" manifests/render.sh
 
 .PHONY: bench
-bench: build ## The figures of docs/benchmarks.md
-	cargo build --release --locked -p invivo-rollout -p invivo-feed --examples
-	$(LAB) bench
+bench: host-packages own-target ## The figures of docs/benchmarks.md, on a new lab, with programs built for release
+	cargo build --release --workspace --bins --examples --locked
+	$(RELEASE)/invivo-lab bench

@@ -1,6 +1,5 @@
 //! The figures of `docs/benchmarks.md`, measured on a lab that is up.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -20,15 +19,13 @@ const REST: Duration = Duration::from_secs(600);
 /// One policy's change, from first instruction to last report.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Prints a table of what was measured on the demonstration's lab; brings that up where none is up.
+/// Shows the demonstration on a new lab and prints a table of what was measured on it.
 ///
 /// # Errors
 /// When something does not answer, or a program that measures was not built.
 pub fn run(rest: Option<u64>) -> anyhow::Result<()> {
+    demo::run()?;
     let lab = Lab::open()?;
-    if !lab.running() {
-        demo::run()?;
-    }
     crate::network::enter()?;
     let product = Product::new(&lab)?;
     let fleet = Fleet::open(&lab)?;
@@ -139,10 +136,7 @@ fn at_rest(lab: &Lab, rest: Duration) -> anyhow::Result<()> {
 
 /// Programs that measure one thing on this machine, built for release.
 fn programs() -> anyhow::Result<()> {
-    let folder = std::env::var_os("CARGO_TARGET_DIR")
-        .map(PathBuf::from)
-        .context("CARGO_TARGET_DIR is not set")?
-        .join("x86_64-unknown-linux-gnu/release/examples");
+    let folder = std::env::current_exe()?.with_file_name("examples");
     for (figure, name) in
         [("planner, 10,000 nodes", "planner_10k"), ("whole proof and a 100 kB bundle", "verify_proof")]
     {

@@ -87,7 +87,7 @@ enum What {
         #[arg(long)]
         again: bool,
     },
-    /// Measure on the demonstration's lab, and print a table.
+    /// Show the demonstration on a new lab, measure on it, and print a table.
     Bench {
         /// How many seconds the cluster is watched at rest; 600 if left out.
         #[arg(long)]

@@ -270,10 +270,7 @@ impl Sight {
     fn without_catalogue(&self, state: &ServerState) -> Verdict {
         match (&self.own, state.reason) {
             (_, ServerReason::Plain(PlainReason::Unreachable)) => Verdict::Unreachable {
-                message: format!(
-                    "the repository does not answer ({}): check spec.source.repository.url",
-                    state.message
-                ),
+                message: format!("the repository does not answer ({})", state.message),
                 usable: false,
             },
             (Own::Unreachable { detail }, _) => Verdict::Unreachable {

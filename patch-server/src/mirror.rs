@@ -67,7 +67,8 @@ impl Error {
     pub(crate) fn message(&self) -> String {
         let remedy = match self {
             Self::Fetch(invivo_transport::Error::Unreachable { .. }) => {
-                "check spec.source.repository.url, and the way from the patch server to it"
+                "check spec.source.repository.url, the way from the patch server to it and, where its \
+                 certificate is not trusted, the chart's patchServer.extraCAConfigMap"
             }
             Self::Fetch(invivo_transport::Error::Rejected(rejection)) | Self::Rejected(rejection) => {
                 rejection.refusal.remedy()
