@@ -24,7 +24,6 @@ const SENDER: &str = "/var/lib/invivo-lab/send";
 pub(crate) fn ask_loader(
     stage: &Stage<'_>,
     node: &str,
-    uid: &str,
     apply: &Apply,
     forgery: Forgery,
 ) -> anyhow::Result<String> {
@@ -33,9 +32,9 @@ pub(crate) fn ask_loader(
         let middle = module.len() / 2;
         *module.get_mut(middle).context("an empty module")? ^= 1;
     }
-    let known = stage.fleet.patches()?.remove(node).context("no NodePatch")?.spec.revision;
     let request = Request::Apply(ApplyRequest {
-        order: Order { object: uid.to_owned(), revision: Revision(known.0 + 1) },
+        // An object of its own, so that the true one's next revision is still news to the loader.
+        order: Order { object: forgery.name().to_owned(), revision: Revision(1) },
         build_id: apply.build_id.clone(),
         level: apply.level,
         set: apply.set.clone(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use invivo_api::{NodePatch, PatchFeed, PatchPolicy, PatchSet};
+use invivo_api::{CANARY_PATCH, NodePatch, PatchFeed, PatchPolicy, PatchSet};
 use invivo_terms::NodeState;
 use k8s_openapi::api::core::v1::Node as KubeNode;
 use kube::Client;
@@ -55,7 +55,7 @@ impl Fleet {
         Ok(list
             .into_iter()
             .filter_map(|patch| Some((patch.metadata.name.clone()?, patch)))
-            .filter(|(name, _)| name != "invivo-canary")
+            .filter(|(name, _)| name != CANARY_PATCH)
             .collect())
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use invivo_api::{HoldCount, NodePatch, PatchFeed, PatchPolicy};
+use invivo_api::{CANARY_PATCH, HoldCount, NodePatch, PatchFeed, PatchPolicy};
 use invivo_terms::{Level, NodeState, SetName};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -106,7 +106,7 @@ impl Status {
             now,
             policies: cluster.policies.iter().map(policy).collect(),
             feeds: cluster.feeds.iter().map(feed).collect(),
-            nodes: cluster.nodes.iter().map(node).collect(),
+            nodes: cluster.nodes.iter().filter(|patch| patch.name_any() != CANARY_PATCH).map(node).collect(),
         }
     }
 }

@@ -163,14 +163,8 @@ pub(super) fn corrupted_agent(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.target("None")?;
     stage.fleet.wait_at_target(POLICY, "None", PATIENCE)?;
     let apply = truth.apply.context("node1 was not told to apply anything")?;
-    let uid = stage
-        .fleet
-        .patches()?
-        .remove("node1")
-        .and_then(|patch| patch.metadata.uid)
-        .context("node1 has no NodePatch")?;
     for forgery in [Forgery::ChangedModule, Forgery::OneSignature] {
-        let said = corrupted::ask_loader(stage, "node1", &uid, &apply, forgery)?;
+        let said = corrupted::ask_loader(stage, "node1", &apply, forgery)?;
         println!("  loader to {}: {said}", forgery.name());
         let wanted = forgery.refusal();
         if !said.contains(wanted.as_str()) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use invivo_api::{NodePatch, NodePatchStatus, PatchFeed, PatchPolicy};
+use invivo_api::{CANARY_PATCH, NodePatch, NodePatchStatus, PatchFeed, PatchPolicy};
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::{Client, ResourceExt};
@@ -10,8 +10,6 @@ use serde_json::json;
 
 /// The field manager of everything that the agent writes.
 pub const MANAGER: &str = "invivo-agent";
-/// The NodePatch that no agent may write.
-pub const CANARY: &str = "invivo-canary";
 
 /// Longest that one answer of the API server is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -107,11 +105,11 @@ impl Cluster {
         let body = json!({
             "apiVersion": "invivo.dev/v1alpha1",
             "kind": "NodePatch",
-            "metadata": {"name": CANARY},
+            "metadata": {"name": CANARY_PATCH},
             "status": {"observedRevision": 1},
         });
         let params = PatchParams::apply(MANAGER).force().dry_run();
-        match within(api.patch_status(CANARY, &params, &Patch::Apply(&body))).await {
+        match within(api.patch_status(CANARY_PATCH, &params, &Patch::Apply(&body))).await {
             Ok(canary) => Fence::NotKnownUp(format!(
                 "the status of {} would be accepted: the admission policy invivo-agent is not in force; \
                  install the chart's admission policies",
@@ -128,7 +126,7 @@ fn judge(code: u16, message: &str) -> Fence {
         403 if message.contains("ValidatingAdmissionPolicy") => Fence::Up,
         403 => Fence::NotKnownUp(format!("RBAC forbids this agent to write any status: {message}")),
         404 => Fence::NotKnownUp(format!(
-            "there is no NodePatch {CANARY} to try the admission policy on; install the chart again"
+            "there is no NodePatch {CANARY_PATCH} to try the admission policy on; install the chart again"
         )),
         code => Fence::NotKnownUp(format!("the API server answered {code}: {message}")),
     }
