@@ -5,11 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use invivo_feed::document::{LevelEntry, cap};
 use invivo_feed::{Catalogue, Client, Clocks, Document, Floors, Rejection, Signed, digest, paths};
 use invivo_terms::{BuildId, Digest, Refusal};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use reqwest::StatusCode;
 
 use crate::fetch::{Body, Fetched, Fetcher, Wanted};
 use crate::{Error, Look, Options};
+
+/// How long what was verified need not be verified again.
+const HOLDS_FOR: SignedDuration = SignedDuration::from_hours(1);
 
 /// A repository at a URL. Clones share what was last seen, so that a look that finds nothing new
 /// costs two small requests.
@@ -28,15 +31,20 @@ struct Seen {
     etag: Option<String>,
     index: Signed,
     catalogue: Catalogue,
+    at: Timestamp,
 }
 
 impl Seen {
-    /// Whether all that a look would check is known to hold: no signature depends on the time, so
-    /// the same bytes against the same floors fail by their date only.
+    /// Whether all that a look would check is known to hold: the same bytes against the same floors
+    /// fail by a date only. Those of the documents are judged here; a signature may have one of its
+    /// own, and may be dated ahead of a clock that was set back, so what held holds for a while only.
     fn holds(&self, timestamp: &Signed, floors: &Floors, clocks: Clocks) -> bool {
+        let now = clocks.later();
         self.timestamp == *timestamp
             && self.catalogue.floors() == floors
-            && clocks.later() < self.catalogue.expires()
+            && now < self.catalogue.expires()
+            && self.at <= now
+            && now.duration_since(self.at) < HOLDS_FOR
     }
 }
 
@@ -111,6 +119,7 @@ impl Repository {
             etag,
             index: index.clone(),
             catalogue: catalogue.clone(),
+            at: clocks.later(),
         };
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
         Ok(Look { catalogue, trust, timestamp, index, server_date, unchanged: false })

@@ -137,7 +137,13 @@ async fn what_held_is_not_verified_again_while_no_byte_no_floor_and_no_date_says
     assert!(!house.look(&client).await.unwrap().unchanged);
     let higher = Floors { timestamp: 9, ..floors.clone() };
     assert_category(client.look(&root, &higher, now()).await, "Rollback");
-    // So it is once it is past its date, by either clock.
+    // So it is after an hour, though nothing has changed: a signature may have a date of its own.
+    let hour_later = "2026-11-22T14:00:00Z".parse().unwrap();
+    assert!(!client.look(&root, &floors, hour_later).await.unwrap().unchanged);
+    assert!(client.look(&root, &floors, hour_later).await.unwrap().unchanged);
+    // And by a clock that was set back.
+    assert!(!client.look(&root, &floors, now()).await.unwrap().unchanged);
+    // So it is once it is past its date.
     assert_category(client.look(&root, &floors, first.catalogue.expires()).await, "Expired");
     // A byte more or less is another document, whoever sends it.
     let mut bytes = house.file("timestamp.json.sig");
