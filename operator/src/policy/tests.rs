@@ -81,7 +81,7 @@ fn operator(fake: &Fake) -> Context {
 }
 
 /// The node's agent answers the instruction that the node has.
-fn answer(fake: &Fake, node: &str, words: Value) {
+fn answer(fake: &Fake, node: &str, words: &Value) {
     let mut patch = fake.node_patch(node);
     patch["status"]["observedRevision"] = patch["spec"]["revision"].clone();
     for (field, value) in words.as_object().unwrap() {
@@ -306,7 +306,7 @@ async fn a_fleet_at_rest_costs_no_write_however_often_its_feed_is_looked_at() {
     let context = operator(&fake);
     for (node, minute) in [("a", 0), ("b", 5)] {
         reconcile(&context, "workers", at(&format!("12:{minute:02}:00"))).await.unwrap();
-        answer(&fake, node, json!({"state": "Settled", "level": 1, "set": "2026-11-21.1"}));
+        answer(&fake, node, &json!({"state": "Settled", "level": 1, "set": "2026-11-21.1"}));
         fake.refresh(&context.stores);
     }
     crate::feed::reconcile(&context, "production", at("12:10:00")).await.unwrap();
@@ -386,13 +386,13 @@ async fn a_slip_in_the_spec_forgets_nothing() {
 async fn a_node_that_could_not_reach_the_patch_server_does_not_stop_the_rollout() {
     let fake = fleet();
     reconcile(&operator(&fake), "workers", at("12:00:00")).await.unwrap();
-    answer(&fake, "a", json!({"state": "Failed", "reason": "Unreachable"}));
+    answer(&fake, "a", &json!({"state": "Failed", "reason": "Unreachable"}));
     reconcile(&operator(&fake), "workers", at("12:10:00")).await.unwrap();
     assert_eq!(instructed(&fake), ["a", "b"]);
     let status = fake.policy("workers")["status"].clone();
     assert_eq!((status["nodes"]["failed"].as_i64(), status["nodes"]["pending"].as_i64()), (Some(0), Some(1)));
     assert_eq!(status["holds"][0]["reason"], "NotTried");
-    answer(&fake, "b", json!({"state": "Applied", "level": 1, "set": "2026-11-21.1"}));
+    answer(&fake, "b", &json!({"state": "Applied", "level": 1, "set": "2026-11-21.1"}));
     reconcile(&operator(&fake), "workers", at("12:20:00")).await.unwrap();
     assert_eq!(fake.node_patch("a")["spec"]["apply"]["attempt"], 2);
 }

@@ -80,8 +80,12 @@ fn nodes_that_never_answer_do_not_keep_the_others_from_their_turn() {
         let (dead, alive): (Vec<_>, Vec<_>) =
             names.into_iter().partition(|name| ["r1", "r2", "r3"].contains(&name.as_str()));
         fleet.pass(if dead.is_empty() { MINUTE } else { 10 * MINUTE });
-        dead.iter().for_each(|name| fleet.miss(name));
-        alive.iter().for_each(|name| fleet.obey(name));
+        for name in &dead {
+            fleet.miss(name);
+        }
+        for name in &alive {
+            fleet.obey(name);
+        }
         done += alive.len();
         names = fleet.decide();
         if done == 6 {
