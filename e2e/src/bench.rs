@@ -15,9 +15,9 @@ use crate::scenario::rollout::{instruction_to_applied, instructions, label_write
 use crate::{Lab, command};
 
 /// How long the cluster is watched at rest.
-const REST: Duration = Duration::from_secs(600);
+const REST: Duration = Duration::from_mins(10);
 /// One policy's change, from first instruction to last report.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Shows the demonstration on a new lab and prints a table of what was measured on it.
 ///

@@ -85,7 +85,7 @@ impl Check {
     /// # Errors
     /// When it cannot tell.
     pub fn run(&self, node: &Node) -> anyhow::Result<Hole> {
-        let output = node.run(ON_NODE, Duration::from_secs(60))?;
+        let output = node.run(ON_NODE, Duration::from_mins(1))?;
         match output.status {
             0 => Ok(Hole::Closed),
             10 => Ok(Hole::Open),

@@ -39,7 +39,7 @@ impl ControlPlane<'_> {
         self.state.service("etcd", &mut self.etcd())?;
         let policy = self.state.write("audit-policy.yaml", include_str!("../audit-policy.yaml"))?;
         self.state.service("kube-apiserver", &mut self.api_server(&policy))?;
-        let patience = Duration::from_secs(60);
+        let patience = Duration::from_mins(1);
         self.state.wait_ready("kube-apiserver", patience, || self.api_ready())?;
         step.note("API server ready");
         self.state.service("kube-controller-manager", &mut self.controller_manager())?;

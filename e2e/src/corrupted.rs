@@ -66,7 +66,7 @@ pub(crate) fn ask_loader(
              cd /proc/$(pidof invivo-loader | cut -d' ' -f1)/root/run/invivo &&
              setpriv --reuid 65532 --regid 65532 --clear-groups {SENDER} loader.sock {MESSAGE}"
         ),
-        Duration::from_secs(120),
+        Duration::from_mins(2),
     )?;
     Ok(output.text())
 }

@@ -25,7 +25,7 @@ pub const CANARY: &str = "node1";
 /// The nodes of the demonstration.
 pub const NODES: [&str; 3] = ["node1", "node2", "node3"];
 /// From a change of the policy to the last node's report; a node may take a minute under emulation.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// `target/demo/report.json`
 #[derive(Debug, Serialize)]
@@ -102,7 +102,7 @@ pub fn run() -> anyhow::Result<()> {
     }
     let mut report = story.kernels()?;
     story.observe(StepName::Before, &mut report)?;
-    story.require(&report, StepName::Before, &[], &NODES)?;
+    require(&report, StepName::Before, &[], &NODES)?;
 
     say(&format!("kubectl label node {CANARY} invivo.dev/canary=true"));
     product.kubectl(&["label", "node", CANARY, "invivo.dev/canary=true"])?;
@@ -114,7 +114,7 @@ pub fn run() -> anyhow::Result<()> {
     story.wait_closed(&[CANARY])?;
     println!("    {CANARY} closed {:.1} s after kubectl apply", begun.elapsed().as_secs_f64());
     story.observe(StepName::Canary, &mut report)?;
-    story.require(&report, StepName::Canary, &[CANARY], &["node2", "node3"])?;
+    require(&report, StepName::Canary, &[CANARY], &["node2", "node3"])?;
     clock.lap("canary");
 
     let until = story.fleet.wait("the canary's soak", PATIENCE, || {
@@ -127,7 +127,7 @@ pub fn run() -> anyhow::Result<()> {
     println!("    the canary soaks until {}: {}", until.0.0, until.1.unwrap_or_default());
     story.wait_closed(&["node2", "node3"])?;
     story.observe(StepName::Rest, &mut report)?;
-    story.require(&report, StepName::Rest, &NODES, &[])?;
+    require(&report, StepName::Rest, &NODES, &[])?;
     clock.lap("rest");
 
     say("kubectl get pp,np,ps");
@@ -138,14 +138,14 @@ pub fn run() -> anyhow::Result<()> {
     product.apply(&product.policy("None"))?;
     story.wait_open()?;
     story.observe(StepName::RolledBack, &mut report)?;
-    story.require(&report, StepName::RolledBack, &[], &NODES)?;
+    require(&report, StepName::RolledBack, &[], &NODES)?;
     clock.lap("roll-back");
 
     say("target: {set: Latest}");
     product.apply(&product.policy("Latest"))?;
     story.wait_closed(&NODES)?;
     story.observe(StepName::Again, &mut report)?;
-    story.require(&report, StepName::Again, &NODES, &[])?;
+    require(&report, StepName::Again, &NODES, &[])?;
     clock.lap("again");
 
     let report = Report { nodes: report, seconds: clock.finish() };
@@ -210,28 +210,6 @@ impl Story {
         Ok(())
     }
 
-    fn require(
-        &self,
-        report: &[NodeReport],
-        step: StepName,
-        closed: &[&str],
-        open: &[&str],
-    ) -> anyhow::Result<()> {
-        for (names, wanted) in [(closed, Hole::Closed), (open, Hole::Open)] {
-            for name in names {
-                let seen = report
-                    .iter()
-                    .find(|entry| entry.name == *name)
-                    .and_then(|entry| entry.steps.iter().find(|seen| seen.step == step))
-                    .with_context(|| format!("{name} was not looked at"))?;
-                if seen.cve != wanted {
-                    bail!("{step:?}: {name} is {}, not {wanted}", seen.cve);
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn wait_closed(&self, nodes: &[&str]) -> anyhow::Result<()> {
         self.fleet.wait_states(nodes, &[NodeState::Applied, NodeState::Settled], PATIENCE)
     }
@@ -250,7 +228,7 @@ impl Story {
             ("count_values by (job) (\"level\", invivo_node_level)", Some(all.as_str())),
             ("max by (feed) (invivo_feed_ready)", None),
         ] {
-            let answer = self.fleet.wait(promql, Duration::from_secs(60), || {
+            let answer = self.fleet.wait(promql, Duration::from_mins(1), || {
                 let answer = self.fleet.block_on(Prometheus::query(promql))?;
                 let values: Vec<&str> = answer
                     .as_array()
@@ -273,6 +251,22 @@ impl Story {
         }
         Ok(())
     }
+}
+
+fn require(report: &[NodeReport], step: StepName, closed: &[&str], open: &[&str]) -> anyhow::Result<()> {
+    for (names, wanted) in [(closed, Hole::Closed), (open, Hole::Open)] {
+        for name in names {
+            let seen = report
+                .iter()
+                .find(|entry| entry.name == *name)
+                .and_then(|entry| entry.steps.iter().find(|seen| seen.step == step))
+                .with_context(|| format!("{name} was not looked at"))?;
+            if seen.cve != wanted {
+                bail!("{step:?}: {name} is {}, not {wanted}", seen.cve);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn write(product: &Product<'_>, report: &Report) -> anyhow::Result<PathBuf> {

@@ -90,7 +90,7 @@ pub struct Lab {
 }
 
 /// How long nodes may take until they are Ready, all at once on two processors.
-const BOOT: Duration = Duration::from_secs(300);
+const BOOT: Duration = Duration::from_mins(5);
 
 impl Lab {
     /// Gets and builds what is not in the cache. Must not be called in the lab's network.
@@ -228,7 +228,7 @@ impl Lab {
             return self.wait_ready(vec![(node.name().to_owned(), None)], BOOT);
         }
         let step = progress::begin(format!("boot {}", node.name()));
-        let before = self.block_on(async {
+        let before = Self::block_on(async {
             let nodes: Api<core::Node> = Api::all(self.client().await?);
             Ok::<_, Error>(nodes.get_opt(node.name()).await?.map(|node| boot_id(&node)))
         })??;
@@ -264,7 +264,7 @@ impl Lab {
         let address = format!("http://{}:{FILES_PORT}/{name}", network::HOST);
         let output = node.run(
             &format!("mkdir -p \"$(dirname '{path}')\" && curl -sSf -o '{path}' {address}"),
-            Duration::from_secs(120),
+            Duration::from_mins(2),
         );
         self.state.remove(&format!("files/{name}"))?;
         Ok(output?)
@@ -394,7 +394,7 @@ impl Lab {
     fn wait_ready(&self, mut nodes: Vec<(String, Option<String>)>, patience: Duration) -> Result<(), Error> {
         let step = progress::begin("wait until the nodes are Ready");
         let start = Instant::now();
-        self.block_on(async {
+        Self::block_on(async {
             let api: Api<core::Node> = Api::all(self.client().await?);
             while !nodes.is_empty() {
                 if start.elapsed() >= patience {
@@ -423,7 +423,7 @@ impl Lab {
         Ok(())
     }
 
-    fn block_on<T>(&self, future: impl Future<Output = T>) -> Result<T, Error> {
+    fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Error> {
         Ok(tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

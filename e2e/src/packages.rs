@@ -158,7 +158,7 @@ impl<'a> Packages<'a> {
         }
         let main = self.mirror()?;
         let security = format!("{main}-security");
-        let sources: String = [
+        let sources = [
             (&main, RELEASE.to_owned()),
             (&main, format!("{RELEASE}-updates")),
             (&main, format!("{RELEASE}-backports")),
@@ -168,7 +168,8 @@ impl<'a> Packages<'a> {
         .map(|(address, suite)| {
             format!("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {address} {suite} main\n")
         })
-        .collect();
+        .collect::<Vec<String>>()
+        .concat();
         let place = folder.display();
         let settings = format!(
             "Dir::Etc::SourceList \"{place}/sources.list\";\n\

@@ -93,8 +93,8 @@ pub(super) fn module_that_the_kernel_refuses(stage: &Stage<'_>) -> anyhow::Resul
     ensure!(message.contains("EINVAL"), "the errno is not named: {message}");
     stage.fleet.wait("FailureBudgetSpent for the rest", PATIENCE, || {
         let holds = stage.fleet.policy(POLICY)?.status.unwrap_or_default().holds;
-        let held = holds.iter().find(|hold| hold.reason == invivo_terms::Hold::FailureBudgetSpent);
-        Ok(match held {
+        let spent = holds.iter().find(|hold| hold.reason == invivo_terms::Hold::FailureBudgetSpent);
+        Ok(match spent {
             Some(hold) if hold.nodes == 2 => Seen::Answer(()),
             _ => Seen::NotYet(format!("{holds:?}")),
         })

@@ -25,7 +25,7 @@ use crate::product::{POLICY, Product, REPOSITORY_PORT, Repository};
 use crate::{Lab, network};
 
 /// One node, from instruction to report, under emulation and with others at work.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(4);
 
 /// A sentence and how it is shown.
 type Scenario = (&'static str, fn(&Stage) -> anyhow::Result<()>);

@@ -84,9 +84,9 @@ pub(super) fn lying_patch_server(stage: &Stage<'_>) -> anyhow::Result<()> {
     // The agent obeys only what its policy allows, so the policy must aim at the set again.
     stage.target("Latest")?;
     let result = [Forgery::ChangedBundle, Forgery::OneSignature].into_iter().try_for_each(|forgery| {
-        let lie = Lie::begin(stage, forgery)?;
+        begin_lying(stage, forgery)?;
         let result = agent_refuses(stage, &truth, forgery).and_then(|()| operator_refuses(stage, forgery));
-        lie.end(stage)?;
+        end_lying(stage)?;
         result
     });
     stage.target("None")?;
@@ -176,55 +176,50 @@ pub(super) fn corrupted_agent(stage: &Stage<'_>) -> anyhow::Result<()> {
 }
 
 /// A patch server that serves a forgery and says that all is well.
-struct Lie;
+fn begin_lying(stage: &Stage<'_>, forgery: Forgery) -> anyhow::Result<()> {
+    let folder = Forged::make(&stage.repository, forgery)?.as_patch_server(crate::product::FEED)?;
+    let port = FORGED_PORT + 10 + forgery as u16;
+    stage.lab.serve(&format!("liar-{}", forgery.name()), &folder, port)?;
+    stage.product.kubectl(&[
+        "patch",
+        "service",
+        "-n",
+        "invivo-system",
+        "invivo-patch-server",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"selector":{"app.kubernetes.io/name":"liar"}}}"#,
+    ])?;
+    stage.product.apply(&format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: invivo-liar\n  namespace: invivo-system\n  \
+         labels: {{kubernetes.io/service-name: invivo-patch-server}}\naddressType: IPv4\n\
+         ports: [{{name: http, port: {port}, protocol: TCP}}]\nendpoints: [{{addresses: [{host}], conditions: {{ready: true}}}}]\n",
+        host = crate::network::HOST,
+    ))?;
+    // kube-proxy on the node must have followed before the agent is told anything.
+    let node = stage.node("node1")?;
+    let service = stage.product.patch_server();
+    stage.fleet.wait("kube-proxy to follow", PATIENCE, || {
+        let output =
+            node.run(&format!("busybox wget -q -O - {service}/feeds/liar"), Duration::from_secs(30))?;
+        let text = output.text();
+        Ok(if text.contains(forgery.name()) { Seen::Answer(()) } else { Seen::NotYet(text) })
+    })
+}
 
-impl Lie {
-    fn begin(stage: &Stage<'_>, forgery: Forgery) -> anyhow::Result<Self> {
-        let folder = Forged::make(&stage.repository, forgery)?.as_patch_server(crate::product::FEED)?;
-        let port = FORGED_PORT + 10 + forgery as u16;
-        stage.lab.serve(&format!("liar-{}", forgery.name()), &folder, port)?;
-        stage.product.kubectl(&[
-            "patch",
-            "service",
-            "-n",
-            "invivo-system",
-            "invivo-patch-server",
-            "--type=merge",
-            "-p",
-            r#"{"spec":{"selector":{"app.kubernetes.io/name":"liar"}}}"#,
-        ])?;
-        stage.product.apply(&format!(
-            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: invivo-liar\n  namespace: invivo-system\n  \
-             labels: {{kubernetes.io/service-name: invivo-patch-server}}\naddressType: IPv4\n\
-             ports: [{{name: http, port: {port}, protocol: TCP}}]\nendpoints: [{{addresses: [{host}], conditions: {{ready: true}}}}]\n",
-            host = crate::network::HOST,
-        ))?;
-        // kube-proxy on the node must have followed before the agent is told anything.
-        let node = stage.node("node1")?;
-        let service = stage.product.patch_server();
-        stage.fleet.wait("kube-proxy to follow", PATIENCE, || {
-            let output =
-                node.run(&format!("busybox wget -q -O - {service}/feeds/liar"), Duration::from_secs(30))?;
-            let text = output.text();
-            Ok(if text.contains(forgery.name()) { Seen::Answer(()) } else { Seen::NotYet(text) })
-        })?;
-        Ok(Self)
-    }
-
-    fn end(self, stage: &Stage<'_>) -> anyhow::Result<()> {
-        stage.product.kubectl(&["delete", "endpointslice", "-n", "invivo-system", "invivo-liar"])?;
-        stage.product.kubectl(&[
-            "patch",
-            "service",
-            "-n",
-            "invivo-system",
-            "invivo-patch-server",
-            "--type=merge",
-            "-p",
-            r#"{"spec":{"selector":{"app.kubernetes.io/name":"invivo-patch-server"}}}"#,
-        ])?;
-        Ok(())
-    }
+fn end_lying(stage: &Stage<'_>) -> anyhow::Result<()> {
+    stage.product.kubectl(&["delete", "endpointslice", "-n", "invivo-system", "invivo-liar"])?;
+    stage.product.kubectl(&[
+        "patch",
+        "service",
+        "-n",
+        "invivo-system",
+        "invivo-patch-server",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"selector":{"app.kubernetes.io/name":"invivo-patch-server"}}}"#,
+    ])?;
+    Ok(())
 }
 
 fn scale_operator(stage: &Stage<'_>, replicas: u8) -> anyhow::Result<()> {
