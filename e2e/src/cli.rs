@@ -269,7 +269,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         What::Bench { rest } => invivo_e2e::bench::run(rest)?,
         What::ServeTargets { kubeconfig, address } => {
-            runtime()?.block_on(targets::serve(kubeconfig, &address))?
+            runtime()?.block_on(targets::serve(kubeconfig, &address))?;
         }
         What::ServeFiles { folder, address } => {
             runtime()?.block_on(serve::serve(folder, &address))?;
@@ -349,7 +349,7 @@ fn status() -> anyhow::Result<()> {
     for (name, process) in state.processes() {
         match process {
             Some(process) => {
-                println!("{name:<26} pid {:<8} {:>5} MiB", process.pid(), process.resident_kib() / 1024)
+                println!("{name:<26} pid {:<8} {:>5} MiB", process.pid(), process.resident_kib() / 1024);
             }
             None => println!("{name:<26} off"),
         }

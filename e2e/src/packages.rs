@@ -184,7 +184,7 @@ impl<'a> Packages<'a> {
         write(&configuration, &settings)?;
         let stamp = folder.join("updated");
         let fresh = fs::metadata(&stamp).and_then(|metadata| metadata.modified()).is_ok_and(|at| {
-            SystemTime::now().duration_since(at).is_ok_and(|age| age < Duration::from_secs(24 * 3600))
+            SystemTime::now().duration_since(at).is_ok_and(|age| age < Duration::from_hours(24))
         });
         if !fresh {
             let step = progress::begin("update the lists of packages");

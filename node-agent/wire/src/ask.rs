@@ -118,7 +118,8 @@ mod tests {
 
     #[test]
     fn the_answer_of_a_loader_that_hung_up_before_the_question_is_heard() {
-        for blobs in [&[][..], &[[0; 1 << 20].as_slice()][..]] {
+        let module = vec![0; 1 << 20];
+        for blobs in [&[][..], &[module.as_slice()][..]] {
             let (ours, loaders) = UnixStream::pair().unwrap();
             frame::write(&mut &loaders, &refusal(), &[]).unwrap();
             drop(loaders);
