@@ -180,16 +180,7 @@ fn begin_lying(stage: &Stage<'_>, forgery: Forgery) -> anyhow::Result<()> {
     let folder = Forged::make(&stage.repository, forgery)?.as_patch_server(crate::product::FEED)?;
     let port = FORGED_PORT + 10 + forgery as u16;
     stage.lab.serve(&format!("liar-{}", forgery.name()), &folder, port)?;
-    stage.product.kubectl(&[
-        "patch",
-        "service",
-        "-n",
-        "invivo-system",
-        "invivo-patch-server",
-        "--type=merge",
-        "-p",
-        r#"{"spec":{"selector":{"app.kubernetes.io/name":"liar"}}}"#,
-    ])?;
+    select_pods(stage, "liar")?;
     stage.product.apply(&format!(
         "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: invivo-liar\n  namespace: invivo-system\n  \
          labels: {{kubernetes.io/service-name: invivo-patch-server}}\naddressType: IPv4\n\
@@ -209,17 +200,14 @@ fn begin_lying(stage: &Stage<'_>, forgery: Forgery) -> anyhow::Result<()> {
 
 fn end_lying(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.product.kubectl(&["delete", "endpointslice", "-n", "invivo-system", "invivo-liar"])?;
-    stage.product.kubectl(&[
-        "patch",
-        "service",
-        "-n",
-        "invivo-system",
-        "invivo-patch-server",
-        "--type=merge",
-        "-p",
-        r#"{"spec":{"selector":{"app.kubernetes.io/name":"invivo-patch-server"}}}"#,
-    ])?;
-    Ok(())
+    select_pods(stage, "invivo-patch-server")
+}
+
+/// Which pods the patch server's Service stands for.
+fn select_pods(stage: &Stage<'_>, name: &str) -> anyhow::Result<()> {
+    let selector = serde_json::json!({"spec": {"selector": {"app.kubernetes.io/name": name}}}).to_string();
+    let service = ["patch", "service", "-n", "invivo-system", "invivo-patch-server", "--type=merge", "-p"];
+    stage.product.kubectl(&[&service[..], &[selector.as_str()]].concat()).map(|_| ())
 }
 
 fn scale_operator(stage: &Stage<'_>, replicas: u8) -> anyhow::Result<()> {
