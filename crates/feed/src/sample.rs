@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 
 use invivo_terms::{Arch, BuildId, InvalidName, Level, ModuleName, RepositoryName, SetName};
 
-use crate::digest;
+use sequoia_openpgp::Packet;
+use sequoia_openpgp::serialize::MarshalInto as _;
+
 use crate::document::{BundleMechanism, Evidence, Fix, KernelFacts, Manifest, ManifestModule, PatchedObject};
+use crate::{Document, digest, signature};
 
 /// A bundle's parts.
 #[derive(Debug, Clone)]
@@ -103,6 +106,15 @@ pub fn sample(
     };
     let manifest_bytes = serde_json::to_vec(&manifest).unwrap_or_default();
     Ok(Sample { manifest, manifest_bytes, name, module })
+}
+
+/// The first of the signatures beside a document, or nothing where there is none.
+///
+/// Half of the file is not that: signatures by keys of one kind differ in length, as the leading
+/// zeros of their numbers are left out.
+pub fn first_signature(signatures: &[u8]) -> Vec<u8> {
+    let packets = signature::packets(Document::Index, signatures).unwrap_or_default();
+    packets.into_iter().next().and_then(|first| Packet::from(first).to_vec().ok()).unwrap_or_default()
 }
 
 /// A relocatable x86-64 ELF file that holds nothing but these fields of modinfo.

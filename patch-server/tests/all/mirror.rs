@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::{Author, Mirror, Static, get, only};
-use invivo_feed::{digest, paths};
+use invivo_feed::{digest, paths, sample};
 use jiff::Timestamp;
 
 const FEED: &str = "production";
@@ -147,8 +147,7 @@ async fn an_index_that_one_of_two_signed_is_below_the_threshold() {
     let folder = house.author.copy("one-signature");
     let path = folder.join(paths::signatures(&paths::index(2)));
     let signatures = fs::read(&path).unwrap();
-    // Both holders have the same kind of key: the packets have the same length.
-    fs::write(&path, &signatures[..signatures.len() / 2]).unwrap();
+    fs::write(&path, sample::first_signature(&signatures)).unwrap();
     house.refuses(folder, "BelowThreshold", Some("index")).await;
 }
 
