@@ -165,9 +165,24 @@ pub struct NodePatchStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub message: Option<String>,
+    /// What was found, where the state is a verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
     /// What the last change of the running code took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_switch: Option<LastSwitch>,
+}
+
+/// What a dead kernel left behind. The whole record is kept on the node, in the loader's state
+/// folder under `evidence/<digest>`.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Evidence {
+    /// Digest of the record.
+    pub digest: Digest,
+    /// The line that tells.
+    #[schemars(length(max = 200))]
+    pub excerpt: String,
 }
 
 /// The running kernel.

@@ -175,7 +175,7 @@ mod tests {
         for (node, state, reason) in [
             ("a", "Failed", "LoadRefused"),
             ("b", "Failed", "Unreachable"),
-            ("c", "Failed", "RebootedUnsettled"),
+            ("c", "Suspected", "RebootedUnsettled"),
             ("d", "Blocked", "TransitionStuck"),
         ] {
             let patch = serde_json::from_value(serde_json::json!({

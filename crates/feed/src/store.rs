@@ -44,6 +44,20 @@ pub enum StoreError {
         /// What was wrong.
         source: serde_json::Error,
     },
+    /// The file's own checks fail.
+    #[error("{path} is damaged: {detail}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was wrong.
+        detail: String,
+    },
+    /// A later version wrote it.
+    #[error("{path} was written by a later version")]
+    LaterFormat {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 impl StoreError {
@@ -60,7 +74,9 @@ impl StoreError {
         match self {
             Self::Full { .. } => Refusal::StorageFull.as_str(),
             Self::Io { .. } => "NodeIo",
-            Self::TooLong { .. } | Self::Parse { .. } => Refusal::Malformed.as_str(),
+            Self::TooLong { .. } | Self::Parse { .. } | Self::Damaged { .. } | Self::LaterFormat { .. } => {
+                Refusal::Malformed.as_str()
+            }
         }
     }
 }

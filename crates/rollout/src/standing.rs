@@ -313,7 +313,9 @@ const fn holds(state: NodeState) -> bool {
         | NodeState::RolledBack
         | NodeState::Blocked
         | NodeState::Refused
-        | NodeState::Failed => false,
+        | NodeState::Failed
+        | NodeState::Suspected
+        | NodeState::Convicted => false,
     }
 }
 

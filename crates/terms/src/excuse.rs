@@ -2,9 +2,6 @@
 
 use crate::{NodeState, Refusal};
 
-/// The node booted anew before the level had settled, and nobody knows why.
-const REBOOTED: &str = "RebootedUnsettled";
-
 /// Nothing was loaded, for a reason of the node's or of its surroundings.
 const NOT_TRIED: [&str; 4] = ["DeadlinePassed", "LoaderSilent", "Unreachable", Refusal::StorageFull.as_str()];
 
@@ -24,12 +21,13 @@ impl Excuse {
     pub fn of(state: NodeState, reason: Option<&str>) -> Option<Self> {
         match (state, reason) {
             (NodeState::Blocked, _) => Some(Self::Blocked),
-            (NodeState::Failed, Some(REBOOTED)) => Some(Self::Rebooted),
+            (NodeState::Suspected, _) => Some(Self::Rebooted),
             (NodeState::Failed | NodeState::Refused, Some(reason)) if NOT_TRIED.contains(&reason) => {
                 Some(Self::NotTried)
             }
             (
                 NodeState::Failed
+                | NodeState::Convicted
                 | NodeState::Refused
                 | NodeState::Idle
                 | NodeState::Working
@@ -53,7 +51,8 @@ mod tests {
         }
         assert_eq!(Excuse::of(NodeState::Refused, Some("StorageFull")), Some(Excuse::NotTried));
         assert_eq!(Excuse::of(NodeState::Blocked, Some("TransitionStuck")), Some(Excuse::Blocked));
-        assert_eq!(Excuse::of(NodeState::Failed, Some("RebootedUnsettled")), Some(Excuse::Rebooted));
+        assert_eq!(Excuse::of(NodeState::Suspected, Some("RebootedUnsettled")), Some(Excuse::Rebooted));
+        assert_eq!(Excuse::of(NodeState::Convicted, Some("RebootedAgain")), None);
     }
 
     #[test]

@@ -27,13 +27,33 @@ pub enum NodeState {
     Refused,
     /// It was tried and did not work.
     Failed,
+    /// A boot ended before the patch had settled. It is not put on again by itself; one new
+    /// instruction may try.
+    Suspected,
+    /// There is evidence against the patch: it is never loaded on this node again, unless a person
+    /// clears the verdict there.
+    Convicted,
 }
 
 impl NodeState {
+    /// Every state, in the order of the list above.
+    pub const ALL: [Self; 10] = [
+        Self::Idle,
+        Self::Working,
+        Self::Applied,
+        Self::Settled,
+        Self::RolledBack,
+        Self::Blocked,
+        Self::Refused,
+        Self::Failed,
+        Self::Suspected,
+        Self::Convicted,
+    ];
+
     /// Whether the instruction has ended without the result it asked for.
     pub const fn is_failure(self) -> bool {
         match self {
-            Self::Blocked | Self::Refused | Self::Failed => true,
+            Self::Blocked | Self::Refused | Self::Failed | Self::Suspected | Self::Convicted => true,
             Self::Idle | Self::Working | Self::Applied | Self::Settled | Self::RolledBack => false,
         }
     }
@@ -49,6 +69,8 @@ impl NodeState {
             Self::Blocked => "Blocked",
             Self::Refused => "Refused",
             Self::Failed => "Failed",
+            Self::Suspected => "Suspected",
+            Self::Convicted => "Convicted",
         }
     }
 }

@@ -29,6 +29,7 @@ pub(crate) fn loader(object: &str, revision: i64, state: NodeState) -> State {
         unpatched_seconds: None,
         reason: None,
         message: None,
+        evidence: None,
         switch_millis: None,
         floors: invivo_feed::Floors::default(),
     }

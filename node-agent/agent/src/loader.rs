@@ -17,6 +17,9 @@ pub enum LoaderError {
     /// It will not speak to us.
     #[error("the loader refuses: {0}")]
     Refused(String),
+    /// It answered another question.
+    #[error("the loader answered another question")]
+    OtherAnswer,
     /// The thread that asked is gone.
     #[error("asking the loader was cut short")]
     CutShort(#[source] tokio::task::JoinError),
@@ -62,6 +65,7 @@ impl Loader {
         match asked.await.map_err(LoaderError::CutShort)?? {
             Answer::State(state) => Ok(*state),
             Answer::Refused { detail } => Err(LoaderError::Refused(detail)),
+            Answer::Cleared { .. } => Err(LoaderError::OtherAnswer),
         }
     }
 }

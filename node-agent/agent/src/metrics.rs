@@ -11,17 +11,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-const STATES: [NodeState; 8] = [
-    NodeState::Idle,
-    NodeState::Working,
-    NodeState::Applied,
-    NodeState::Settled,
-    NodeState::RolledBack,
-    NodeState::Blocked,
-    NodeState::Refused,
-    NodeState::Failed,
-];
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KernelLabels {
     node: String,
@@ -109,7 +98,7 @@ impl Metrics {
         };
         self.kernel.get_or_create(&labels).set(1);
         self.level.set(i64::from(loader.level.0));
-        for one in STATES {
+        for one in NodeState::ALL {
             self.state.get_or_create(&StateLabels { state: StateLabel(one) }).set(i64::from(one == state));
         }
         self.settled.set(i64::from(loader.state == NodeState::Settled));

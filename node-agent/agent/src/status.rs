@@ -1,6 +1,6 @@
 //! The status that answers an instruction: the loader's words, or the agent's own verdict over them.
 
-use invivo_api::{LastSwitch, NodeKernel, NodePatchStatus, Signing};
+use invivo_api::{Evidence, LastSwitch, NodeKernel, NodePatchStatus, Signing};
 use invivo_terms::{Level, Mechanism, NodeState, Revision};
 use invivo_wire::{Reason, State};
 use jiff::Timestamp;
@@ -50,6 +50,10 @@ pub fn of(loader: &State, own: &Own<'_>, observed: Revision, now: Timestamp) -> 
         unpatched_seconds: loader.unpatched_seconds,
         reason: reason.map(|reason| cut(reason, 64)),
         message: message.map(|message| cut(message, 256)),
+        evidence: match own {
+            Own::Nothing => loader.evidence.clone().map(evidence),
+            Own::Working { .. } | Own::Ended(_) => None,
+        },
         last_switch: loader.switch_millis.map(|millis| LastSwitch { millis }),
     }
 }
@@ -67,6 +71,10 @@ fn kernel(loader: &State) -> NodeKernel {
             invivo_wire::Signing::Lockdown => Signing::Lockdown,
         },
     }
+}
+
+fn evidence(found: invivo_wire::Evidence) -> Evidence {
+    Evidence { digest: found.digest, excerpt: cut(found.excerpt, 200) }
 }
 
 fn cut(mut text: String, bytes: usize) -> String {

@@ -81,7 +81,9 @@ fn known(loader: &State, order: &Order) -> Known {
             | NodeState::RolledBack
             | NodeState::Blocked
             | NodeState::Refused
-            | NodeState::Failed => Known::Ended,
+            | NodeState::Failed
+            | NodeState::Suspected
+            | NodeState::Convicted => Known::Ended,
         },
         Some(_) | None => Known::Unheard,
     }

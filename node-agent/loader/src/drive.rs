@@ -116,7 +116,7 @@ impl<K: Kernel> Loader<K> {
         }
         let demanded = match task.what {
             Doing::Applying(_) | Doing::BringingBack(_) => true,
-            Doing::RollingBack => false,
+            Doing::RollingBack | Doing::Undoing(_) => false,
         };
         self.journal.task = Some(task);
         match self.store.save(&self.journal) {

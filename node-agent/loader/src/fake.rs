@@ -11,9 +11,11 @@ use invivo_wire::{Kernel as KernelFacts, Signing};
 use jiff::{SignedDuration, Timestamp};
 use rustix::io::Errno;
 
+use crate::health::Health;
 use crate::kernel::Kernel;
 use crate::running::{Running, RunningError};
 use crate::seen::{Blocker, Patch, Resident, Seen};
+use crate::verdict::Record;
 
 #[derive(Debug)]
 pub(crate) struct World {
@@ -25,6 +27,9 @@ pub(crate) struct World {
     /// What was handed to `init_module`, in order.
     pub(crate) loads: Vec<Vec<u8>>,
     pub(crate) load_error: Option<Errno>,
+    /// What dead kernels left behind.
+    pub(crate) records: Vec<String>,
+    pub(crate) health: Health,
     /// How long a transition takes; none for ever.
     pub(crate) transition: Option<Duration>,
     /// How long a reversal takes; none for ever.
@@ -85,6 +90,8 @@ impl Fake {
             modules: Vec::new(),
             loads: Vec::new(),
             load_error: None,
+            records: Vec::new(),
+            health: Health { oopses: Some(0), warnings: Some(0), tainted: 0 },
             transition: Some(Duration::from_millis(1200)),
             reversal: Some(Duration::from_millis(700)),
             ends: None,
@@ -99,6 +106,7 @@ impl Fake {
         let mut world = self.0.borrow_mut();
         world.running.boot_id = boot_id.to_owned();
         world.since_boot = up_for;
+        world.health = Health { oopses: Some(0), warnings: Some(0), tainted: 0 };
         world.patches.clear();
         world.modules.clear();
         world.loads.clear();
@@ -168,6 +176,14 @@ impl Kernel for Fake {
             })
             .collect();
         Ok(Seen { patches, modules })
+    }
+
+    fn records(&self) -> io::Result<Vec<Record>> {
+        Ok(self.0.borrow().records.iter().map(|text| Record::new(text.as_bytes())).collect())
+    }
+
+    fn health(&self) -> io::Result<Health> {
+        Ok(self.0.borrow().health)
     }
 
     fn blockers(&self, _: i8) -> Vec<Blocker> {

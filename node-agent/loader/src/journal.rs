@@ -1,12 +1,15 @@
 //! What the loader must not forget: instructions, floors, what is on, what comes back after a boot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use invivo_feed::Floors;
 use invivo_terms::{BuildId, Digest, Level, ModuleName, NodeState, SetName};
-use invivo_wire::{Order, Reason};
+use invivo_wire::{Evidence, Order, Reason};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::health::Health;
+use crate::verdict::Verdicts;
 
 /// The journal, one file in the state folder. Written before and after everything that is done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +34,11 @@ pub struct Journal {
     pub floors: BTreeMap<Digest, Floors>,
     /// The root last heard of.
     pub last_root: Option<Digest>,
+    /// What is held against bundles on this node.
+    pub verdicts: Verdicts,
+    /// Records of panics that were there when a loader last came up: they are evidence of nothing
+    /// that happened since.
+    pub records: BTreeSet<Digest>,
 }
 
 /// What is being done.
@@ -43,6 +51,8 @@ pub struct Task {
     pub what: Doing,
     /// Until when; an instruction's own deadline.
     pub deadline: Timestamp,
+    /// The kernel's health before it began, where that could be read.
+    pub health: Option<Health>,
 }
 
 /// What is being done.
@@ -55,6 +65,8 @@ pub enum Doing {
     BringingBack(Box<Loaded>),
     /// Every level is being taken off.
     RollingBack,
+    /// This one is being taken off by the loader itself: it did harm.
+    Undoing(Box<Loaded>),
 }
 
 /// A level as it was verified, enough to verify and load it again from the state folder.
@@ -95,6 +107,8 @@ pub struct Active {
     pub since_boot_seconds: u64,
     /// It has been quiet for its settling time.
     pub settled: bool,
+    /// The kernel's health before it came, where that could be read.
+    pub health: Option<Health>,
 }
 
 /// What became of an instruction.
@@ -109,6 +123,8 @@ pub struct Outcome {
     pub message: Option<String>,
     /// Since when.
     pub since: Timestamp,
+    /// What was found, where it is a verdict.
+    pub evidence: Option<Evidence>,
     /// From the module's load to the end of the transition.
     pub switch_millis: Option<u32>,
 }
@@ -126,15 +142,33 @@ pub struct Unpatched {
 impl Outcome {
     /// Reached, with nothing to say.
     pub fn reached(state: NodeState, since: Timestamp) -> Self {
-        Self { state, reason: None, message: None, since, switch_millis: None }
+        Self { state, reason: None, message: None, since, evidence: None, switch_millis: None }
     }
 
     /// Not reached, and why. The message is cut to 256 bytes.
     pub fn missed(state: NodeState, reason: Reason, message: impl Into<String>, since: Timestamp) -> Self {
-        let mut message: String = message.into();
-        message.truncate(message.floor_char_boundary(256));
-        Self { state, reason: Some(reason), message: Some(message), since, switch_millis: None }
+        Self {
+            state,
+            reason: Some(reason),
+            message: Some(cut(message.into())),
+            since,
+            evidence: None,
+            switch_millis: None,
+        }
     }
+}
+
+impl Outcome {
+    /// What followed from it.
+    pub(crate) fn add(&mut self, text: &str) {
+        let before = self.message.take().map(|message| format!("{message}; ")).unwrap_or_default();
+        self.message = Some(cut(before + text));
+    }
+}
+
+fn cut(mut message: String) -> String {
+    message.truncate(message.floor_char_boundary(256));
+    message
 }
 
 impl Journal {
@@ -152,7 +186,7 @@ impl Journal {
     pub fn needed(&self) -> Vec<&Digest> {
         let task = self.task.as_ref().and_then(|task| match &task.what {
             Doing::Applying(loaded) | Doing::BringingBack(loaded) => Some(&loaded.module_digest),
-            Doing::RollingBack => None,
+            Doing::RollingBack | Doing::Undoing(_) => None,
         });
         let active = self.active.as_ref().map(|active| &active.loaded.module_digest);
         let settled = self.settled.as_ref().map(|settled| &settled.module_digest);

@@ -10,8 +10,10 @@ use jiff::Timestamp;
 use rustix::io::Errno;
 use rustix::time::ClockId;
 
+use crate::health::Health;
 use crate::running::{Folders, Names, Running, RunningError};
 use crate::seen::{Blocker, Seen};
+use crate::verdict::Record;
 
 /// A kernel. The real one, or a test's.
 pub trait Kernel {
@@ -28,6 +30,20 @@ pub trait Kernel {
     ///
     /// If its files cannot be read.
     fn seen(&self) -> io::Result<Seen>;
+
+    /// The records of panics that there are.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read.
+    fn records(&self) -> io::Result<Vec<Record>>;
+
+    /// How the kernel says it is.
+    ///
+    /// # Errors
+    ///
+    /// If its files cannot be read.
+    fn health(&self) -> io::Result<Health>;
 
     /// At most five threads whose patch state is still `old`.
     fn blockers(&self, old: i8) -> Vec<Blocker>;
@@ -83,6 +99,14 @@ impl Kernel for Linux {
 
     fn seen(&self) -> io::Result<Seen> {
         crate::seen::observe(&self.folders)
+    }
+
+    fn records(&self) -> io::Result<Vec<Record>> {
+        crate::record::observe(&self.folders.records)
+    }
+
+    fn health(&self) -> io::Result<Health> {
+        crate::health::observe(&self.folders)
     }
 
     fn blockers(&self, old: i8) -> Vec<Blocker> {

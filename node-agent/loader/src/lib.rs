@@ -10,20 +10,26 @@ pub mod errno;
 #[cfg(test)]
 mod fake;
 pub mod filter;
+pub mod health;
 pub mod journal;
+mod judge;
 pub mod kernel;
 pub mod loader;
 pub mod missed;
 pub mod order;
+mod record;
 mod recover;
 pub mod report;
 pub mod running;
 pub mod seen;
+mod slots;
 pub mod socket;
 pub mod step;
 pub mod store;
 #[cfg(test)]
 mod tests;
+mod undo;
+pub mod verdict;
 pub mod verify;
 
 use std::collections::BTreeSet;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use crate::again::Waiting;
 use crate::drive::{Bytes, Drive};
+use crate::health::Health;
 use crate::journal::{Active, Doing, Journal, Loaded, Outcome, Task};
 use crate::kernel::Kernel;
 use crate::missed::{Missed, Reached, Remedy};
@@ -18,6 +19,7 @@ use crate::running::{Running, RunningError};
 use crate::seen::Seen;
 use crate::step::{Goal, Phase};
 use crate::store::Store;
+use crate::verdict::Record;
 use crate::verify::{self, Ground, Verified};
 
 /// How often a loader at rest looks by itself.
@@ -41,6 +43,8 @@ pub struct Loader<K> {
     pub(crate) known: bool,
     /// The journal on disk is older than the one in memory.
     pub(crate) unsaved: bool,
+    /// Records of panics that this loader found when it came up, and no loader before it.
+    pub(crate) found: Vec<Record>,
     pub(crate) waiting: Option<Waiting>,
 }
 
@@ -55,8 +59,17 @@ impl<K: Kernel> Loader<K> {
     pub fn start(kernel: K, store: Store, roots: BTreeSet<Digest>) -> Result<Self, RunningError> {
         let running = kernel.running()?;
         let journal = Journal::default();
-        let mut loader =
-            Self { kernel, store, roots, running, journal, known: false, unsaved: false, waiting: None };
+        let mut loader = Self {
+            kernel,
+            store,
+            roots,
+            running,
+            journal,
+            known: false,
+            unsaved: false,
+            found: Vec::new(),
+            waiting: None,
+        };
         loader.come_up();
         Ok(loader)
     }
@@ -68,7 +81,8 @@ impl<K: Kernel> Loader<K> {
                 self.look();
                 self.state()
             }
-            (Request::Hold { .. } | Request::RollBack(_), []) | (Request::Apply(_), [_, _])
+            (Request::Hold { .. } | Request::RollBack(_) | Request::ClearVerdicts, [])
+            | (Request::Apply(_), [_, _])
                 if !self.known =>
             {
                 self.state()
@@ -76,7 +90,15 @@ impl<K: Kernel> Loader<K> {
             (Request::Hold { order }, []) => self.hold(order),
             (Request::RollBack(request), []) => self.roll_back(&request),
             (Request::Apply(request), [proof, module]) => self.apply(&request, proof, module),
-            (Request::State | Request::Hold { .. } | Request::RollBack(_) | Request::Apply(_), _) => {
+            (Request::ClearVerdicts, []) => return self.clear_verdicts(),
+            (
+                Request::State
+                | Request::Hold { .. }
+                | Request::RollBack(_)
+                | Request::Apply(_)
+                | Request::ClearVerdicts,
+                _,
+            ) => {
                 return Answer::Refused { detail: "wrong number of blobs".to_owned() };
             }
         };
@@ -104,6 +126,7 @@ impl<K: Kernel> Loader<K> {
             self.come_up();
         } else {
             self.look();
+            self.mind_health();
         }
     }
 
@@ -126,14 +149,19 @@ impl<K: Kernel> Loader<K> {
         }
     }
 
-    /// How long until the next [`Self::tick`] is worth it; at least a second.
+    /// How long until the next [`Self::tick`] is worth it; at least a second, and no more while a
+    /// level has not settled.
     pub fn next_tick(&self) -> Duration {
-        let settles = self
+        let unsettled = self
             .journal
             .active_in(&self.running.boot_id)
-            .and_then(|active| report::settles_in(active, self.kernel.since_boot()))
-            .map(Duration::from_secs);
-        [settles, self.next_try()].into_iter().flatten().fold(IDLE, Duration::min).max(Duration::from_secs(1))
+            .filter(|active| !active.settled)
+            .map(|_| Duration::ZERO);
+        [unsettled, self.next_try()]
+            .into_iter()
+            .flatten()
+            .fold(IDLE, Duration::min)
+            .max(Duration::from_secs(1))
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -161,7 +189,8 @@ impl<K: Kernel> Loader<K> {
     }
 
     pub(crate) fn sweep(&self) {
-        if let Err(error) = self.store.sweep(&self.journal.needed()) {
+        let evidence: Vec<&Digest> = self.journal.verdicts.records().collect();
+        if let Err(error) = self.store.sweep(&self.journal.needed(), &evidence) {
             tracing::warn!(error = %error, "state folder not swept");
         }
     }
@@ -230,12 +259,14 @@ impl<K: Kernel> Loader<K> {
             proof,
             module,
         )?;
+        self.not_convicted(&loaded)?;
         self.journal.last_root = Some(loaded.root.clone());
         self.journal.floors.insert(loaded.root.clone(), floors);
         let task = Task {
             boot_id: self.running.boot_id.clone(),
             what: Doing::Applying(Box::new(loaded.clone())),
             deadline: request.deadline,
+            health: self.health(),
         };
         let reached = self.drive(Drive {
             goal: Goal::Apply(loaded.module.clone()),
@@ -251,9 +282,12 @@ impl<K: Kernel> Loader<K> {
 
     /// Writes down what became of an instruction to apply.
     pub(crate) fn conclude(&mut self, ended: Result<(Loaded, Reached), Missed>) {
-        self.journal.task = None;
+        let task = self.journal.task.take();
         match ended {
-            Ok((loaded, reached)) => self.journal.outcome = Some(self.applied(loaded, &reached)),
+            Ok((loaded, reached)) => {
+                let health = task.and_then(|task| task.health);
+                self.journal.outcome = Some(self.applied(loaded, &reached, health));
+            }
             Err(missed) => {
                 let remedy = missed.remedy.clone();
                 self.journal.outcome = Some(self.missed(missed));
@@ -266,20 +300,28 @@ impl<K: Kernel> Loader<K> {
         self.save();
     }
 
-    fn applied(&mut self, loaded: Loaded, reached: &Reached) -> Outcome {
+    fn applied(&mut self, loaded: Loaded, reached: &Reached, health: Option<Health>) -> Outcome {
         let before = self
             .journal
             .active_in(&self.running.boot_id)
             .filter(|active| active.loaded.module_digest == loaded.module_digest);
-        let (since_boot_seconds, settled) =
-            before.map_or((self.kernel.since_boot().as_secs(), false), |b| (b.since_boot_seconds, b.settled));
+        let (since_boot_seconds, settled, health) = before
+            .map_or((self.kernel.since_boot().as_secs(), false, health), |before| {
+                (before.since_boot_seconds, before.settled, before.health)
+            });
         if settled {
+            self.journal.verdicts.settled(&loaded.module_digest);
             self.journal.settled = Some(loaded.clone());
         }
         self.came_up();
         let state = if settled { NodeState::Settled } else { NodeState::Applied };
-        self.journal.active =
-            Some(Active { boot_id: self.running.boot_id.clone(), loaded, since_boot_seconds, settled });
+        self.journal.active = Some(Active {
+            boot_id: self.running.boot_id.clone(),
+            loaded,
+            since_boot_seconds,
+            settled,
+            health,
+        });
         Outcome { switch_millis: reached.millis, ..Outcome::reached(state, self.now()) }
     }
 
@@ -299,6 +341,7 @@ impl<K: Kernel> Loader<K> {
             boot_id: self.running.boot_id.clone(),
             what: Doing::RollingBack,
             deadline: request.deadline,
+            health: None,
         };
         let ended = self.drive(Drive {
             goal: Goal::RollBack,
@@ -341,6 +384,7 @@ impl<K: Kernel> Loader<K> {
         let mut settled = self.journal.clone();
         if let Some(active) = settled.active.as_mut() {
             active.settled = true;
+            settled.verdicts.settled(&active.loaded.module_digest);
             settled.settled = Some(active.loaded.clone());
         }
         if let Some(outcome) = settled.outcome.as_mut().filter(|outcome| outcome.state == NodeState::Applied)

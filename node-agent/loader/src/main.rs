@@ -1,9 +1,10 @@
 //! `invivo-loader`: runs as root with CAP_SYS_MODULE and CAP_DAC_READ_SEARCH and nothing else.
 //!
 //! Needs: an emptyDir for the socket (writable here, read-only in the agent; with `fsGroup` its
-//! setgid bit gives the socket its group); three hostPaths: `/var/lib/invivo` at `/host/state`,
-//! `/sys/kernel/livepatch` at `/host/livepatch` (writable, outside `/sys`), `/proc` at
-//! `/host/proc` (read-only).
+//! setgid bit gives the socket its group); hostPaths: `/var/lib/invivo` at `/host/state`,
+//! `/sys/kernel/livepatch` at `/host/livepatch` (writable, outside `/sys`), and read-only `/proc`
+//! at `/host/proc`, `/sys/fs/pstore` at `/host/pstore`, `/var/lib/systemd/pstore` at
+//! `/host/pstore-archive`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +34,14 @@ struct Arguments {
     /// Any /sys, read only: the kernel's notes and what it demands of modules.
     #[arg(long, env = "INVIVO_SYS", default_value = "/sys")]
     sys: PathBuf,
+    /// Where the host keeps records of panics. Repeated, or separated by commas.
+    #[arg(
+        long,
+        env = "INVIVO_RECORDS",
+        value_delimiter = ',',
+        default_value = "/host/pstore,/host/pstore-archive"
+    )]
+    records: Vec<PathBuf>,
     /// SHA-256 of a repository's trust/1.json; the only roots of trust there are. Repeated, or
     /// separated by commas.
     #[arg(long = "root", env = "INVIVO_ROOTS", value_delimiter = ',', required = true)]
@@ -57,7 +66,12 @@ fn main() -> ExitCode {
     let settings = Settings {
         socket: arguments.socket,
         state: arguments.state,
-        folders: Folders { sys: arguments.sys, proc: arguments.proc, livepatch: arguments.livepatch },
+        folders: Folders {
+            sys: arguments.sys,
+            proc: arguments.proc,
+            livepatch: arguments.livepatch,
+            records: arguments.records,
+        },
         roots: arguments.roots.into_iter().collect(),
         peers: Peers { agent: arguments.agent_uid },
     };

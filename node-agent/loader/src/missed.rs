@@ -45,11 +45,17 @@ impl Missed {
                 (NodeState::Refused, Remedy::Nothing)
             }
             Fault::NodeIo | Fault::JournalUnreadable => (NodeState::Failed, Remedy::TryAgain),
+            Fault::RebootedUnsettled | Fault::RebootedBringingBack => (NodeState::Suspected, Remedy::Nothing),
+            Fault::RebootedAgain | Fault::PanicNamesPatch | Fault::ConvictedHere => {
+                (NodeState::Convicted, Remedy::Nothing)
+            }
             Fault::CannotReverse
             | Fault::DeadlinePassed
-            | Fault::RebootedUnsettled
-            | Fault::RebootedBringingBack
+            | Fault::KernelOops
+            | Fault::KernelLockup
             | Fault::Vanished => (NodeState::Failed, Remedy::Nothing),
+            // It stays on.
+            Fault::KernelWarning => (NodeState::Applied, Remedy::Nothing),
         };
         Self { state, reason: Reason::Fault(fault), message: message.into(), remedy }
     }
@@ -94,9 +100,11 @@ impl From<StoreError> for Missed {
                 message: error.to_string(),
                 remedy: Remedy::TryAgain,
             },
-            StoreError::Io { .. } | StoreError::TooLong { .. } | StoreError::Parse { .. } => {
-                Self::fault(Fault::NodeIo, error.to_string())
-            }
+            StoreError::Io { .. }
+            | StoreError::TooLong { .. }
+            | StoreError::Parse { .. }
+            | StoreError::Damaged { .. }
+            | StoreError::LaterFormat { .. } => Self::fault(Fault::NodeIo, error.to_string()),
         }
     }
 }

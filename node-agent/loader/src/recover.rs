@@ -5,12 +5,13 @@
 use std::time::Duration;
 
 use invivo_terms::{ModuleName, NodeState, Refusal};
-use invivo_wire::{Fault, Reason};
+use invivo_wire::Reason;
 use jiff::Timestamp;
 
 use crate::again::{Again, Waiting};
 use crate::drive::Drive;
 use crate::journal::{Active, Doing, Loaded, Outcome, Task, Unpatched};
+use crate::judge::When;
 use crate::kernel::Kernel;
 use crate::loader::Loader;
 use crate::missed::{Missed, Remedy};
@@ -34,6 +35,7 @@ impl<K: Kernel> Loader<K> {
 
     fn recover(&mut self) {
         let boot = self.running.boot_id.clone();
+        self.find_records();
         match self.journal.task.clone() {
             Some(task) if task.boot_id == boot => self.resume(task),
             Some(task) => self.interrupted_by_boot(&task.what),
@@ -88,6 +90,7 @@ impl<K: Kernel> Loader<K> {
                     self.drive(Drive { goal, phase: Phase::Journalled, deadline, task: None, image: None });
                 self.rolled_back(ended);
             }
+            Doing::Undoing(loaded) => self.undo(&loaded),
             // What follows a boot has not ended and begins anew: it finds the patch, or loads it.
             Doing::BringingBack(_) if self.is_coming_up() => self.journal.task = None,
             Doing::BringingBack(loaded) => self.return_to(*loaded),
@@ -98,8 +101,9 @@ impl<K: Kernel> Loader<K> {
     fn interrupted_by_boot(&mut self, what: &Doing) {
         self.journal.task = None;
         let outcome = match what {
-            Doing::Applying(loaded) => self.lost(loaded),
-            Doing::BringingBack(loaded) => self.died_of(loaded),
+            Doing::Applying(loaded) => self.unclean(loaded, When::Unsettled),
+            Doing::BringingBack(loaded) => self.unclean(loaded, When::ComingBack),
+            Doing::Undoing(loaded) => self.unclean(loaded, When::Unsettled),
             Doing::RollingBack => {
                 self.journal.settled = None;
                 Outcome::reached(NodeState::RolledBack, self.now())
@@ -108,39 +112,21 @@ impl<K: Kernel> Loader<K> {
         self.journal.outcome = Some(outcome);
     }
 
-    /// Perhaps of something else; but a patch that brings the machine down must not do so at every
-    /// boot.
-    fn died_of(&mut self, loaded: &Loaded) -> Outcome {
-        self.unsettle(loaded);
-        let message = format!(
-            "the node went down while level {} was being brought back; it is not brought back again by itself",
-            loaded.level
-        );
-        self.missed(Missed::fault(Fault::RebootedBringingBack, message))
-    }
-
-    fn lost(&mut self, loaded: &Loaded) -> Outcome {
-        self.unsettle(loaded);
-        let message = format!(
-            "the node booted anew before level {} had settled; it is not applied again by itself",
-            loaded.level
-        );
-        self.missed(Missed::fault(Fault::RebootedUnsettled, message))
-    }
-
     /// Whatever it was before, it counts as settled no more: whoever wants it there has to say so.
-    fn unsettle(&mut self, loaded: &Loaded) {
+    pub(crate) fn unsettle(&mut self, loaded: &Loaded) {
         self.journal.settled.take_if(|settled| settled.module_digest == loaded.module_digest);
     }
 
     fn after_boot(&mut self) {
         if let Some(Active { loaded, settled: false, .. }) = self.journal.active.take() {
+            let outcome = self.unclean(&loaded, When::Unsettled);
             let failed_since =
                 self.journal.outcome.as_ref().is_some_and(|outcome| outcome.state.is_failure());
             if !failed_since {
-                self.journal.outcome = Some(self.lost(&loaded));
+                self.journal.outcome = Some(outcome);
             }
         }
+        self.judge_settled();
         self.bring_back_settled();
         self.save();
     }
@@ -172,7 +158,9 @@ impl<K: Kernel> Loader<K> {
             let seconds = u32::try_from(since_boot).unwrap_or(u32::MAX);
             self.journal.unpatched = Some(Unpatched { boot_id: boot_id.clone(), seconds });
         }
-        self.journal.active = Some(Active { boot_id, loaded, since_boot_seconds: since_boot, settled });
+        let health = self.health();
+        self.journal.active =
+            Some(Active { boot_id, loaded, since_boot_seconds: since_boot, settled, health });
         let failed = self.journal.outcome.as_ref().is_some_and(|outcome| outcome.state.is_failure());
         if !failed {
             self.journal.outcome = Some(Outcome::reached(NodeState::Settled, self.now()));
@@ -190,7 +178,7 @@ impl<K: Kernel> Loader<K> {
         }
     }
 
-    fn return_to(&mut self, loaded: Loaded) {
+    pub(crate) fn return_to(&mut self, loaded: Loaded) {
         match self.bring_back(&loaded) {
             Ok(()) => self.came_back(loaded),
             Err(missed) => {
@@ -216,12 +204,14 @@ impl<K: Kernel> Loader<K> {
                 ),
             });
         }
+        self.not_convicted(settled)?;
         let (module, proof) = self.store.kept(&settled.module_digest)?;
         verify::kept(self.ground(), settled, &proof, &module)?;
         let task = Task {
             boot_id: self.running.boot_id.clone(),
             what: Doing::BringingBack(Box::new(settled.clone())),
             deadline: self.now().checked_add(COMING_BACK).unwrap_or(Timestamp::MAX),
+            health: None,
         };
         let ended = self.drive(Drive {
             goal: Goal::Apply(settled.module.clone()),

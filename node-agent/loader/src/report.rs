@@ -51,6 +51,7 @@ pub fn state(
             .map(|unpatched| unpatched.seconds),
         reason: outcome.and_then(|outcome| outcome.reason),
         message: outcome.and_then(|outcome| outcome.message.clone()),
+        evidence: outcome.and_then(|outcome| outcome.evidence.clone()),
         switch_millis: outcome.and_then(|outcome| outcome.switch_millis),
         floors: journal.last_root.as_ref().map(|root| journal.floors_of(root)).unwrap_or_default(),
     }

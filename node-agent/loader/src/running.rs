@@ -44,6 +44,9 @@ pub struct Folders {
     pub proc: PathBuf,
     /// `/sys/kernel/livepatch` of the host, writable, mounted outside `/sys`.
     pub livepatch: PathBuf,
+    /// Where the host keeps records of panics, read-only: `/sys/fs/pstore` and
+    /// `/var/lib/systemd/pstore`.
+    pub records: Vec<PathBuf>,
 }
 
 /// What `uname` says.
@@ -239,6 +242,7 @@ mod tests {
             sys: folder.path().join("sys"),
             proc: folder.path().join("proc"),
             livepatch: folder.path().join("livepatch"),
+            records: Vec::new(),
         };
         let names = Names { release: "r".to_owned(), version: "v".to_owned(), machine: "x86_64".to_owned() };
         fs::create_dir_all(folders.sys.join("kernel")).unwrap();
@@ -257,6 +261,7 @@ mod tests {
             sys: folder.path().join("sys"),
             proc: folder.path().join("proc"),
             livepatch: folder.path().join("livepatch"),
+            records: Vec::new(),
         };
         assert_eq!(signing(&folders), Signing::Off);
         let parameters = folders.sys.join("module/module/parameters");

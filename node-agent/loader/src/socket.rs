@@ -59,6 +59,14 @@ impl Peers {
     pub const fn may_speak(self, uid: u32) -> bool {
         uid == self.agent || uid == 0
     }
+
+    /// The agent's word is the network's: verdicts are for people on the node.
+    pub const fn may_ask(self, uid: u32, request: &Request) -> bool {
+        match request {
+            Request::ClearVerdicts => uid == 0,
+            Request::State | Request::Apply(_) | Request::RollBack(_) | Request::Hold { .. } => true,
+        }
+    }
 }
 
 /// Answers for ever, one peer after the other, and lets the loader look by itself in between.
@@ -83,7 +91,8 @@ pub fn converse<K: Kernel>(stream: &UnixStream, peers: Peers, loader: &mut Loade
     let answer = match getsockopt(stream, PeerCredentials) {
         Ok(peer) if peers.may_speak(peer.uid()) => {
             match frame::read::<Request>(&mut Patient::new(stream, PATIENCE)) {
-                Ok((request, blobs)) => loader.handle(request, &blobs),
+                Ok((request, blobs)) if peers.may_ask(peer.uid(), &request) => loader.handle(request, &blobs),
+                Ok(_) => Answer::Refused { detail: "only root on this node may ask that".to_owned() },
                 Err(error) => Answer::Refused { detail: format!("request not understood: {error}") },
             }
         }

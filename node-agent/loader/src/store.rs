@@ -2,11 +2,13 @@
 //! new content and never half of one.
 //!
 //! ```text
-//! journal.json               see `journal`
+//! journal.a, journal.b       the journal, see `slots`
 //! levels/<digest>.ko         a module, named by its bytes
 //! levels/<digest>.proof      what vouches for it
+//! evidence/<digest>          the record of a panic that a verdict rests on
 //! ```
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -14,19 +16,21 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use invivo_feed::document::cap;
-use invivo_feed::store::{StoreError, read, read_json, replace, write_json};
+use invivo_feed::store::{StoreError, read, replace};
 use invivo_terms::Digest;
 
 use crate::journal::Journal;
+use crate::slots::Slots;
+use crate::verdict::Record;
 
 /// The state folder.
 #[derive(Debug, Clone)]
 pub struct Store {
     folder: PathBuf,
+    /// None until they have been read: to write before that is to forget.
+    slots: Option<Slots>,
 }
 
-/// Longest journal that is read back.
-const MOST_JOURNAL: u64 = 4 << 20;
 /// Longest proof that is read back; what the socket takes.
 const MOST_PROOF: u64 = invivo_wire::frame::MAX_BLOB as u64;
 /// The files are root's alone, like the folder.
@@ -35,7 +39,7 @@ const MODE: u32 = 0o600;
 impl Store {
     /// The state folder at this path. Nothing is done yet.
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned() }
+        Self { folder: folder.to_owned(), slots: None }
     }
 
     /// Makes the folder if it is not there, and makes it root's alone.
@@ -44,10 +48,9 @@ impl Store {
     ///
     /// `Full`, `Io`. Nothing is loaded then, but the loader goes on answering.
     pub fn prepare(&self) -> Result<(), StoreError> {
-        let levels = self.folder.join("levels");
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&levels).map_err(at(&levels))?;
-        for path in [&self.folder, &levels] {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(at(path))?;
+        for path in [self.folder.clone(), self.folder.join("levels"), self.folder.join("evidence")] {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(at(&path))?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).map_err(at(&path))?;
         }
         Ok(())
     }
@@ -56,28 +59,41 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `Parse`, `TooLong`: a damaged journal, or one of a later version. It stays where it is: to
-    /// begin with an empty one is to forget the floors and which instructions were heard. Whoever
-    /// accepts that removes the file. `Io`, `Full`: it is not known whether there is one.
-    pub fn open(&self) -> Result<Journal, StoreError> {
+    /// `Damaged`, `LaterFormat`, `Parse`: no journal that this version can read. Its files stay
+    /// where they are: to begin with an empty one is to forget the floors and which instructions
+    /// were heard. Whoever accepts that removes them. `Io`, `Full`: it is not known whether there
+    /// is one.
+    pub fn open(&mut self) -> Result<Journal, StoreError> {
         let prepared = self.prepare();
-        match (read_json(&self.folder.join("journal.json"), MOST_JOURNAL)?, prepared) {
-            (Some(journal), Ok(())) => Ok(journal),
-            (Some(journal), Err(error)) => {
-                tracing::error!(error = %error, "state folder; nothing will be loaded");
-                Ok(journal)
+        let (slots, value) = Slots::open(&self.folder)?;
+        let journal = match (value, prepared) {
+            (None, prepared) => prepared.map(|()| Journal::default())?,
+            (Some(value), prepared) => {
+                if let Err(error) = prepared {
+                    tracing::error!(error = %error, "state folder; nothing will be loaded");
+                }
+                serde_json::from_slice(&value)
+                    .map_err(|source| StoreError::Parse { path: self.folder.join("journal"), source })?
             }
-            (None, prepared) => prepared.map(|()| Journal::default()),
-        }
+        };
+        self.slots = Some(slots);
+        Ok(journal)
     }
 
     /// Writes the journal.
     ///
     /// # Errors
     ///
-    /// `Full`, `Io`; the journal of before is then still there.
-    pub fn save(&self, journal: &Journal) -> Result<(), StoreError> {
-        write_json(&self.folder.join("journal.json"), journal)
+    /// `Full`, `Io`; the journal of before is then still there. So it is for a journal that was not
+    /// opened.
+    pub fn save(&mut self, journal: &Journal) -> Result<(), StoreError> {
+        let path = || self.folder.join("journal");
+        let value =
+            serde_json::to_vec(journal).map_err(|source| StoreError::Parse { path: path(), source })?;
+        match &mut self.slots {
+            Some(slots) => slots.write(&value),
+            None => Err(at(&path())(io::ErrorKind::NotFound.into())),
+        }
     }
 
     /// Keeps a module and its proof.
@@ -89,6 +105,16 @@ impl Store {
         self.prepare()?;
         replace(&self.level(digest, "ko"), module, MODE)?;
         replace(&self.level(digest, "proof"), proof, MODE)
+    }
+
+    /// Keeps a record that a verdict rests on.
+    ///
+    /// # Errors
+    ///
+    /// `Full`, `Io`.
+    pub fn keep_evidence(&self, record: &Record) -> Result<(), StoreError> {
+        self.prepare()?;
+        replace(&self.folder.join("evidence").join(record.digest().as_str()), record.text().as_bytes(), MODE)
     }
 
     /// A kept module and its proof. Nothing about them is believed.
@@ -104,23 +130,16 @@ impl Store {
         Ok((one("ko", cap::MODULE)?, one("proof", MOST_PROOF)?))
     }
 
-    /// Removes every kept level but these, and what an interrupted write left behind.
+    /// Removes every kept level and record but these, and what an interrupted write left behind.
     ///
     /// # Errors
     ///
     /// `Io`.
-    pub fn sweep(&self, needed: &[&Digest]) -> Result<(), StoreError> {
-        let levels = self.folder.join("levels");
-        for entry in fs::read_dir(&levels).map_err(at(&levels))? {
-            let path = entry.map_err(at(&levels))?.path();
-            let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
-            let wanted = needed.iter().any(|digest| digest.as_str() == stem)
-                && path.extension().is_some_and(|extension| extension == "ko" || extension == "proof");
-            if !wanted {
-                fs::remove_file(&path).map_err(at(&path))?;
-            }
-        }
-        Ok(())
+    pub fn sweep(&self, levels: &[&Digest], evidence: &[&Digest]) -> Result<(), StoreError> {
+        let levels = levels.iter().flat_map(|digest| [format!("{digest}.ko"), format!("{digest}.proof")]);
+        let evidence = evidence.iter().map(ToString::to_string);
+        sweep(&self.folder.join("levels"), &levels.collect())?;
+        sweep(&self.folder.join("evidence"), &evidence.collect())
     }
 
     fn level(&self, digest: &Digest, extension: &str) -> PathBuf {
@@ -128,7 +147,18 @@ impl Store {
     }
 }
 
-fn at(path: &Path) -> impl Fn(io::Error) -> StoreError + '_ {
+/// Removes every file of a folder but these.
+fn sweep(folder: &Path, needed: &BTreeSet<String>) -> Result<(), StoreError> {
+    for entry in fs::read_dir(folder).map_err(at(folder))? {
+        let path = entry.map_err(at(folder))?.path();
+        if !path.file_name().and_then(OsStr::to_str).is_some_and(|name| needed.contains(name)) {
+            fs::remove_file(&path).map_err(at(&path))?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn at(path: &Path) -> impl Fn(io::Error) -> StoreError + '_ {
     |source| {
         let path = path.to_owned();
         match source.kind() {
@@ -149,8 +179,9 @@ mod tests {
         let folder = root.path().join("state");
         fs::create_dir(&folder).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
-        let store = Store::new(&folder);
-        store.prepare().unwrap();
+        let mut store = Store::new(&folder);
+        assert!(store.save(&Journal::default()).is_err(), "before it was read");
+        assert_eq!(store.open().unwrap(), Journal::default());
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
         let journal = Journal {
             order: Some(Order { object: "u".to_owned(), revision: invivo_terms::Revision(4) }),
@@ -158,19 +189,20 @@ mod tests {
         };
         store.save(&journal).unwrap();
         assert_eq!(Store::new(&folder).open().unwrap(), journal);
-        assert_eq!(fs::metadata(folder.join("journal.json")).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(folder.join("journal.a")).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
     fn a_damaged_journal_stays_where_it_is_and_never_becomes_an_empty_one() {
         let root = tempfile::tempdir().unwrap();
-        let (store, path) = (Store::new(root.path()), root.path().join("journal.json"));
-        assert_eq!(store.open().unwrap(), Journal::default());
-        fs::write(&path, "{\"order\":").unwrap();
+        let mut store = Store::new(root.path());
+        let (mut slots, _) = Slots::open(root.path()).unwrap();
+        slots.write(b"{\"order\":").unwrap();
         for _ in 0..2 {
             assert!(matches!(store.open(), Err(StoreError::Parse { .. })));
+            assert!(store.save(&Journal::default()).is_err());
         }
-        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"order\":");
+        assert_eq!(Slots::open(root.path()).unwrap().1.unwrap(), b"{\"order\":");
     }
 
     #[test]
@@ -189,8 +221,12 @@ mod tests {
         store.keep(&kept, b"kept", b"proof").unwrap();
         store.keep(&dropped, b"dropped", b"proof").unwrap();
         fs::write(root.path().join(format!("levels/{kept}.ko.new")), "half").unwrap();
-        store.sweep(&[&kept]).unwrap();
+        let [needed, other] = ["needed", "other"].map(|text| Record::new(text.as_bytes()));
+        store.keep_evidence(&needed).unwrap();
+        store.keep_evidence(&other).unwrap();
+        store.sweep(&[&kept], &[needed.digest()]).unwrap();
         assert_eq!(store.kept(&kept).unwrap(), (b"kept".to_vec(), b"proof".to_vec()));
         assert_eq!(fs::read_dir(root.path().join("levels")).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(root.path().join("evidence")).unwrap().count(), 1);
     }
 }

@@ -28,6 +28,9 @@ pub enum Request {
         /// The instruction's place in the order of instructions.
         order: Order,
     },
+    /// Forget every verdict. Root's alone, on the node itself: nothing that comes over the network
+    /// may put a convicted bundle on again.
+    ClearVerdicts,
 }
 
 /// The place of an instruction in the order of instructions for this node.
@@ -86,6 +89,11 @@ pub struct RollBackRequest {
 pub enum Answer {
     /// How things stand, after whatever was asked.
     State(Box<State>),
+    /// The verdicts that are no more.
+    Cleared {
+        /// They may have been none.
+        verdicts: Vec<Verdict>,
+    },
     /// The request itself was not understood or may not come from this peer; nothing was done.
     Refused {
         /// For the agent's log.
@@ -123,10 +131,49 @@ pub struct State {
     pub reason: Option<Reason>,
     /// The same for people, at most 256 bytes.
     pub message: Option<String>,
+    /// What was found, where the state is a verdict.
+    pub evidence: Option<Evidence>,
     /// Milliseconds from the module's load to the end of the last transition.
     pub switch_millis: Option<u32>,
     /// The versions below which the loader believes nothing, of the repository last heard of.
     pub floors: Floors,
+}
+
+/// What is held against one bundle on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Verdict {
+    /// How sure.
+    pub judgement: Judgement,
+    /// The bundle's level.
+    pub level: Level,
+    /// The set it came with.
+    pub set: SetName,
+    /// Since when.
+    pub since: Timestamp,
+    /// What was found.
+    pub evidence: Option<Evidence>,
+}
+
+/// How sure a verdict is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Judgement {
+    /// Not loaded again by itself; one new instruction may try again.
+    Suspected,
+    /// Never loaded again on this node.
+    Convicted,
+}
+
+/// What was found of a kernel's end. The whole record stays in the node's state folder, named by
+/// its digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Evidence {
+    /// Digest of the record.
+    pub digest: Digest,
+    /// The line that tells, at most 200 bytes.
+    pub excerpt: String,
 }
 
 /// The running kernel.
@@ -196,6 +243,18 @@ pub enum Fault {
     /// The node went down while its settled level was being brought back after a boot; it is not
     /// brought back again by itself.
     RebootedBringingBack,
+    /// The bundle was suspected before, and a boot ended anew before it had settled.
+    RebootedAgain,
+    /// The record of a panic names the bundle's module.
+    PanicNamesPatch,
+    /// The bundle was convicted on this node before; it is not loaded.
+    ConvictedHere,
+    /// The kernel oopsed before the level had settled; it was taken off again.
+    KernelOops,
+    /// A processor was stuck before the level had settled; it was taken off again.
+    KernelLockup,
+    /// The kernel warned of something before the level had settled; it stays on.
+    KernelWarning,
     /// The patch was active and is gone, by nobody's instruction.
     Vanished,
 }
@@ -217,6 +276,12 @@ impl Reason {
                 Fault::JournalUnreadable => "JournalUnreadable",
                 Fault::RebootedUnsettled => "RebootedUnsettled",
                 Fault::RebootedBringingBack => "RebootedBringingBack",
+                Fault::RebootedAgain => "RebootedAgain",
+                Fault::PanicNamesPatch => "PanicNamesPatch",
+                Fault::ConvictedHere => "ConvictedHere",
+                Fault::KernelOops => "KernelOops",
+                Fault::KernelLockup => "KernelLockup",
+                Fault::KernelWarning => "KernelWarning",
                 Fault::Vanished => "Vanished",
             },
         }

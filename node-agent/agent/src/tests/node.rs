@@ -85,6 +85,7 @@ impl World {
         self.asked += 1;
         match request {
             Request::State => {}
+            Request::ClearVerdicts => panic!("that is not for an agent to ask"),
             Request::Hold { order } => self.state.order = Some(order),
             Request::RollBack(request) => {
                 self.state.order = Some(request.order);

@@ -31,9 +31,9 @@ fn a_level_that_had_not_settled_does_not_come_back_until_told_anew() {
     trial.apply(2, &bundle);
     trial.reboot("boot-2");
     let state = trial.ask();
-    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::RebootedUnsettled))));
+    assert_eq!((state.state, state.reason), (NodeState::Suspected, Some(fault(Fault::RebootedUnsettled))));
     assert_eq!((state.level, trial.kernel.loads()), (UNPATCHED, 0));
-    assert_eq!(trial.apply(2, &bundle).state, NodeState::Failed);
+    assert_eq!(trial.apply(2, &bundle).state, NodeState::Suspected);
     assert_eq!(trial.apply(3, &bundle).state, NodeState::Applied);
 }
 
@@ -46,7 +46,7 @@ fn the_settled_level_below_an_unsettled_one_comes_back() {
     trial.apply(3, &two);
     trial.reboot("boot-2");
     let state = trial.ask();
-    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::RebootedUnsettled))));
+    assert_eq!((state.state, state.reason), (NodeState::Suspected, Some(fault(Fault::RebootedUnsettled))));
     assert_eq!((state.level, state.set), (Level(1), Some(one.set.clone())));
 }
 
@@ -64,11 +64,11 @@ fn a_boot_that_ended_while_the_settled_level_came_back_is_the_last_to_bring_it_b
             let state = trial.ask();
             assert_eq!(
                 (state.state, state.reason),
-                (NodeState::Failed, Some(fault(Fault::RebootedBringingBack)))
+                (NodeState::Suspected, Some(fault(Fault::RebootedBringingBack)))
             );
             assert_eq!((state.level, trial.kernel.loads()), (UNPATCHED, 0));
         }
-        assert_eq!(trial.apply(2, &bundle).state, NodeState::Failed);
+        assert_eq!(trial.apply(2, &bundle).state, NodeState::Suspected);
         assert_eq!(trial.apply(3, &bundle).state, NodeState::Applied);
     }
 }
@@ -102,7 +102,7 @@ fn a_level_that_had_settled_once_and_was_put_on_anew_has_to_settle_anew() {
     assert_eq!(trial.apply(3, &bundle).state, NodeState::Applied);
     trial.reboot("boot-3");
     let state = trial.ask();
-    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::RebootedUnsettled))));
+    assert_eq!((state.state, state.reason), (NodeState::Suspected, Some(fault(Fault::RebootedUnsettled))));
     assert_eq!((state.level, trial.kernel.loads()), (UNPATCHED, 0));
 }
 
@@ -111,13 +111,15 @@ fn the_settled_level_is_not_brought_back_unless_that_can_be_written_down_first()
     let mut trial = Trial::new();
     let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
     trial.settle(2, &bundle);
-    // A folder where the new journal should be.
-    std::fs::create_dir(trial.state.path().join("journal.json.new")).unwrap();
+    // One of its files is lost, and a folder is where it should be made anew.
+    let beside = trial.state.path().join("journal.b.new");
+    std::fs::remove_file(trial.state.path().join("journal.b")).unwrap();
+    std::fs::create_dir(&beside).unwrap();
     trial.reboot("boot-2");
     let state = trial.ask();
     assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::NodeIo))));
     assert_eq!((state.level, trial.kernel.loads()), (UNPATCHED, 0));
-    std::fs::remove_dir(trial.state.path().join("journal.json.new")).unwrap();
+    std::fs::remove_dir(&beside).unwrap();
     trial.kernel.pass(Duration::from_secs(5));
     trial.loader.tick();
     assert_eq!(trial.ask().state, NodeState::Settled);

@@ -1,7 +1,7 @@
 //! A loader that cannot know what it did before.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::fake::build_id;
@@ -13,8 +13,13 @@ const SPOILS: [fn(&Path); 3] = [
         fs::create_dir(journal).unwrap();
     },
     |journal| fs::write(journal, "{\"order\":").unwrap(),
-    |journal| fs::write(journal, vec![b' '; (4 << 20) + 1]).unwrap(),
+    |journal| fs::write(journal, vec![b' '; 4 << 20]).unwrap(),
 ];
+
+/// The two files that the journal is in.
+fn files(trial: &Trial) -> [PathBuf; 2] {
+    ["journal.a", "journal.b"].map(|name| trial.state.path().join(name))
+}
 
 fn remove(journal: &Path) {
     if journal.is_dir() {
@@ -31,9 +36,9 @@ fn a_journal_that_cannot_be_read_stops_everything_until_it_can() {
         let one = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
         trial.settle(2, &one);
         let two = trial.author.publish(&build_id(0xab), 2, "2026-11-21.2");
-        let journal = trial.state.path().join("journal.json");
-        let good = fs::read(&journal).unwrap();
-        spoil(&journal);
+        let journal = files(&trial);
+        let good = fs::read(&journal[0]).unwrap();
+        journal.iter().for_each(|file| spoil(file));
         trial.reboot("boot-2");
         for said in [trial.ask(), trial.apply(3, &two), trial.roll_back(4), trial.hold(5), trial.ask()] {
             assert_eq!((said.state, said.reason), (NodeState::Failed, Some(fault(Fault::JournalUnreadable))));
@@ -41,8 +46,9 @@ fn a_journal_that_cannot_be_read_stops_everything_until_it_can() {
         }
         assert_eq!(trial.kernel.loads(), 0);
 
-        remove(&journal);
-        fs::write(&journal, good).unwrap();
+        // A person brings one of them back.
+        journal.iter().for_each(|file| remove(file));
+        fs::write(&journal[0], good).unwrap();
         assert!(trial.loader.next_tick() <= Duration::from_secs(5));
         trial.kernel.pass(Duration::from_secs(5));
         trial.loader.tick();
@@ -57,11 +63,11 @@ fn a_journal_that_cannot_be_read_stops_everything_until_it_can() {
 fn a_journal_that_people_gave_up_is_an_empty_one() {
     let mut trial = Trial::new();
     let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
-    let journal = trial.state.path().join("journal.json");
-    fs::write(&journal, "{").unwrap();
+    let journal = files(&trial);
+    journal.iter().for_each(|file| fs::write(file, "{").unwrap());
     trial.restart();
     assert_eq!(trial.apply(2, &bundle).reason, Some(fault(Fault::JournalUnreadable)));
-    remove(&journal);
+    journal.iter().for_each(|file| remove(file));
     trial.kernel.pass(Duration::from_secs(5));
     trial.loader.tick();
     assert_eq!(trial.apply(2, &bundle).state, NodeState::Applied);

@@ -2,11 +2,13 @@
 
 mod boot;
 mod corrupted;
+mod health;
 mod life;
 mod memory;
 #[path = "../../../fixtures/repository.rs"]
 #[allow(dead_code, reason = "the agent's tests need more of it")]
 mod repository;
+mod verdicts;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -122,6 +124,7 @@ fn state(answer: Answer) -> State {
     match answer {
         Answer::State(state) => *state,
         Answer::Refused { detail } => panic!("{detail}"),
+        Answer::Cleared { .. } => panic!("an answer to another question"),
     }
 }
 

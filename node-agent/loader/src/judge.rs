@@ -1,0 +1,129 @@
+//! Boots that ended badly: what they say about a bundle, and what follows from it.
+
+use invivo_terms::{Digest, NodeState};
+use invivo_wire::{Answer, Fault, Judgement};
+
+use crate::journal::{Loaded, Outcome};
+use crate::kernel::Kernel;
+use crate::loader::Loader;
+use crate::missed::Missed;
+use crate::verdict::{Ground, Record};
+
+/// How far a level was when the boot ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// On its way, or on and not settled.
+    Unsettled,
+    /// Settled, and being brought back after the boot before.
+    ComingBack,
+    /// Settled and on.
+    Settled,
+}
+
+impl<K: Kernel> Loader<K> {
+    /// Looks for records of panics that no loader has seen. Without them a boot alone is judged.
+    pub(crate) fn find_records(&mut self) {
+        match self.kernel.records() {
+            Ok(records) => {
+                let seen = std::mem::take(&mut self.journal.records);
+                self.journal.records = records.iter().map(|record| record.digest().clone()).collect();
+                self.found = records.into_iter().filter(|record| !seen.contains(record.digest())).collect();
+            }
+            Err(error) => tracing::warn!(error = %error, "records of panics not read"),
+        }
+    }
+
+    /// A boot ended with this level. Perhaps because of something else; but a patch that brings the
+    /// machine down must not do so at every boot.
+    pub(crate) fn unclean(&mut self, loaded: &Loaded, when: When) -> Outcome {
+        self.unsettle(loaded);
+        let now = self.now();
+        let (ground, verdict) = self.journal.verdicts.blame(loaded, &self.found, now);
+        let evidence = verdict.evidence.clone();
+        let fault = match ground {
+            Ground::Named => Fault::PanicNamesPatch,
+            Ground::Again => Fault::RebootedAgain,
+            Ground::Boot => match when {
+                When::ComingBack => Fault::RebootedBringingBack,
+                When::Unsettled | When::Settled => Fault::RebootedUnsettled,
+            },
+        };
+        let level = loaded.level;
+        let when = match when {
+            When::Unsettled => format!("before level {level} had settled"),
+            When::ComingBack => format!("while level {level} was being brought back"),
+            When::Settled => format!("with level {level} on, which had settled"),
+        };
+        let so = match ground {
+            Ground::Named => "the record of a panic names it; it is never loaded here again",
+            Ground::Again => "not for the first time; it is never loaded here again",
+            Ground::Boot => "it is not put on again by itself",
+        };
+        self.keep_evidence(evidence.as_ref().map(|evidence| &evidence.digest));
+        Outcome { evidence, ..self.missed(Missed::fault(fault, format!("the node went down {when}: {so}"))) }
+    }
+
+    /// A settled level is judged by what is known of it alone: machines go down for many reasons.
+    pub(crate) fn judge_settled(&mut self) {
+        let Some(settled) = self.journal.settled.clone() else { return };
+        if self.found.iter().any(|record| record.naming(&settled.module).is_some()) {
+            self.journal.outcome = Some(self.unclean(&settled, When::Settled));
+        }
+    }
+
+    fn keep_evidence(&self, digest: Option<&Digest>) {
+        let record: Option<&Record> =
+            digest.and_then(|digest| self.found.iter().find(|record| record.digest() == digest));
+        if let Some(Err(error)) = record.map(|record| self.store.keep_evidence(record)) {
+            tracing::warn!(error = %error, "evidence not kept; its excerpt is in the journal");
+        }
+    }
+
+    /// What was convicted on this node is never loaded here again.
+    pub(crate) fn not_convicted(&self, loaded: &Loaded) -> Result<(), Missed> {
+        match self.journal.verdicts.convicted(&loaded.module_digest) {
+            None => Ok(()),
+            Some(verdict) => {
+                let message = format!(
+                    "level {} was convicted on this node at {}; a person on the node may clear that with `invivo clear-verdict`",
+                    loaded.level, verdict.since
+                );
+                Err(Missed::fault(Fault::ConvictedHere, message))
+            }
+        }
+    }
+
+    /// A person on the node says that it was something else.
+    pub(crate) fn clear_verdicts(&mut self) -> Answer {
+        let mut cleared = self.journal.clone();
+        let verdicts = cleared.verdicts.clear();
+        cleared.outcome.take_if(|outcome| match outcome.state {
+            NodeState::Suspected | NodeState::Convicted => true,
+            NodeState::Idle
+            | NodeState::Working
+            | NodeState::Applied
+            | NodeState::Settled
+            | NodeState::RolledBack
+            | NodeState::Blocked
+            | NodeState::Refused
+            | NodeState::Failed => false,
+        });
+        for verdict in &verdicts {
+            let word = match verdict.judgement {
+                Judgement::Suspected => "suspected",
+                Judgement::Convicted => "convicted",
+            };
+            tracing::info!(level = verdict.level.0, set = %verdict.set, word, "verdict cleared");
+        }
+        // Not cleared before it is written down: what a boot brings back must not be forgotten.
+        match self.store.save(&cleared) {
+            Ok(()) => {
+                self.journal = cleared;
+                self.unsaved = false;
+                self.sweep();
+                Answer::Cleared { verdicts }
+            }
+            Err(error) => Answer::Refused { detail: format!("not written down: {error}") },
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Levels that do harm before they have settled.
+
+use super::*;
+use crate::fake::build_id;
+use crate::health::Health;
+
+fn applied() -> (Trial, Bundle) {
+    let mut trial = Trial::new();
+    let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    assert_eq!(trial.apply(2, &bundle).state, NodeState::Applied);
+    (trial, bundle)
+}
+
+fn happens(trial: &mut Trial, change: impl FnOnce(&mut Health)) -> State {
+    change(&mut trial.kernel.0.borrow_mut().health);
+    assert_eq!(trial.loader.next_tick(), Duration::from_secs(1));
+    trial.kernel.pass(Duration::from_secs(1));
+    trial.loader.tick();
+    trial.ask()
+}
+
+#[test]
+fn an_oops_before_it_had_settled_takes_it_off_and_a_second_one_convicts() {
+    let (mut trial, bundle) = applied();
+    let state = happens(&mut trial, |health| health.oopses = Some(1));
+    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::KernelOops))));
+    assert_eq!(state.level, UNPATCHED);
+    assert!(state.message.unwrap().ends_with("it was taken off"));
+    // It is not put on again by itself, in this boot or the next.
+    trial.reboot("boot-2");
+    assert_eq!((trial.ask().level, trial.kernel.loads()), (UNPATCHED, 0));
+    assert_eq!(trial.apply(3, &bundle).state, NodeState::Applied);
+    assert_eq!(happens(&mut trial, |health| health.oopses = Some(1)).level, UNPATCHED);
+    assert_eq!(trial.apply(4, &bundle).reason, Some(fault(Fault::ConvictedHere)));
+}
+
+#[test]
+fn what_was_settled_before_is_put_back_in_its_place() {
+    let mut trial = Trial::new();
+    let one = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    trial.settle(2, &one);
+    let two = trial.author.publish(&build_id(0xab), 2, "2026-11-21.2");
+    trial.apply(3, &two);
+    let state = happens(&mut trial, |health| health.tainted |= 1 << 14);
+    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::KernelLockup))));
+    assert_eq!((state.level, state.set), (Level(1), Some(one.set)));
+}
+
+#[test]
+fn a_warning_is_told_and_takes_nothing_off() {
+    let (mut trial, _) = applied();
+    let state = happens(&mut trial, |health| health.warnings = Some(3));
+    assert_eq!((state.state, state.reason), (NodeState::Applied, Some(fault(Fault::KernelWarning))));
+    assert_eq!(state.level, Level(1));
+    trial.kernel.pass(Duration::from_mins(30));
+    assert_eq!(trial.ask().state, NodeState::Settled);
+}
+
+#[test]
+fn troubles_of_a_kernel_whose_level_has_settled_take_nothing_off() {
+    let (mut trial, _) = applied();
+    trial.kernel.pass(Duration::from_mins(30));
+    assert_eq!(trial.ask().state, NodeState::Settled);
+    trial.kernel.0.borrow_mut().health.oopses = Some(1);
+    assert_eq!(trial.loader.next_tick(), Duration::from_mins(1));
+    trial.loader.tick();
+    assert_eq!((trial.ask().state, trial.ask().level), (NodeState::Settled, Level(1)));
+}
+
+#[test]
+fn an_undoing_that_is_stuck_is_reported_and_not_tried_every_second() {
+    let (mut trial, _) = applied();
+    {
+        let mut world = trial.kernel.0.borrow_mut();
+        (world.transition, world.reversal) = (None, Some(Duration::from_millis(700)));
+    }
+    let state = happens(&mut trial, |health| health.oopses = Some(1));
+    assert_eq!((state.state, state.level), (NodeState::Failed, Level(1)));
+    assert!(state.message.unwrap().contains("could not be taken off"));
+    let switches = trial.kernel.0.borrow().switches;
+    trial.loader.tick();
+    assert_eq!(trial.kernel.0.borrow().switches, switches);
+}
+
+#[test]
+fn a_loader_killed_while_undoing_sees_it_through() {
+    let (mut trial, _) = applied();
+    trial.kernel.0.borrow_mut().health.oopses = Some(1);
+    trial.kernel.0.borrow_mut().killed = Some(crate::fake::Killed::Waiting);
+    let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| trial.loader.tick()));
+    assert!(died.is_err());
+    trial.kernel.0.borrow_mut().killed = None;
+    trial.restart();
+    let state = trial.ask();
+    assert_eq!((state.state, state.level), (NodeState::Failed, UNPATCHED));
+    assert_eq!(state.reason, Some(fault(Fault::KernelOops)));
+}

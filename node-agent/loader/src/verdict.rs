@@ -1,0 +1,266 @@
+//! What the loader holds against a bundle on this node. Pure.
+//!
+//! A boot that ended before a level had settled is no proof: power fails too. It makes the bundle
+//! suspected, and one new instruction may try again. A second such boot, or a panic record that
+//! names the bundle's module, convicts it: it is never loaded on this node again, until a person
+//! says so here.
+
+use std::collections::BTreeMap;
+
+use invivo_feed::digest;
+use invivo_terms::{Digest, ModuleName};
+use invivo_wire::{Evidence, Judgement, Verdict};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::journal::Loaded;
+
+/// Longest excerpt of a record, in bytes.
+const EXCERPT: usize = 200;
+/// Most bundles that are remembered. A bundle can only be added by a boot that it may have ended.
+const MOST: usize = 64;
+
+/// Why it was judged so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ground {
+    /// A panic record names its module.
+    Named,
+    /// It was suspected before.
+    Again,
+    /// Nothing but the boot.
+    Boot,
+}
+
+/// Verdicts by the digest of the module's bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Verdicts(BTreeMap<Digest, Verdict>);
+
+impl Verdicts {
+    /// What is held against these bytes.
+    pub fn of(&self, module: &Digest) -> Option<&Verdict> {
+        self.0.get(module)
+    }
+
+    /// These bytes are never to be loaded here.
+    pub fn convicted(&self, module: &Digest) -> Option<&Verdict> {
+        self.of(module).filter(|verdict| match verdict.judgement {
+            Judgement::Convicted => true,
+            Judgement::Suspected => false,
+        })
+    }
+
+    /// A boot ended before `loaded` had settled, or while it was being brought back; or the kernel
+    /// survived what it did, and it was taken off.
+    pub fn blame(&mut self, loaded: &Loaded, records: &[Record], now: Timestamp) -> (Ground, &Verdict) {
+        let named = records.iter().find_map(|record| record.naming(&loaded.module));
+        let (ground, judgement) = match (&named, self.of(&loaded.module_digest)) {
+            (Some(_), _) => (Ground::Named, Judgement::Convicted),
+            (None, Some(_)) => (Ground::Again, Judgement::Convicted),
+            (None, None) => (Ground::Boot, Judgement::Suspected),
+        };
+        // A record of something else is worth reading too.
+        let evidence = named.or_else(|| records.iter().find_map(Record::panic));
+        let Loaded { level, set, .. } = loaded;
+        let verdict = Verdict { judgement, level: *level, set: set.clone(), since: now, evidence };
+        self.make_room();
+        (ground, self.0.entry(loaded.module_digest.clone()).insert_entry(verdict).into_mut())
+    }
+
+    /// A level has settled: it was not to blame.
+    pub fn settled(&mut self, module: &Digest) {
+        if self.convicted(module).is_none() {
+            self.0.remove(module);
+        }
+    }
+
+    /// All of them, and none is left.
+    pub fn clear(&mut self) -> Vec<Verdict> {
+        std::mem::take(&mut self.0).into_values().collect()
+    }
+
+    /// Digests of the records that are evidence.
+    pub fn records(&self) -> impl Iterator<Item = &Digest> {
+        self.0.values().filter_map(|verdict| Some(&verdict.evidence.as_ref()?.digest))
+    }
+
+    /// The oldest goes, the suspected before the convicted.
+    fn make_room(&mut self) {
+        while self.0.len() >= MOST {
+            let oldest = self
+                .0
+                .iter()
+                .min_by_key(|(_, verdict)| (verdict.judgement, verdict.since))
+                .map(|(key, _)| key.clone());
+            match oldest {
+                Some(key) => self.0.remove(&key),
+                None => return,
+            };
+        }
+    }
+}
+
+/// What a dying kernel left behind: the end of its log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    digest: Digest,
+    text: String,
+}
+
+impl Record {
+    /// Of the bytes of one file.
+    pub fn new(bytes: &[u8]) -> Self {
+        Self { digest: digest(bytes), text: String::from_utf8_lossy(bytes).into_owned() }
+    }
+
+    /// Names it for good, wherever it is kept.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// As the kernel wrote it.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The first line that names the module as the place of running code. The kernel writes that in
+    /// brackets, alone or before a build id; its list of all modules, which every record has, it
+    /// writes without.
+    pub fn naming(&self, module: &ModuleName) -> Option<Evidence> {
+        let opened = format!("[{module}");
+        let names =
+            |line: &&str| line.split(opened.as_str()).skip(1).any(|after| after.starts_with([']', ' ']));
+        self.text.lines().find(names).map(|line| self.evidence(line))
+    }
+
+    /// The line that says why the kernel stopped.
+    fn panic(&self) -> Option<Evidence> {
+        let says = |line: &&str| ["Kernel panic", "BUG: ", "Oops: "].iter().any(|word| line.contains(word));
+        self.text.lines().find(says).map(|line| self.evidence(line))
+    }
+
+    fn evidence(&self, line: &str) -> Evidence {
+        let mut excerpt = line.trim().to_owned();
+        excerpt.truncate(excerpt.floor_char_boundary(EXCERPT));
+        Evidence { digest: self.digest.clone(), excerpt }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use invivo_terms::{BuildId, Level};
+
+    const MODULE: &str = "invivo_l3_0123456789abcdef";
+
+    fn loaded(module: &str) -> Loaded {
+        let some = digest(module.as_bytes());
+        Loaded {
+            build_id: "ab".repeat(20).parse::<BuildId>().unwrap(),
+            module: module.parse().unwrap(),
+            module_digest: some.clone(),
+            level: Level(3),
+            set: "2026-11-21.1".parse().unwrap(),
+            set_digest: some.clone(),
+            manifest: some.clone(),
+            complete: None,
+            settle_after_seconds: 1800,
+            root: some,
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn record(line: &str) -> Record {
+        let text = format!(
+            "Panic#1 Part1\n<4>[   61.3] Modules linked in: {MODULE}(OEK) xt_nat(E)\n{line}\n<0>[   61.4] Kernel panic - not syncing: Fatal exception\n"
+        );
+        Record::new(text.as_bytes())
+    }
+
+    #[test]
+    fn a_record_names_a_module_by_its_code_and_not_in_the_list_of_all() {
+        let module: ModuleName = MODULE.parse().unwrap();
+        for line in [
+            format!("<4>[   61.3] RIP: 0010:ip_options_get+0x12/0x260 [{MODULE}]"),
+            format!("<4>[   61.3]  ip_options_get+0x12/0x260 [{MODULE} 0123456789abcdef]"),
+        ] {
+            assert_eq!(record(&line).naming(&module).unwrap().excerpt, line);
+        }
+        for line in [
+            "<4>[   61.3] RIP: 0010:ext4_sync_file+0x12/0x260 [ext4]".to_owned(),
+            format!("<4>[   61.3]  ip_options_get+0x12/0x260 [{MODULE}f]"),
+            format!("<4>[   61.3]  {MODULE}(OEK) [last unloaded: {MODULE}(OEK)]"),
+        ] {
+            assert_eq!(record(&line).naming(&module), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_boot_alone_makes_suspected_and_a_second_one_convicts() {
+        let (mut verdicts, level) = (Verdicts::default(), loaded(MODULE));
+        let (ground, verdict) = verdicts.blame(&level, &[], at(1));
+        assert_eq!(
+            (ground, verdict.judgement, &verdict.evidence),
+            (Ground::Boot, Judgement::Suspected, &None)
+        );
+        assert_eq!(verdicts.convicted(&level.module_digest), None);
+        let (ground, verdict) = verdicts.blame(&level, &[], at(2));
+        assert_eq!((ground, verdict.judgement), (Ground::Again, Judgement::Convicted));
+        assert!(verdicts.convicted(&level.module_digest).is_some());
+    }
+
+    #[test]
+    fn a_record_that_names_it_convicts_at_once_and_another_record_is_only_shown() {
+        let other = record("<4>[   61.3] RIP: 0010:ext4_sync_file+0x12/0x260 [ext4]");
+        let naming = record(&format!("<4>[   61.3] RIP: 0010:ip_options_get+0x12/0x260 [{MODULE}]"));
+        let (mut verdicts, level) = (Verdicts::default(), loaded(MODULE));
+        let (ground, verdict) = verdicts.blame(&level, std::slice::from_ref(&other), at(1));
+        assert_eq!((ground, verdict.judgement), (Ground::Boot, Judgement::Suspected));
+        assert!(
+            verdict
+                .evidence
+                .as_ref()
+                .unwrap()
+                .excerpt
+                .ends_with("Kernel panic - not syncing: Fatal exception")
+        );
+        let (mut verdicts, records) = (Verdicts::default(), [other, naming]);
+        let (ground, verdict) = verdicts.blame(&level, &records, at(1));
+        assert_eq!((ground, verdict.judgement), (Ground::Named, Judgement::Convicted));
+        assert_eq!(verdict.evidence.as_ref().unwrap().digest, *records[1].digest());
+    }
+
+    #[test]
+    fn settling_answers_a_suspicion_and_never_lifts_a_conviction() {
+        let (mut verdicts, level) = (Verdicts::default(), loaded(MODULE));
+        verdicts.blame(&level, &[], at(1));
+        verdicts.settled(&level.module_digest);
+        assert_eq!(verdicts.of(&level.module_digest), None);
+        for second in [2, 3] {
+            verdicts.blame(&level, &[], at(second));
+        }
+        verdicts.settled(&level.module_digest);
+        assert!(verdicts.convicted(&level.module_digest).is_some());
+        assert_eq!(verdicts.clear().len(), 1);
+        assert_eq!(verdicts, Verdicts::default());
+    }
+
+    #[test]
+    fn however_many_there_are_the_convicted_stay_longest_and_excerpts_are_short() {
+        let mut verdicts = Verdicts::default();
+        let first = loaded(MODULE);
+        for second in [0, 1] {
+            verdicts.blame(&first, &[], at(second));
+        }
+        for number in 0..200 {
+            let long = record(&format!("Kernel panic {}", "ä".repeat(300)));
+            verdicts.blame(&loaded(&format!("invivo_l3_{number:016x}")), &[long], at(number + 2));
+        }
+        assert_eq!(verdicts.0.len(), MOST);
+        assert!(verdicts.convicted(&first.module_digest).is_some());
+        assert!(verdicts.0.values().filter_map(|v| v.evidence.as_ref()).all(|e| e.excerpt.len() <= EXCERPT));
+    }
+}
