@@ -6,6 +6,7 @@
 
 pub mod build;
 mod bundle;
+pub mod clear;
 pub mod cluster;
 pub mod exit;
 pub mod output;
@@ -51,6 +52,8 @@ enum Command {
     Repo(repo::RepoArguments),
     /// Build a recipe for a kernel: a bundle.
     Build(build::BuildArguments),
+    /// Forget what is held against bundles on this node. For root, on the node itself.
+    ClearVerdict(clear::ClearArguments),
     /// Check a whole repository as a node would, every bundle included.
     Verify(verify::VerifyArguments),
     #[command(flatten)]
@@ -62,6 +65,7 @@ pub fn run(arguments: &[OsString], now: Timestamp) -> Exit {
     let result = parse(arguments).and_then(|command| match command {
         Command::Repo(arguments) => repo::run(&arguments, now).map(|()| Exit::Done),
         Command::Build(arguments) => build::run(&arguments).map(|()| Exit::Done),
+        Command::ClearVerdict(arguments) => clear::run(&arguments).map(|()| Exit::Done),
         Command::Verify(arguments) => wait(verify::run(&arguments, now)),
         Command::Cluster(command) => wait(cluster::run(&command, now)).map(|()| Exit::Done),
     });

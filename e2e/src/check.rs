@@ -13,7 +13,7 @@ use crate::node::Node;
 use crate::{Lab, command};
 
 /// Where the program is on a node; on its disk, so that a reset keeps it.
-const ON_NODE: &str = "/var/lib/invivo-lab/check";
+pub(crate) const ON_NODE: &str = "/var/lib/invivo-lab/check";
 
 /// What a check said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -227,12 +227,17 @@ impl Node {
     /// # Errors
     /// When it is off, or survives.
     pub fn crash(&self) -> Result<(), Error> {
+        self.crash_by("echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger")
+    }
+
+    /// Runs what makes its kernel panic, and waits until the guest has gone. It stays off.
+    ///
+    /// # Errors
+    /// When it is off, or survives.
+    pub fn crash_by(&self, script: &str) -> Result<(), Error> {
         let process = self.process().ok_or_else(|| Error::Off(self.name().to_owned()))?;
         // kubelet makes the kernel wait ten seconds after a panic.
-        self.leave(
-            "echo -1 > /proc/sys/kernel/panic; echo 1 > /proc/sys/kernel/sysrq",
-            "echo c > /proc/sysrq-trigger",
-        )?;
+        self.leave("echo -1 > /proc/sys/kernel/panic", script)?;
         self.gone(process, "a panic")
     }
 

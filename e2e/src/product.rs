@@ -57,6 +57,11 @@ impl<'a> Product<'a> {
         Ok(Self { lab, tree, programs, work })
     }
 
+    /// One of the programs that were built beside this one.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
     /// Where the sources are.
     pub fn tree(&self) -> &Path {
         &self.tree
@@ -85,9 +90,7 @@ impl<'a> Product<'a> {
     /// # Errors
     /// When it ends with an error.
     pub fn invivo(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        Ok(command::output(
-            Command::new(self.programs.join("invivo")).current_dir(&self.tree).args(arguments),
-        )?)
+        Ok(command::output(Command::new(self.program("invivo")).current_dir(&self.tree).args(arguments))?)
     }
 
     /// kubectl as the cluster's administrator; returns what it prints.
@@ -120,7 +123,7 @@ impl<'a> Product<'a> {
                 key = key.with(&path.to_string_lossy(), std::fs::read(folder.join(&path))?);
             }
         }
-        let builder = std::fs::read(self.programs.join("invivo")).context("read the builder")?;
+        let builder = std::fs::read(self.program("invivo")).context("read the builder")?;
         key = key.with("builder", builder);
         let folder = Cache::open()?.make::<anyhow::Error>("patches", &key, |folder| {
             let recipe = self.recipe(recipe);
@@ -166,7 +169,7 @@ impl<'a> Product<'a> {
         let step = progress::begin("push the images");
         let stripped = self.folder("images")?;
         for (name, user) in IMAGES {
-            let source = self.programs.join(name);
+            let source = self.program(name);
             ensure!(source.exists(), "{} was not built", source.display());
             // Symbols are of no use in an image and take half of what a node has to pull.
             let small = stripped.join(name);
@@ -270,7 +273,7 @@ impl<'a> Product<'a> {
     }
 
     fn run_aloud(&self, arguments: &[&str]) -> anyhow::Result<()> {
-        let status = Command::new(self.programs.join("invivo"))
+        let status = Command::new(self.program("invivo"))
             .current_dir(&self.tree)
             .args(arguments)
             .status()

@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 use invivo_bundle::{Bundle, pack, unpack};
 use invivo_feed::document::Manifest;
 use invivo_terms::{Level, ModuleName, RepositoryName, SetName};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind};
 
 /// The same patch, for a repository of another name. Returns the path of the new bundle.
 ///
@@ -24,27 +25,70 @@ pub(crate) fn for_repository(bundle: &Path, name: &str, folder: &Path) -> anyhow
 /// # Errors
 /// When `bundle` is none, or the new one cannot be written.
 pub(crate) fn refused_by_kernel(bundle: &Path, set: &str, folder: &Path) -> anyhow::Result<PathBuf> {
+    let (manifest, mut module) = at_level(bundle, set, 2)?;
+    let build_id = hex::decode(manifest.kernel.build_id.as_str()).context("a build id")?;
+    let mut other = build_id.clone();
+    *other.first_mut().context("an empty build id")? ^= 1;
+    replace(&mut module, &build_id, &other)?;
+    sealed(manifest, &module, folder)
+}
+
+/// The patch as level 3 of another set, whose new `function` is an invalid instruction: whoever
+/// calls it makes the kernel oops.
+///
+/// # Errors
+/// When `bundle` is none, or the new one cannot be written.
+pub(crate) fn oopses_when_called(
+    bundle: &Path,
+    set: &str,
+    function: &str,
+    folder: &Path,
+) -> anyhow::Result<PathBuf> {
+    /// `ud2`
+    const INVALID: [u8; 2] = [0x0f, 0x0b];
+    /// The kernel's own hook takes the first bytes of a function.
+    const HOOK: usize = 5;
+    let (manifest, mut module) = at_level(bundle, set, 3)?;
+    let at = place_of(&module, function)? + HOOK;
+    module.get_mut(at..at + INVALID.len()).context("a function without a body")?.copy_from_slice(&INVALID);
+    sealed(manifest, &module, folder)
+}
+
+/// Where a function's code is in the file.
+fn place_of(module: &[u8], function: &str) -> anyhow::Result<usize> {
+    let file = object::File::parse(module).context("a module")?;
+    let symbol = file
+        .symbols()
+        .find(|symbol| symbol.name() == Ok(function) && symbol.kind() == SymbolKind::Text)
+        .with_context(|| format!("{function} is not in the module"))?;
+    let section = file.section_by_index(symbol.section_index().context("an undefined function")?)?;
+    let (start, _) = section.file_range().context("a section without bytes")?;
+    Ok(usize::try_from(start + symbol.address())?)
+}
+
+/// The bundle's parts as another level, of another set.
+fn at_level(bundle: &Path, set: &str, level: u8) -> anyhow::Result<(Manifest, Vec<u8>)> {
     let (mut manifest, mut module) = open(bundle)?;
     let named = manifest.modules.first_mut().context("a manifest without a module")?;
     let old = named.name.to_string();
-    let new = old.replace("_l1_", "_l2_");
+    let new = old.replace("_l1_", &format!("_l{level}_"));
     replace(&mut module, old.as_bytes(), new.as_bytes())?;
-    replace(&mut module, b"invivo_level=1\0", b"invivo_level=2\0")?;
+    replace(&mut module, b"invivo_level=1\0", format!("invivo_level={level}\0").as_bytes())?;
     replace(
         &mut module,
         format!("invivo_set={}\0", manifest.set).as_bytes(),
         format!("invivo_set={set}\0").as_bytes(),
     )?;
-    let build_id = hex::decode(manifest.kernel.build_id.as_str()).context("a build id")?;
-    let mut other = build_id.clone();
-    *other.first_mut().context("an empty build id")? ^= 1;
-    replace(&mut module, &build_id, &other)?;
-
     named.name = new.parse::<ModuleName>()?;
-    named.sha256 = invivo_feed::digest(&module);
-    manifest.level = Level(2);
+    manifest.level = Level(level.into());
     manifest.set = set.parse::<SetName>()?;
-    write(&manifest, &module, folder)
+    Ok((manifest, module))
+}
+
+/// Writes a bundle of a module as it now is.
+fn sealed(mut manifest: Manifest, module: &[u8], folder: &Path) -> anyhow::Result<PathBuf> {
+    manifest.modules.first_mut().context("a manifest without a module")?.sha256 = invivo_feed::digest(module);
+    write(&manifest, module, folder)
 }
 
 fn open(bundle: &Path) -> anyhow::Result<(Manifest, Vec<u8>)> {

@@ -8,6 +8,7 @@ mod inputs;
 mod refusals;
 pub(crate) mod rollout;
 mod tokens;
+mod verdicts;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -44,6 +45,11 @@ const SCENARIOS: &[Scenario] = &[
     ("a_full_disk_is_a_reason_and_the_rest_goes_on", inputs::full_disk),
     ("wrong_addresses_roots_and_names_are_conditions_with_a_remedy", inputs::feeds_that_cannot_work),
     ("a_module_that_the_kernel_refuses_stops_at_the_canary", inputs::module_that_the_kernel_refuses),
+    (
+        "power_lost_before_a_patch_settled_makes_it_suspected_and_one_new_instruction_applies",
+        verdicts::power_cut_while_soaking,
+    ),
+    ("a_patch_that_panics_is_convicted_and_never_loaded_again_on_that_node", verdicts::panic_in_the_patch),
     ("a_kernel_that_the_repository_does_not_know_is_left_alone_and_others_go_on", rollout::unknown_kernel),
 ];
 

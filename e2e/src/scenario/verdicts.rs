@@ -1,0 +1,108 @@
+//! Patches that bring a node down, and nodes that go down for another reason.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use invivo_api::NodePatchStatus;
+use invivo_terms::{Level, NodeState};
+
+use super::{PATIENCE, Stage};
+use crate::check::Hole;
+use crate::demo::{CANARY, NODES, RECIPE};
+use crate::fleet::Seen;
+use crate::node::Node;
+use crate::product::POLICY;
+use crate::rebundle;
+
+/// The set whose patch oopses when it is called.
+const FAULTY_SET: &str = "2026-11-23.1";
+/// The function that the recipe replaces.
+const FUNCTION: &str = "ip_options_get";
+/// Where `invivo` is put on a node.
+const PROGRAM: &str = "/run/invivo-cli";
+
+pub(super) fn panic_in_the_patch(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let bundle = rebundle::oopses_when_called(
+        &stage.product.build_patch(RECIPE)?,
+        FAULTY_SET,
+        FUNCTION,
+        &stage.product.folder("faulty")?,
+    )?;
+    // In the test channel, so that only who names it gets it.
+    stage.repository.add(&stage.product, &bundle, FAULTY_SET, "test")?;
+    stage.target(FAULTY_SET)?;
+    wait(stage, "level 3", |status| status.level == Level(3))?;
+    let node = stage.node(CANARY)?;
+    node.crash_by(crate::check::ON_NODE)?;
+    stage.lab.power_on(&node)?;
+    let status = wait(stage, "a verdict", |status| status.state == NodeState::Convicted)?;
+    println!("  {CANARY}: {}", status.message.as_deref().unwrap_or_default());
+    ensure!(status.reason.as_deref() == Some("PanicNamesPatch"), "{:?}", status.reason);
+    ensure!(status.level == Level::UNPATCHED, "level {} is on", status.level);
+    let evidence = status
+        .evidence
+        .unwrap_or_else(|| invivo_api::Evidence { digest: invivo_feed::digest(b""), excerpt: String::new() });
+    println!("  evidence {:.12}: {}", evidence.digest.as_str(), evidence.excerpt);
+    ensure!(evidence.excerpt.contains(FUNCTION), "the evidence does not name {FUNCTION}");
+    let kept = format!("grep -c 'Kernel panic\\|{FUNCTION}' /var/lib/invivo/evidence/{}", evidence.digest);
+    ensure!(node.run(&kept, Duration::from_secs(30))?.success(), "the record is not kept on the node");
+    stage.require(CANARY, Hole::Open)?;
+
+    stage.target("None")?;
+    stage.fleet.wait_at_target(POLICY, "None", PATIENCE)?;
+    stage.target(FAULTY_SET)?;
+    let told = |status: &NodePatchStatus| status.reason.as_deref() == Some("ConvictedHere");
+    let status = wait(stage, "ConvictedHere", told)?;
+    ensure!(status.level == Level::UNPATCHED, "level {} is on", status.level);
+    for other in NODES.iter().filter(|name| **name != CANARY) {
+        stage.require(other, Hole::Open)?;
+    }
+    cleared_by_root_alone(stage, &node)
+}
+
+fn cleared_by_root_alone(stage: &Stage<'_>, node: &Node) -> anyhow::Result<()> {
+    let copied = stage.lab.copy_to(node, &stage.product.program("invivo"), PROGRAM)?;
+    ensure!(copied.success(), "copy invivo: {}", copied.text());
+    let clear = format!("chmod 755 {PROGRAM} && {PROGRAM} clear-verdict");
+    let cleared = node.run(&clear, Duration::from_mins(1))?;
+    println!("  {CANARY}# invivo clear-verdict: {}", cleared.text().trim());
+    ensure!(cleared.success() && cleared.text().contains("convicted since"), "not cleared");
+    let again = node.run(&format!("{PROGRAM} clear-verdict"), Duration::from_mins(1))?;
+    ensure!(again.text().contains("no bundle was suspected"), "not cleared for good: {}", again.text());
+    Ok(())
+}
+
+pub(super) fn power_cut_while_soaking(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let soaking = stage.product.policy("Latest").replace("soak: 15s", "soak: 90s");
+    stage.product.apply(&soaking)?;
+    wait(stage, "Applied on the canary", |status| status.state == NodeState::Applied)?;
+    let node = stage.node(CANARY)?;
+    node.power_off()?;
+    let audit = jiff::Timestamp::now();
+    stage.lab.power_on(&node)?;
+    wait(stage, "level 1 again", |status| status.state == NodeState::Applied && status.level == Level(1))?;
+    stage.require(CANARY, Hole::Closed)?;
+    let suspected = stage.audit(audit)?.iter().any(|event| {
+        event.object_ref.as_ref().is_some_and(|object| object.name == CANARY)
+            && event.request_object.to_string().contains("\"Suspected\"")
+    });
+    ensure!(suspected, "Suspected was never reported");
+    Ok(())
+}
+
+/// Waits until the canary's status is as wanted.
+fn wait(
+    stage: &Stage<'_>,
+    what: &str,
+    wanted: impl Fn(&NodePatchStatus) -> bool,
+) -> anyhow::Result<NodePatchStatus> {
+    stage.fleet.wait(&format!("{what} of {CANARY}"), PATIENCE, || {
+        let patch = stage.fleet.patches()?.remove(CANARY);
+        let status = patch.and_then(|patch| patch.status).unwrap_or_default();
+        Ok(if wanted(&status) {
+            Seen::Answer(status)
+        } else {
+            Seen::NotYet(format!("{} level {} {:?}", status.state, status.level, status.reason))
+        })
+    })
+}
