@@ -210,8 +210,22 @@ impl Node {
             console: Some(self.file("console")),
             error_records: Some(self.file("error-records")),
         };
-        machine.start(&self.state.pid_file(name), &self.state.log(&format!("{name}.qemu")))?;
+        machine.start(&self.state.pid_file(name), &self.emulator_log())?;
         Ok(())
+    }
+
+    /// QEMU's own last words, where the emulator itself has failed: an assertion, and not the end of
+    /// the guest, which leaves no word.
+    pub fn emulator_failure(&self) -> Option<String> {
+        if self.process().is_some() {
+            return None;
+        }
+        let said = fs::read_to_string(self.emulator_log()).ok()?;
+        said.lines().find(|line| line.contains("Assertion")).map(str::to_owned)
+    }
+
+    fn emulator_log(&self) -> PathBuf {
+        self.state.log(&format!("{}.qemu", self.name()))
     }
 
     /// Cuts its power: what it had not written is lost.
