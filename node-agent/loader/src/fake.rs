@@ -40,6 +40,8 @@ pub(crate) struct World {
     pub(crate) switches: u32,
     /// Where the loader is killed.
     pub(crate) killed: Option<Killed>,
+    /// After how many more looks and deeds the loader is killed.
+    pub(crate) calls_left: Option<u32>,
     /// Where it is killed once a stuck transition has ended after all.
     pub(crate) killed_then: Option<Killed>,
 }
@@ -97,6 +99,7 @@ impl Fake {
             ends: None,
             switches: 0,
             killed: None,
+            calls_left: None,
             killed_then: None,
         })))
     }
@@ -110,6 +113,20 @@ impl Fake {
         world.patches.clear();
         world.modules.clear();
         world.loads.clear();
+    }
+
+    /// One look or deed.
+    fn call(&self) {
+        let mut world = self.0.borrow_mut();
+        match world.calls_left {
+            Some(0) => {
+                drop(world);
+                // As a panic, without its words: hundreds of thousands of them are wanted.
+                std::panic::resume_unwind(Box::new("killed"));
+            }
+            Some(left) => world.calls_left = Some(left - 1),
+            None => {}
+        }
     }
 
     fn killed(&self) -> Option<Killed> {
@@ -165,6 +182,7 @@ impl Kernel for Fake {
     }
 
     fn seen(&self) -> io::Result<Seen> {
+        self.call();
         let world = self.0.borrow();
         let patches: Vec<Patch> = world.patches.iter().map(|(patch, _)| patch.clone()).collect();
         let modules = world
@@ -179,10 +197,12 @@ impl Kernel for Fake {
     }
 
     fn records(&self) -> io::Result<Vec<Record>> {
+        self.call();
         Ok(self.0.borrow().records.iter().map(|text| Record::new(text.as_bytes())).collect())
     }
 
     fn health(&self) -> io::Result<Health> {
+        self.call();
         Ok(self.0.borrow().health)
     }
 
@@ -192,6 +212,7 @@ impl Kernel for Fake {
     }
 
     fn load(&mut self, image: &[u8]) -> Result<(), Errno> {
+        self.call();
         assert_ne!(self.killed(), Some(Killed::BeforeLoad), "killed");
         let mut world = self.0.borrow_mut();
         if let Some(errno) = world.load_error {
@@ -213,6 +234,7 @@ impl Kernel for Fake {
     }
 
     fn unload(&mut self, name: &ModuleName) -> Result<(), Errno> {
+        self.call();
         let mut world = self.0.borrow_mut();
         if world.patches.iter().any(|(patch, _)| patch.name == name.as_str()) {
             return Err(Errno::AGAIN);
@@ -223,6 +245,7 @@ impl Kernel for Fake {
     }
 
     fn switch(&mut self, name: &ModuleName, enabled: bool) -> io::Result<()> {
+        self.call();
         let mut world = self.0.borrow_mut();
         world.end_stuck(Moment::BeforeItIsReversed);
         world.switches += 1;
@@ -248,6 +271,7 @@ impl Kernel for Fake {
     }
 
     fn pause(&mut self, length: Duration) {
+        self.call();
         assert_ne!(self.killed(), Some(Killed::Waiting), "killed");
         self.0.borrow_mut().pass(length);
     }

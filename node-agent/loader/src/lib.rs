@@ -84,7 +84,8 @@ pub enum Error {
 pub fn run(settings: Settings) -> Result<std::convert::Infallible, Error> {
     filter::install()?;
     let store = Store::new(&settings.state);
-    let mut loader = Loader::start(Linux::new(settings.folders), store, settings.roots)?;
+    let trust = Box::new(verify::Pinned(settings.roots));
+    let mut loader = Loader::start(Linux::new(settings.folders), store, trust)?;
     let listener = bind(&settings.socket)?;
     tracing::info!(socket = %settings.socket.display(), "ready");
     Err(Error::Serve(serve(&listener, settings.peers, &mut loader)))

@@ -1,6 +1,5 @@
 //! The loader: takes requests, does one step after the other, writes down what it does.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use invivo_terms::{Digest, ModuleName, NodeState};
@@ -20,7 +19,7 @@ use crate::seen::Seen;
 use crate::step::{Goal, Phase};
 use crate::store::Store;
 use crate::verdict::Record;
-use crate::verify::{self, Ground, Verified};
+use crate::verify::{Passed, Verified, Verify};
 
 /// How often a loader at rest looks by itself.
 const IDLE: Duration = Duration::from_mins(1);
@@ -36,7 +35,7 @@ pub(crate) const LONGEST: Duration = Duration::from_mins(15);
 pub struct Loader<K> {
     pub(crate) kernel: K,
     pub(crate) store: Store,
-    roots: BTreeSet<Digest>,
+    pub(crate) trust: Box<dyn Verify>,
     pub(crate) running: Running,
     pub(crate) journal: Journal,
     /// The journal has been read; until then the one in memory means nothing.
@@ -56,13 +55,13 @@ impl<K: Kernel> Loader<K> {
     /// # Errors
     ///
     /// If it cannot be known which kernel runs.
-    pub fn start(kernel: K, store: Store, roots: BTreeSet<Digest>) -> Result<Self, RunningError> {
+    pub fn start(kernel: K, store: Store, trust: Box<dyn Verify>) -> Result<Self, RunningError> {
         let running = kernel.running()?;
         let journal = Journal::default();
         let mut loader = Self {
             kernel,
             store,
-            roots,
+            trust,
             running,
             journal,
             known: false,
@@ -168,10 +167,6 @@ impl<K: Kernel> Loader<K> {
         self.kernel.now()
     }
 
-    pub(crate) fn ground(&self) -> Ground<'_> {
-        Ground { roots: &self.roots, running: &self.running }
-    }
-
     /// The instruction's deadline on the clock that counts from boot; at most [`LONGEST`] ahead.
     pub(crate) fn since_boot_at(&self, deadline: Timestamp) -> Duration {
         let left = deadline.duration_since(self.now());
@@ -251,14 +246,9 @@ impl<K: Kernel> Loader<K> {
         proof: &[u8],
         module: &[u8],
     ) -> Result<(Loaded, Reached), Missed> {
-        let Verified { loaded, floors } = verify::passed(
-            self.ground(),
-            request,
-            |root| self.journal.floors_of(root),
-            self.now(),
-            proof,
-            module,
-        )?;
+        let floors = |root: &Digest| self.journal.floors_of(root);
+        let passed = Passed { request, proof, module, floors: &floors, now: self.now() };
+        let Verified { loaded, floors } = self.trust.passed(&self.running, &passed)?;
         self.not_convicted(&loaded)?;
         self.journal.last_root = Some(loaded.root.clone());
         self.journal.floors.insert(loaded.root.clone(), floors);

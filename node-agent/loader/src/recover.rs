@@ -16,7 +16,6 @@ use crate::kernel::Kernel;
 use crate::loader::Loader;
 use crate::missed::{Missed, Remedy};
 use crate::step::{Goal, Phase};
-use crate::verify;
 
 /// How long a settled level may take to come back after a boot.
 const COMING_BACK: Duration = Duration::from_mins(5);
@@ -206,7 +205,7 @@ impl<K: Kernel> Loader<K> {
         }
         self.not_convicted(settled)?;
         let (module, proof) = self.store.kept(&settled.module_digest)?;
-        verify::kept(self.ground(), settled, &proof, &module)?;
+        self.trust.kept(&self.running, settled, &proof, &module)?;
         let task = Task {
             boot_id: self.running.boot_id.clone(),
             what: Doing::BringingBack(Box::new(settled.clone())),

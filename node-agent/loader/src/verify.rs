@@ -30,14 +30,46 @@ pub enum Refused {
     Fault(Fault, String),
 }
 
-/// What this node goes by.
-#[derive(Debug, Clone, Copy)]
-pub struct Ground<'a> {
-    /// The roots that people pinned.
-    pub roots: &'a BTreeSet<Digest>,
-    /// The kernel that runs.
-    pub running: &'a Running,
+/// Says what may be loaded on the kernel that runs. [`Pinned`] is the only one there is outside of
+/// tests.
+pub trait Verify: std::fmt::Debug {
+    /// Verifies what an agent passed. The node's own floors decide; those that the agent knows from
+    /// the cluster can only refuse more, and are not stored, so that an agent cannot shut a node off
+    /// for good.
+    ///
+    /// # Errors
+    ///
+    /// The first refusal met.
+    fn passed(&self, running: &Running, passed: &Passed<'_>) -> Result<Verified, Refused>;
+
+    /// Verifies a level from the state folder. Its documents may have expired since, and newer ones
+    /// may have been seen: going back to what this node has run is no new load. Everything else is
+    /// checked as it was then.
+    ///
+    /// # Errors
+    ///
+    /// The first refusal met.
+    fn kept(&self, running: &Running, loaded: &Loaded, proof: &[u8], module: &[u8]) -> Result<(), Refused>;
 }
+
+/// What an agent passed, and what it is measured by.
+#[derive(Clone, Copy)]
+pub struct Passed<'a> {
+    /// The instruction.
+    pub request: &'a ApplyRequest,
+    /// As it came.
+    pub proof: &'a [u8],
+    /// As it came.
+    pub module: &'a [u8],
+    /// The node's own floors under a root.
+    pub floors: &'a dyn Fn(&Digest) -> Floors,
+    /// The wall clock.
+    pub now: Timestamp,
+}
+
+/// By the digests of the trust documents that people pinned.
+#[derive(Debug, Clone)]
+pub struct Pinned(pub BTreeSet<Digest>);
 
 /// A verified level, and the floors from now on.
 #[derive(Debug, Clone)]
@@ -61,76 +93,74 @@ fn rejected(refusal: Refusal, document: Document, detail: impl Into<String>) -> 
     Refused::Rejected(Rejection::new(refusal, document, detail))
 }
 
-/// Verifies what an agent passed. The node's own floors decide; those that the agent knows from the
-/// cluster can only refuse more, and are not stored, so that an agent cannot shut a node off for good.
-///
-/// # Errors
-///
-/// The first refusal met.
-pub fn passed(
-    ground: Ground<'_>,
-    request: &ApplyRequest,
-    own_floors: impl Fn(&Digest) -> Floors,
-    now: Timestamp,
-    proof: &[u8],
-    module: &[u8],
-) -> Result<Verified, Refused> {
-    let wanted = Wanted {
-        build_id: &request.build_id,
-        level: request.level,
-        set: &request.set,
-        digest: &request.digest,
-        manifest: &request.manifest,
-    };
-    match request.mechanism {
-        Mechanism::Livepatch => {}
+impl Verify for Pinned {
+    fn passed(&self, running: &Running, passed: &Passed<'_>) -> Result<Verified, Refused> {
+        let request = passed.request;
+        let wanted = Wanted {
+            build_id: &request.build_id,
+            level: request.level,
+            set: &request.set,
+            digest: &request.digest,
+            manifest: &request.manifest,
+        };
+        match request.mechanism {
+            Mechanism::Livepatch => {}
+        }
+        runs(running, wanted.build_id)?;
+        let proof = parse(passed.proof)?;
+        let root = self.root(&proof)?;
+        let clocks = Clocks { own: passed.now, server: request.server_date };
+        let proven = verify_proof(&proof, &root, &(passed.floors)(&root), clocks)?;
+        proven.catalogue.floors().not_below(&request.floors)?;
+        let found = leads_to(running, &wanted, &proven, &digest(&proof.manifest), passed.module)?;
+        let loaded = Loaded {
+            build_id: request.build_id.clone(),
+            module: found.name,
+            module_digest: found.sha256,
+            level: request.level,
+            set: request.set.clone(),
+            set_digest: request.digest.clone(),
+            manifest: request.manifest.clone(),
+            complete: proven.manifest.complete,
+            settle_after_seconds: request.settle_after_seconds,
+            root,
+        };
+        Ok(Verified { loaded, floors: proven.catalogue.floors().clone() })
     }
-    runs(ground.running, wanted.build_id)?;
-    let proof = parse(proof)?;
-    let root = pinned_root(ground.roots, &proof)?;
-    let clocks = Clocks { own: now, server: request.server_date };
-    let proven = verify_proof(&proof, &root, &own_floors(&root), clocks)?;
-    proven.catalogue.floors().not_below(&request.floors)?;
-    let found = leads_to(ground.running, &wanted, &proven, &digest(&proof.manifest), module)?;
-    let loaded = Loaded {
-        build_id: request.build_id.clone(),
-        module: found.name,
-        module_digest: found.sha256,
-        level: request.level,
-        set: request.set.clone(),
-        set_digest: request.digest.clone(),
-        manifest: request.manifest.clone(),
-        complete: proven.manifest.complete,
-        settle_after_seconds: request.settle_after_seconds,
-        root,
-    };
-    Ok(Verified { loaded, floors: proven.catalogue.floors().clone() })
+
+    fn kept(&self, running: &Running, loaded: &Loaded, proof: &[u8], module: &[u8]) -> Result<(), Refused> {
+        let wanted = Wanted {
+            build_id: &loaded.build_id,
+            level: loaded.level,
+            set: &loaded.set,
+            digest: &loaded.set_digest,
+            manifest: &loaded.manifest,
+        };
+        runs(running, wanted.build_id)?;
+        let proof = parse(proof)?;
+        let root = self.root(&proof)?;
+        let proven = verify_settled(&proof, &root)?;
+        let found = leads_to(running, &wanted, &proven, &digest(&proof.manifest), module)?;
+        if found.name == loaded.module && root == loaded.root {
+            Ok(())
+        } else {
+            Err(rejected(Refusal::MixAndMatch, Document::Module, "not the module that the journal names"))
+        }
+    }
 }
 
-/// Verifies a level from the state folder. Its documents may have expired since, and newer ones
-/// may have been seen: going back to what this node has run is no new load. Everything else is
-/// checked as it was then.
-///
-/// # Errors
-///
-/// The first refusal met.
-pub fn kept(ground: Ground<'_>, loaded: &Loaded, proof: &[u8], module: &[u8]) -> Result<(), Refused> {
-    let wanted = Wanted {
-        build_id: &loaded.build_id,
-        level: loaded.level,
-        set: &loaded.set,
-        digest: &loaded.set_digest,
-        manifest: &loaded.manifest,
-    };
-    runs(ground.running, wanted.build_id)?;
-    let proof = parse(proof)?;
-    let root = pinned_root(ground.roots, &proof)?;
-    let proven = verify_settled(&proof, &root)?;
-    let found = leads_to(ground.running, &wanted, &proven, &digest(&proof.manifest), module)?;
-    if found.name == loaded.module && root == loaded.root {
-        Ok(())
-    } else {
-        Err(rejected(Refusal::MixAndMatch, Document::Module, "not the module that the journal names"))
+impl Pinned {
+    /// The digest of the proof's first document, if people pinned it.
+    fn root(&self, proof: &Proof) -> Result<Digest, Refused> {
+        let first = proof.trust.first().ok_or_else(|| {
+            rejected(Refusal::WrongRoot, Document::Trust, "the proof begins with no trust document")
+        })?;
+        let root = digest(&first.document);
+        if self.0.contains(&root) {
+            Ok(root)
+        } else {
+            Err(rejected(Refusal::WrongRoot, Document::Trust, format!("{root} is not pinned on this node")))
+        }
     }
 }
 
@@ -147,19 +177,6 @@ fn parse(proof: &[u8]) -> Result<Proof, Refused> {
     serde_json::from_slice(proof).map_err(|error| {
         rejected(Refusal::Malformed, Document::Trust, format!("the proof does not parse: {error}"))
     })
-}
-
-/// The digest of the proof's first document, if people pinned it.
-fn pinned_root(roots: &BTreeSet<Digest>, proof: &Proof) -> Result<Digest, Refused> {
-    let first = proof.trust.first().ok_or_else(|| {
-        rejected(Refusal::WrongRoot, Document::Trust, "the proof begins with no trust document")
-    })?;
-    let root = digest(&first.document);
-    if roots.contains(&root) {
-        Ok(root)
-    } else {
-        Err(rejected(Refusal::WrongRoot, Document::Trust, format!("{root} is not pinned on this node")))
-    }
 }
 
 /// A proof that holds leads to exactly what was asked for, to these bytes, to the kernel that runs.

@@ -8,6 +8,7 @@ mod memory;
 #[path = "../../../fixtures/repository.rs"]
 #[allow(dead_code, reason = "the agent's tests need more of it")]
 mod repository;
+mod schedules;
 mod verdicts;
 
 use std::collections::BTreeSet;
@@ -21,6 +22,7 @@ use tempfile::TempDir;
 use crate::fake::{Fake, Moment};
 use crate::loader::Loader;
 use crate::store::Store;
+use crate::verify::Pinned;
 use repository::{Author, Bundle};
 
 /// One node, one author.
@@ -113,7 +115,8 @@ fn author(name: &str) -> Author {
 
 fn start(author: &Author, kernel: &Fake, state: &TempDir) -> Loader<Fake> {
     let store = Store::new(state.path());
-    Loader::start(kernel.clone(), store, BTreeSet::from([author.root()])).unwrap()
+    let trust = Box::new(Pinned(BTreeSet::from([author.root()])));
+    Loader::start(kernel.clone(), store, trust).unwrap()
 }
 
 fn order(object: &str, revision: i64) -> invivo_wire::Order {
