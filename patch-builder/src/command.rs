@@ -87,7 +87,7 @@ fn package_of(program: &str) -> &'static str {
         "lz4" => "lz4",
         "zstd" => "zstd",
         "make" => "make",
-        "gcc" | "gcc-12" => "gcc-12 and libc6-dev",
+        "gcc" | "gcc-12" | "x86_64-linux-gnu-gcc-12" => "gcc-12 and libc6-dev",
         _ => "of the same name",
     }
 }

@@ -3,14 +3,13 @@
 //!
 //! The distribution's map file of an image package is a stub, and the debug package is ten times
 //! the image. The kernel's own table is in its read-only data without any header (kernel/kallsyms.c,
-//! scripts/kallsyms.c of Linux 6.1):
+//! scripts/kallsyms.c; this part is the same from Linux 6.1 to 6.12):
 //!
 //! ```text
-//! relative base   u64, a kernel address
 //! number          u32, padded to 8
 //! names           per symbol: length (7 bits, or 14 in two bytes), then that many token numbers
 //! markers         u32 per 256 symbols: where its name begins
-//! ...             (an order by name in later kernels)
+//! ...             (an order by name in some kernels)
 //! token table     256 texts, each ended by 0
 //! token index     u16 per token: where its text begins
 //! ```
@@ -123,9 +122,7 @@ fn table_around(bytes: &[u8], zero: usize) -> Option<(Vec<&str>, usize)> {
 fn names(bytes: &[u8], end: usize) -> Option<Vec<&[u8]>> {
     let mut at = end.checked_sub(8)? & !7;
     while at >= 8 {
-        let is_kernel_address = bytes.get(at - 4..at) == Some(&[0xff; 4]);
-        if is_kernel_address
-            && word(bytes, at + 4) == Some(0)
+        if word(bytes, at + 4) == Some(0)
             && let Some(number) = word(bytes, at).filter(|n| (FEWEST..MOST).contains(n))
             && let Some(found) = names_at(bytes, at + 8, number, end)
         {

@@ -62,8 +62,10 @@ pub fn make(cache: &Cache, lock: &KernelLock, progress: Progress) -> Result<Path
         let links = [OsString::from("scripts"), OsString::from("tools")];
         overlay(&common, tree, &links)
             .and_then(|()| {
-                // The flavour's Makefile only points to the common one at its installed place.
-                let skip = [links.as_slice(), &[OsString::from("Makefile")]].concat();
+                // The flavour's Makefile only points to the common one at its installed place. Its
+                // vmlinux (in later packages) is there for type information, which needs one more
+                // program and which modules without debug information do not have.
+                let skip = [links.as_slice(), &["Makefile".into(), "vmlinux".into()]].concat();
                 overlay(&flavour, tree, &skip)
             })
             .and_then(|()| overlay(&tools, tree, &[]))
