@@ -1,7 +1,8 @@
 //! The boot test: the module closes the hole in the very kernel it was built for, gives it back
 //! when it goes, refuses to serve any other kernel, and the kernel has nothing to complain about.
 //!
-//! The guest is thrown away. Its only program is `guest/init.c`.
+//! The guest is thrown away. Its only program is `guest/init.c`. Other programs can be had run in
+//! such a guest too ([`program`], [`console`]); the tests of `kmod/` do.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -78,7 +79,7 @@ pub struct Report {
     pub reverse_ms: i64,
 }
 
-/// Longest life of the guest: some ten times what it needs under emulation on a busy machine.
+/// Longest life of the boot test's guest: some ten times what it needs under emulation on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(3);
 
 const EINVAL: i64 = 22;
@@ -105,27 +106,15 @@ const WANTED: [(&str, i64); 11] = [
 /// The guest cannot be made, does not end, or sees something else than it should.
 pub fn test(cache: &Cache, recipe: &Path, built: &Built, progress: Progress) -> Result<Report, Error> {
     let folder = cache.scratch()?;
-    let at = |name: &str| folder.path().join(name);
-    check::compile(recipe, &at("check"))?;
-    write(&at("init.c"), include_bytes!("../guest/init.c"))?;
-    let mut gcc = clean("gcc");
-    gcc.args(["-static", "-O2", "-o"]).arg(at("init")).arg(at("init.c"));
-    command::run(&mut gcc)?;
-
-    let archive = Initramfs::new()
-        .directory("proc")
-        .directory("sys")
-        .directory("dev")
-        .file("init", 0o755, &read(&at("init"))?)
-        .file("check", 0o755, &read(&at("check"))?)
+    let check = folder.path().join("check");
+    check::compile(recipe, &check)?;
+    let archive = program(cache, &[("init.c", include_str!("../guest/init.c"))])?
+        .file("check", 0o755, &read(&check)?)
         .file("name", 0o444, built.name.as_str().as_bytes())
         .file("patch.ko", 0o444, &built.bytes)
         .file("foreign.ko", 0o444, &foreign(&built.bytes, built.kernel.build_id.as_str())?);
-    write(&at("initrd"), &archive.finish())?;
-
     progress(Step::Boot, &format!("loading {} in a guest with {}", built.name, built.kernel.release));
-    let console = watch(&machine(built, &at("initrd"), at("console")), &at("qemu.pid"), &at("qemu.log"))?;
-    let report = judge(&console)?;
+    let report = judge(&console(cache, &built.image, archive, PATIENCE)?)?;
     progress(
         Step::Boot,
         &format!(
@@ -136,14 +125,50 @@ pub fn test(cache: &Cache, recipe: &Path, built: &Built, progress: Progress) -> 
     Ok(report)
 }
 
-fn machine(built: &Built, initrd: &Path, serial_log: PathBuf) -> Machine {
+/// An initramfs whose first and only program is compiled from `sources` (name and text of each C
+/// file and header). It says what it saw on the console, and says `invivo-boot: end` last.
+///
+/// # Errors
+///
+/// The program does not compile.
+pub fn program(cache: &Cache, sources: &[(&str, &str)]) -> Result<Initramfs, Error> {
+    let folder = cache.scratch()?;
+    let init = folder.path().join("init");
+    let mut gcc = clean("gcc");
+    gcc.args(["-static", "-O2", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&init);
+    for (name, text) in sources {
+        let path = folder.path().join(name);
+        write(&path, text.as_bytes())?;
+        if path.extension().is_some_and(|extension| extension == "c") {
+            gcc.arg(path);
+        }
+    }
+    command::run(&mut gcc)?;
+    let archive = Initramfs::new().directory("proc").directory("sys").directory("dev");
+    Ok(archive.file("init", 0o755, &read(&init)?))
+}
+
+/// Boots the kernel `image` with the initramfs `archive`, and returns all that was said on the
+/// console.
+///
+/// # Errors
+///
+/// The guest cannot be started, or its program does not come to its end within `patience`.
+pub fn console(cache: &Cache, image: &Path, archive: Initramfs, patience: Duration) -> Result<String, Error> {
+    let folder = cache.scratch()?;
+    let at = |name: &str| folder.path().join(name);
+    write(&at("initrd"), &archive.finish())?;
+    watch(&machine(image, &at("initrd"), at("console")), &at("qemu.pid"), &at("qemu.log"), patience)
+}
+
+fn machine(image: &Path, initrd: &Path, serial_log: PathBuf) -> Machine {
     Machine {
         name: "invivo-boot-test".to_owned(),
         uuid: None,
         accelerator: Accelerator::detect(),
         cpus: 2,
         memory_mib: 512,
-        kernel: built.image.clone(),
+        kernel: image.to_owned(),
         initrd: initrd.to_owned(),
         append: "console=ttyS0 quiet loglevel=4 panic=-1".to_owned(),
         disks: Vec::new(),
@@ -155,11 +180,11 @@ fn machine(built: &Built, initrd: &Path, serial_log: PathBuf) -> Machine {
 }
 
 /// Runs the guest to its end and returns what it said.
-fn watch(machine: &Machine, pid_file: &Path, log: &Path) -> Result<String, Error> {
+fn watch(machine: &Machine, pid_file: &Path, log: &Path, patience: Duration) -> Result<String, Error> {
     let pid_file = PidFile::new(pid_file);
     let guest = machine.start(&pid_file, log)?;
     let serial = Serial::new(&machine.serial_log);
-    let ended = serial.wait_for(guest, "invivo-boot: end", PATIENCE);
+    let ended = serial.wait_for(guest, "invivo-boot: end", patience);
     pid_file.kill()?;
     let console = serial.text();
     match ended {
