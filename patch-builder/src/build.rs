@@ -11,7 +11,8 @@ use sha2::{Digest as _, Sha256};
 use crate::cache::{self, Cache};
 use crate::facts::{self, Facts};
 use crate::gates::{self, Passed};
-use crate::klp::{self, KlpSymbol};
+use crate::kallsyms::Symbols;
+use crate::klp::{self, Converted, KlpSymbol};
 use crate::lock::{self, KernelLock, Package};
 use crate::progress::{Progress, Step};
 use crate::recipe::Recipe;
@@ -192,13 +193,9 @@ pub fn build(
     let compiled = compile(cache, &tree, &name, &sources)?;
     progress(Step::Compile, "compiling it once more elsewhere, to compare");
     passed.push(gates::reproducible(&compiled, &compile(cache, &tree, &name, &sources)?)?);
-
-    let symvers = String::from_utf8_lossy(&unpack::read(&tree.join("Module.symvers"))?).into_owned();
-    let exports = gates::exports(&symvers)?;
-    let unexported = gates::unexported(&klp::undefined(&compiled)?, &exports, &kernel.symbols)?;
-    let converted = klp::convert(&compiled, &unexported)?;
+    let (converted, seen) = resolve(&compiled, &tree, &kernel.symbols)?;
     progress(Step::Klp, &format!("{} symbols through livepatch", converted.symbols.len()));
-    passed.push(gates::references(&converted.bytes, &exports, &converted.symbols)?);
+    passed.extend(seen);
     let level_text = level.to_string();
     passed.push(gates::fields(
         &converted.bytes,
@@ -254,6 +251,25 @@ pub fn build(
     })
 }
 
+/// Leaves to livepatch what the `compiled` module needs and the kernel does not export: the kernel
+/// whose headers are in `tree` and which has `symbols`. Also returns the gates that this went
+/// through.
+///
+/// # Errors
+///
+/// The module needs what the kernel does not have, or where it cannot be had.
+pub fn resolve(compiled: &[u8], tree: &Path, symbols: &Symbols) -> Result<(Converted, Vec<Passed>), Error> {
+    let symvers = String::from_utf8_lossy(&unpack::read(&tree.join("Module.symvers"))?).into_owned();
+    let exports = gates::exports(&symvers)?;
+    let unexported = gates::unexported(&klp::undefined(compiled)?, &exports, symbols)?;
+    let converted = klp::convert(compiled, &unexported)?;
+    let passed = vec![
+        gates::references(&converted.bytes, &exports, &converted.symbols)?,
+        gates::targets(&converted.bytes)?,
+    ];
+    Ok((converted, passed))
+}
+
 fn compile(
     cache: &Cache,
     tree: &Path,
@@ -261,7 +277,7 @@ fn compile(
     sources: &BTreeMap<String, String>,
 ) -> Result<Vec<u8>, Error> {
     let work = cache.scratch()?;
-    Ok(cc::compile(tree, work.path(), name, sources)?)
+    Ok(cc::compile(tree, work.path(), name.as_str(), sources)?)
 }
 
 type Named = (ModuleName, Digest, BTreeMap<String, String>);

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use invivo_terms::ModuleName;
-
 use crate::command::{self, clean};
 
 /// A module cannot be compiled.
@@ -53,8 +51,8 @@ pub fn check_compiler(wanted: &str) -> Result<(), Error> {
     Err(Error::Compiler { wanted: wanted.to_owned(), found: found.to_owned() })
 }
 
-/// Compiles `sources` (name and text of each file) in the empty folder `work` against the kernel
-/// tree `tree`, and returns the module.
+/// Compiles `sources` (path and text of each file) in the empty folder `work` against the kernel
+/// tree `tree`, and returns the module `name`.
 ///
 /// # Errors
 ///
@@ -62,12 +60,15 @@ pub fn check_compiler(wanted: &str) -> Result<(), Error> {
 pub fn compile(
     tree: &Path,
     work: &Path,
-    name: &ModuleName,
+    name: &str,
     sources: &BTreeMap<String, String>,
 ) -> Result<Vec<u8>, Error> {
     for (file, text) in sources {
         let path = work.join(file);
-        fs::write(&path, text).map_err(|source| Error::File { path, source })?;
+        path.parent()
+            .map_or(Ok(()), fs::create_dir_all)
+            .and_then(|()| fs::write(&path, text))
+            .map_err(|source| Error::File { path, source })?;
     }
     // What is left of paths (__FILE__ in headers) becomes relative to the tree.
     let maps = [work, tree].map(|folder| format!("-ffile-prefix-map={}/=", folder.display()));

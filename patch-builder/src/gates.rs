@@ -38,6 +38,17 @@ pub enum Error {
         /// The module that exports it.
         module: String,
     },
+    /// The kernel would resolve a reference to a target module's symbol in a place where it is too
+    /// late or where nothing is any more.
+    #[error("refers to a symbol of {object} in {section}: {why}")]
+    Place {
+        /// The target module.
+        object: String,
+        /// The section with the reference.
+        section: String,
+        /// What would go wrong.
+        why: &'static str,
+    },
     /// The module's fields cannot be read.
     #[error(transparent)]
     Modinfo(#[from] modinfo::Error),
@@ -105,14 +116,15 @@ pub(crate) fn functions<'a>(
 }
 
 /// The symbols among `undefined` that must come from the kernel itself because it does not export
-/// them. Each must be its only one of that name.
+/// them. Each must be its only one of that name. Those whose name says where they come from are
+/// not among them.
 pub(crate) fn unexported(
     undefined: &BTreeSet<String>,
     exports: &BTreeMap<&str, &str>,
     symbols: &Symbols,
 ) -> Result<BTreeSet<String>, Error> {
     let mut unexported = BTreeSet::new();
-    for symbol in undefined {
+    for symbol in undefined.iter().filter(|s| !klp::is_encoded(s)) {
         match exports.get(symbol.as_str()) {
             Some(&"vmlinux") => {}
             Some(module) => {
@@ -145,6 +157,30 @@ pub(crate) fn references(
         format!("{} exported, {} through livepatch: {}", undefined.len(), klp.len(), names.join(", ")),
     ))
 }
+
+/// The kernel can resolve every reference to a symbol of a target module when it loads that target,
+/// which may be long after it has loaded `module`.
+pub(crate) fn targets(module: &[u8]) -> Result<Passed, Error> {
+    let sections = klp::sections(module)?;
+    let mut targets = BTreeSet::new();
+    for (object, section) in sections.iter().filter(|(object, _)| object != "vmlinux") {
+        if let Some((_, why)) = FORBIDDEN.iter().find(|(start, _)| section.starts_with(start)) {
+            return Err(Error::Place { object: object.clone(), section: section.clone(), why });
+        }
+        targets.insert(object.as_str());
+    }
+    let names: Vec<_> = targets.into_iter().collect();
+    let names = if names.is_empty() { "no module".to_owned() } else { names.join(", ") };
+    Ok(Passed::new("targets", format!("refers to symbols of {names} in code and data that stay")))
+}
+
+/// Beginnings of the names of sections in which a target's symbols must not be needed.
+const FORBIDDEN: [(&str, &str); 4] = [
+    (".init", "its memory is given back once the patch is loaded"),
+    (".exit", "the patch may be removed while the target is not there"),
+    ("__jump_table", "the kernel reads static keys when it loads the patch"),
+    (".static_call_sites", "the kernel reads static calls when it loads the patch"),
+];
 
 /// The module says of itself what it was built for.
 pub(crate) fn fields(module: &[u8], wanted: &[(&'static str, &str)]) -> Result<Passed, Error> {
@@ -194,6 +230,28 @@ mod tests {
         let exports = exports(SYMVERS).unwrap();
         let error = unexported(&set(&["kfree", "kfrei"]), &exports, &Symbols::default()).unwrap_err();
         assert_eq!(error, Error::Unresolved { symbol: "kfrei".to_owned(), count: 0 });
+    }
+
+    #[test]
+    fn a_symbol_whose_name_says_where_it_is_from_is_left_to_the_conversion() {
+        let found = unexported(&set(&["__klpsym_exfat__x__1"]), &BTreeMap::new(), &Symbols::default());
+        assert_eq!(found.unwrap(), set(&[]));
+    }
+
+    #[test]
+    fn a_symbol_of_a_target_is_refused_where_the_kernel_would_come_too_late() {
+        let gate = |symbol: &str, section: &str| {
+            let before = klp::tests::module(&[symbol], section);
+            targets(&klp::convert(&before, &set(&["secret"])).unwrap().bytes)
+        };
+        // The module calls the symbol in .text and in the section named.
+        let seen = gate("__klpsym_exfat__x__0", ".text.unlikely").unwrap().seen;
+        assert!(seen.contains("exfat"), "{seen}");
+        assert!(gate("secret", ".init.text").unwrap().seen.contains("no module"));
+        for section in [".init.text", ".init.data", ".exit.text", "__jump_table", ".static_call_sites"] {
+            let error = gate("__klpsym_exfat__x__0", section).unwrap_err();
+            assert!(matches!(&error, Error::Place { section: s, .. } if s == section), "{error}");
+        }
     }
 
     #[test]

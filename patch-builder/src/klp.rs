@@ -59,6 +59,12 @@ pub struct Converted {
 }
 
 const MARK: &str = "__klpsym_";
+
+/// Whether the name of an undefined symbol says itself where it is to be taken from.
+pub(crate) fn is_encoded(name: &str) -> bool {
+    name.starts_with(MARK)
+}
+
 /// Section index of a livepatch symbol (include/uapi/linux/elf.h: `SHN_LIVEPATCH`).
 const SHN_LIVEPATCH: u16 = 0xff20;
 /// Flag of a section of livepatch relocations (`SHF_RELA_LIVEPATCH`).
@@ -74,6 +80,21 @@ const RELA: usize = size_of::<Rela64<LE>>();
 pub fn undefined(module: &[u8]) -> Result<BTreeSet<String>, Error> {
     let module = Module::parse(module)?;
     Ok(module.undefined().map(|(_, name)| name.to_owned()).collect())
+}
+
+/// The sections of livepatch relocations in `module`: the object whose symbols they need, and the
+/// section that they are written into.
+///
+/// # Errors
+///
+/// It is not a module.
+pub(crate) fn sections(module: &[u8]) -> Result<Vec<(String, String)>, Error> {
+    let module = Module::parse(module)?;
+    let split = |name: &str| {
+        let (object, target) = name.strip_prefix(".klp.rela.")?.split_once('.')?;
+        Some((object.to_owned(), target.to_owned()))
+    };
+    Ok(module.sections.iter().filter_map(|s| split(&s.name)).collect())
 }
 
 /// Converts `module`: every symbol in `unexported` is taken from the kernel itself, and every one
@@ -274,4 +295,4 @@ impl<'a> Module<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -33,7 +33,7 @@ mod template;
 pub mod tree;
 mod unpack;
 
-pub use build::{Built, Error, Evidence, PatchedObject, build};
+pub use build::{Built, Error, Evidence, PatchedObject, build, resolve};
 pub use cache::Cache;
 pub use command::Error as CommandError;
 pub use facts::Facts;

@@ -6,12 +6,12 @@ use object::{
     RelocationFlags, SectionKind, SymbolFlags, SymbolKind, SymbolScope, elf,
 };
 
-/// A module whose `.text` and `.init.text` call each of `calls` once, in this order.
-fn module(calls: &[&str], extra: &str) -> Vec<u8> {
+/// A module whose `.text` and whose section `other` call each of `calls` once, in this order.
+pub(crate) fn module(calls: &[&str], other: &str) -> Vec<u8> {
     let mut object = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
-    let sections = [".text", ".init.text", extra]
-        .map(|name| object.add_section(vec![], name.as_bytes().to_vec(), SectionKind::Text));
-    for section in &sections[..2] {
+    let sections =
+        [".text", other].map(|name| object.add_section(vec![], name.as_bytes().to_vec(), SectionKind::Text));
+    for section in &sections {
         object.append_section_data(*section, &vec![0xcc; 8 * calls.len()], 16);
     }
     for (n, call) in calls.iter().enumerate() {
@@ -25,7 +25,7 @@ fn module(calls: &[&str], extra: &str) -> Vec<u8> {
             section: SymbolSection::Undefined,
             flags: SymbolFlags::None,
         });
-        for section in &sections[..2] {
+        for section in &sections {
             let flags = RelocationFlags::Elf { r_type: elf::R_X86_64_PLT32 };
             let relocation = Relocation { offset: 8 * n as u64, symbol, addend: -4, flags };
             object.add_relocation(*section, relocation).unwrap();
@@ -61,7 +61,8 @@ fn pair(offset: u64, name: &str) -> (u64, String) {
 
 #[test]
 fn an_unexported_symbol_becomes_a_livepatch_symbol_and_the_rest_stays() {
-    let converted = convert(&module(&["kfree", "secret", "printk"], ".x"), &set(&["secret"])).unwrap();
+    let converted =
+        convert(&module(&["kfree", "secret", "printk"], ".init.text"), &set(&["secret"])).unwrap();
     let klp = KlpSymbol { object: "vmlinux".to_owned(), name: "secret".to_owned(), position: 0 };
     assert_eq!(converted.symbols, [klp]);
     let found = relocations(&converted.bytes);
@@ -78,7 +79,7 @@ fn undefined(bytes: &[u8]) -> BTreeSet<String> {
 
 #[test]
 fn livepatch_symbols_and_sections_carry_the_kernels_marks() {
-    let converted = convert(&module(&["secret"], ".x"), &set(&["secret"])).unwrap();
+    let converted = convert(&module(&["secret"], ".init.text"), &set(&["secret"])).unwrap();
     let file = ElfFile64::<LE>::parse(converted.bytes.as_slice()).unwrap();
     let symbol = file.symbols().find(|s| s.name() == Ok(".klp.sym.vmlinux.secret,0")).unwrap();
     assert_eq!(symbol.elf_symbol().st_shndx.get(LE).0, SHN_LIVEPATCH);
@@ -91,11 +92,11 @@ fn livepatch_symbols_and_sections_carry_the_kernels_marks() {
 
 #[test]
 fn an_encoded_name_says_object_name_and_position() {
-    let converted = convert(&module(&["__klpsym_vmlinux____do_it__2"], ".x"), &set(&[])).unwrap();
+    let converted = convert(&module(&["__klpsym_vmlinux____do_it__2"], ".init.text"), &set(&[])).unwrap();
     let klp = KlpSymbol { object: "vmlinux".to_owned(), name: "__do_it".to_owned(), position: 2 };
     assert_eq!(converted.symbols, [klp]);
     for bad in ["__klpsym_vmlinux", "__klpsym_vmlinux__x", "__klpsym___x__1", "__klpsym_vmlinux__x__one"] {
-        let error = convert(&module(&[bad], ".x"), &set(&[])).unwrap_err();
+        let error = convert(&module(&[bad], ".init.text"), &set(&[])).unwrap_err();
         assert_eq!(error, Error::Encoding(bad.to_owned()));
     }
 }
@@ -103,14 +104,14 @@ fn an_encoded_name_says_object_name_and_position() {
 #[test]
 fn two_objects_get_sections_of_their_own() {
     let calls = ["__klpsym_vmlinux__a__0", "__klpsym_exfat__b__1", "kfree"];
-    let found = relocations(&convert(&module(&calls, ".x"), &set(&[])).unwrap().bytes);
+    let found = relocations(&convert(&module(&calls, ".init.text"), &set(&[])).unwrap().bytes);
     assert_eq!(found[".klp.rela.exfat..text"], [pair(8, ".klp.sym.exfat.b,1")]);
     assert_eq!(found[".klp.rela.vmlinux..text"], [pair(0, ".klp.sym.vmlinux.a,0")]);
 }
 
 #[test]
 fn a_module_that_needs_nothing_unexported_keeps_its_relocations() {
-    let before = module(&["kfree"], ".x");
+    let before = module(&["kfree"], ".init.text");
     let after = convert(&before, &set(&["secret"])).unwrap();
     assert!(after.symbols.is_empty());
     assert_eq!(relocations(&before), relocations(&after.bytes));
@@ -118,7 +119,7 @@ fn a_module_that_needs_nothing_unexported_keeps_its_relocations() {
 
 #[test]
 fn the_same_module_is_always_converted_to_the_same_bytes() {
-    let before = module(&["__klpsym_exfat__b__1", "secret", "kfree"], ".x");
+    let before = module(&["__klpsym_exfat__b__1", "secret", "kfree"], ".init.text");
     let convert = || convert(&before, &set(&["secret"])).unwrap().bytes;
     assert_eq!(convert(), convert());
 }
@@ -131,14 +132,14 @@ fn debug_information_is_refused() {
 
 #[test]
 fn a_module_is_converted_once() {
-    let once = convert(&module(&["secret"], ".x"), &set(&["secret"])).unwrap().bytes;
+    let once = convert(&module(&["secret"], ".init.text"), &set(&["secret"])).unwrap().bytes;
     assert_eq!(convert(&once, &set(&[])).unwrap_err(), Error::Converted);
 }
 
 #[test]
 fn damaged_files_are_refused_and_never_a_panic() {
     assert!(matches!(convert(b"", &set(&[])), Err(Error::NotAModule(_))));
-    let good = module(&["secret", "kfree"], ".x");
+    let good = module(&["secret", "kfree"], ".init.text");
     for length in 0..good.len() {
         assert!(convert(&good[..length], &set(&["secret"])).is_err(), "cut at {length}");
     }
