@@ -16,6 +16,7 @@
 
 #include "build.h"
 #include "patch.h"
+#include "targets.h"
 
 static const u8 invivo_build_id[] = INVIVO_BUILD_ID_BYTES;
 
@@ -61,7 +62,15 @@ static int __init invivo_patch_init(void)
 	if (ret)
 		return ret;
 
-	return klp_enable_patch(&invivo_patch);
+	ret = invivo_targets_init(invivo_objects);
+	if (ret)
+		return ret;
+
+	ret = klp_enable_patch(&invivo_patch);
+	if (ret)
+		invivo_targets_exit();
+
+	return ret;
 }
 
 /*
@@ -70,6 +79,7 @@ static int __init invivo_patch_init(void)
  */
 static void __exit invivo_patch_exit(void)
 {
+	invivo_targets_exit();
 }
 
 module_init(invivo_patch_init);

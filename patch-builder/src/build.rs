@@ -84,6 +84,9 @@ pub struct Evidence {
     pub gates: Vec<Passed>,
 }
 
+/// The object that is the kernel itself.
+pub const VMLINUX: &str = "vmlinux";
+
 /// One object of the kernel and the functions that are replaced in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -235,10 +238,7 @@ pub fn build(
         kernel: kernel.facts,
         package_version: lock.package_version,
         distribution: lock.distribution,
-        objects: vec![PatchedObject {
-            name: "vmlinux".to_owned(),
-            functions: recipe.functions().map(str::to_owned).collect(),
-        }],
+        objects: objects(&recipe),
         recipe,
         evidence: Evidence {
             packages,
@@ -280,6 +280,12 @@ fn compile(
     Ok(cc::compile(tree, work.path(), name.as_str(), sources)?)
 }
 
+/// What a recipe replaces.
+fn objects(recipe: &Recipe) -> Vec<PatchedObject> {
+    let functions = recipe.functions().map(str::to_owned).collect();
+    vec![PatchedObject { name: VMLINUX.to_owned(), functions }]
+}
+
 type Named = (ModuleName, Digest, BTreeMap<String, String>);
 
 /// The module's name, the digest that it carries, and the module's sources, which carry both.
@@ -290,6 +296,8 @@ fn name(
     level: Level,
     set: &SetName,
 ) -> Result<Named, Error> {
+    let (objects, fixes) = (objects(recipe), template::fixes(recipe));
+    let parts: Vec<_> = selections.iter().map(|selection| selection.text.as_str()).collect();
     let with = |inputs: &Digest| -> Result<(ModuleName, BTreeMap<String, String>), Error> {
         let hex = inputs.as_str().get(..16).unwrap_or_default();
         let name = format!("invivo_l{level}_{hex}").parse()?;
@@ -300,8 +308,9 @@ fn name(
             set,
             build_id,
             inputs,
-            recipe,
-            selections,
+            fixes: &fixes,
+            objects: &objects,
+            parts: &parts,
         });
         Ok((name, sources))
     };

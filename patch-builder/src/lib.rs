@@ -8,6 +8,7 @@
 //! - [`tree`]: the kernel's headers and build tools, laid out in the cache.
 //! - [`select`]: the fixed functions, cut out of the fixed source.
 //! - [`cc`]: Kbuild, with the compiler that made the kernel and no other.
+//! - [`template`]: the patch module's own code, and what is written beside it.
 //! - [`klp`]: unexported symbols become livepatch relocations.
 //! - [`gates`]: what a finished module must be.
 //! - [`boot`]: the module at work in a guest.
@@ -29,7 +30,7 @@ pub mod modinfo;
 pub mod progress;
 pub mod recipe;
 pub mod select;
-mod template;
+pub mod template;
 pub mod tree;
 mod unpack;
 

@@ -5,45 +5,65 @@ use std::fmt::Write as _;
 
 use invivo_terms::{BuildId, Digest, Level, ModuleName, SetName};
 
+use crate::build::{PatchedObject, VMLINUX};
 use crate::recipe::Recipe;
-use crate::select::Selection;
 
 /// The template's files. They travel within the program, so that a build needs no source tree.
-pub(crate) const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 4] = [
     ("Kbuild", include_str!("../../kmod/patch/Kbuild")),
     ("main.c", include_str!("../../kmod/patch/main.c")),
     ("patch.h", include_str!("../../kmod/patch/patch.h")),
+    ("targets.h", include_str!("../../kmod/patch/targets.h")),
+];
+
+/// What a patch of kernel modules has besides.
+const TARGET_FILES: [(&str, &str); 2] = [
+    ("compat.h", include_str!("../../kmod/patch/compat.h")),
+    ("targets.c", include_str!("../../kmod/patch/targets.c")),
 ];
 
 /// The version of the module's own fields, `INVIVO_PATCH_ABI` of the template.
 pub const ABI: &str = "1";
 
-/// What goes into the module's fields.
-pub(crate) struct Fill<'a> {
-    pub(crate) name: &'a ModuleName,
-    pub(crate) level: Level,
-    pub(crate) set: &'a SetName,
-    pub(crate) build_id: &'a BuildId,
-    pub(crate) inputs: &'a Digest,
-    pub(crate) recipe: &'a Recipe,
-    pub(crate) selections: &'a [Selection],
+/// What is written beside the template for one module.
+#[derive(Debug, Clone, Copy)]
+pub struct Fill<'a> {
+    /// The module's name.
+    pub name: &'a ModuleName,
+    /// The level it brings.
+    pub level: Level,
+    /// The set it is built for.
+    pub set: &'a SetName,
+    /// The only kernel that it serves.
+    pub build_id: &'a BuildId,
+    /// The digest of everything that it is made from.
+    pub inputs: &'a Digest,
+    /// What it closes, as its field lists it.
+    pub fixes: &'a str,
+    /// What it replaces.
+    pub objects: &'a [PatchedObject],
+    /// The texts with the new functions.
+    pub parts: &'a [&'a str],
 }
 
 /// All sources of one module, by file name.
-pub(crate) fn sources(fill: &Fill) -> BTreeMap<String, String> {
+pub fn sources(fill: &Fill) -> BTreeMap<String, String> {
+    let targets = fill.objects.iter().any(|object| object.name != VMLINUX);
+    let template = FILES.iter().chain(TARGET_FILES.iter().filter(|_| targets));
     let mut files: BTreeMap<String, String> =
-        FILES.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-    let parts: Vec<_> = (0..fill.selections.len()).map(|n| format!("part{n}")).collect();
-    for (part, selection) in parts.iter().zip(fill.selections) {
-        files.insert(format!("{part}.c"), selection.text.clone());
+        template.map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+    let parts: Vec<_> = (0..fill.parts.len()).map(|n| format!("part{n}")).collect();
+    for (part, text) in parts.iter().zip(fill.parts) {
+        files.insert(format!("{part}.c"), (*text).to_owned());
     }
     let objects: Vec<_> = parts.iter().map(|part| format!("{part}.o")).collect();
-    files.insert(
-        "name.mk".to_owned(),
-        format!("INVIVO_MODULE := {}\nINVIVO_PARTS := {}\n", fill.name, objects.join(" ")),
-    );
+    let mut name = format!("INVIVO_MODULE := {}\nINVIVO_PARTS := {}\n", fill.name, objects.join(" "));
+    if targets {
+        name.push_str("INVIVO_TARGETS := y\n");
+    }
+    files.insert("name.mk".to_owned(), name);
     files.insert("build.h".to_owned(), build_header(fill));
-    files.insert("table.c".to_owned(), table(fill.recipe));
+    files.insert("table.c".to_owned(), table(fill.objects));
     files
 }
 
@@ -57,7 +77,7 @@ fn build_header(fill: &Fill) -> String {
         ("SET", fill.set.to_string()),
         ("BUILD_ID", id.to_owned()),
         ("INPUTS", fill.inputs.to_string()),
-        ("FIXES", fixes(fill.recipe)),
+        ("FIXES", fill.fixes.to_owned()),
     ];
     for (name, value) in fields {
         let _ = writeln!(out, "#define INVIVO_{name} \"{value}\"");
@@ -71,16 +91,24 @@ pub(crate) fn fixes(recipe: &Recipe) -> String {
     recipe.fixes.iter().map(|fix| fix.cve.as_str()).collect::<Vec<_>>().join(",")
 }
 
-fn table(recipe: &Recipe) -> String {
+fn table(objects: &[PatchedObject]) -> String {
     let mut out = String::from("// SPDX-License-Identifier: GPL-2.0\n#include \"patch.h\"\n\n");
-    for function in recipe.functions() {
+    for function in objects.iter().flat_map(|object| &object.functions) {
         let _ = writeln!(out, "INVIVO_FUNC_DECLARE({function});");
     }
-    out.push_str("\nstatic struct klp_func invivo_vmlinux_funcs[] = {\n");
-    for function in recipe.functions() {
-        let _ = writeln!(out, "\tINVIVO_FUNC({function}, 0),");
+    for PatchedObject { name, functions } in objects {
+        let _ = writeln!(out, "\nstatic struct klp_func invivo_{name}_funcs[] = {{");
+        for function in functions {
+            let _ = writeln!(out, "\tINVIVO_FUNC({function}, 0),");
+        }
+        out.push_str("\t{ }\n};\n");
     }
-    out.push_str("\t{ }\n};\n\nstruct klp_object invivo_objects[] = {\n\t{ .funcs = invivo_vmlinux_funcs },\n\t{ }\n};\n");
+    out.push_str("\nstruct klp_object invivo_objects[] = {\n");
+    for PatchedObject { name, .. } in objects {
+        let of = if name == VMLINUX { String::new() } else { format!(".name = \"{name}\", ") };
+        let _ = writeln!(out, "\t{{ {of}.funcs = invivo_{name}_funcs }},");
+    }
+    out.push_str("\t{ }\n};\n");
     out
 }
 
@@ -92,5 +120,43 @@ mod tests {
     fn the_abi_is_the_one_in_the_template() {
         let header = FILES.iter().find(|(name, _)| *name == "patch.h").unwrap().1;
         assert!(header.contains(&format!("#define INVIVO_PATCH_ABI\t\"{ABI}\"")), "{header}");
+    }
+
+    fn of(objects: &[(&str, &[&str])]) -> BTreeMap<String, String> {
+        let objects: Vec<_> = objects
+            .iter()
+            .map(|(name, functions)| PatchedObject {
+                name: (*name).to_owned(),
+                functions: functions.iter().map(|f| (*f).to_owned()).collect(),
+            })
+            .collect();
+        sources(&Fill {
+            name: &"invivo_l1_0123456789abcdef".parse().unwrap(),
+            level: Level(1),
+            set: &"2026-11-21.1".parse().unwrap(),
+            build_id: &"ab".repeat(20).parse().unwrap(),
+            inputs: &Digest::from_bytes(&[0; 32]),
+            fixes: "",
+            objects: &objects,
+            parts: &["int x;\n"],
+        })
+    }
+
+    #[test]
+    fn only_a_patch_of_modules_is_built_with_the_code_for_them() {
+        let files = of(&[("vmlinux", &["f"])]);
+        assert!(!files.contains_key("targets.c") && !files["name.mk"].contains("TARGETS"));
+        let files = of(&[("vmlinux", &["f"]), ("exfat", &["g"])]);
+        assert!(files.contains_key("targets.c") && files["name.mk"].contains("INVIVO_TARGETS := y\n"));
+    }
+
+    #[test]
+    fn the_table_has_one_entry_for_each_object_and_a_name_for_each_module() {
+        let table = &of(&[("vmlinux", &["f"]), ("nf_tables", &["g", "h"])])["table.c"];
+        let end = table.split_once("invivo_objects[] = {\n").unwrap().1;
+        let vmlinux = "\t{ .funcs = invivo_vmlinux_funcs },\n";
+        let module = "\t{ .name = \"nf_tables\", .funcs = invivo_nf_tables_funcs },\n";
+        assert_eq!(end, format!("{vmlinux}{module}\t{{ }}\n}};\n"));
+        assert!(table.contains("invivo_nf_tables_funcs[] = {\n\tINVIVO_FUNC(g, 0),\n\tINVIVO_FUNC(h, 0),\n"));
     }
 }

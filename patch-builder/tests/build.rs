@@ -31,6 +31,10 @@ fn a_recipe_becomes_a_module_that_closes_the_hole_in_the_kernel_it_was_built_for
     let info = Modinfo::of(&built.bytes).unwrap();
     assert_eq!(info.get("name"), Some(built.name.as_str()));
     assert_eq!(info.get("invivo_build_id"), Some(built.kernel.build_id.as_str()));
+    // What patches of kernel modules need would cost this one time at every load.
+    assert_eq!(info.get("invivo_features"), None);
+    let symbols: Vec<_> = built.evidence.klp_symbols.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(symbols, ["vmlinux_build_id"]);
 
     if Command::new("qemu-system-x86_64").arg("--version").output().is_err() {
         eprintln!("SKIP: no qemu-system-x86_64, the module was not tried");
