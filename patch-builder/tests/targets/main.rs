@@ -1,0 +1,128 @@
+//! Kernel modules as targets of a patch (`kmod/patch/targets.c`), on real kernels: patches by hand
+//! from `kmod/tests/`, tried by the cases of `kmod/tests/cases.c` in one guest per kernel. Downloads
+//! some 90 MB once; with them in the cache it takes a minute under emulation.
+
+mod modules;
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use invivo_patch_builder::{Cache, KernelLock, Step, boot, facts, tree};
+
+use modules::Modules;
+
+/// The only kernel here that clears nothing itself.
+const OLD: &str = "6.1.0-47-cloud-amd64";
+const NEW: &str = "6.12.117+deb12-cloud-amd64";
+
+/// Longest life of a guest: some ten times what it needs under emulation.
+const PATIENCE: Duration = Duration::from_mins(10);
+
+/// What each case must say. Where it differs between the kernels, the old one's comes first.
+const CASES: [(&str, &str); 20] = [
+    (
+        "1 without clear: ok, again ENOEXEC, heal ok, then ok with 114",
+        "1 without clear: ok, again ok, heal ok, then ok with 114",
+    ),
+    same("2 reloads: 60, refused 0, unpatched 0, a reader saw new code, old code 0"),
+    same("3 init fails: ENODEV, then ok with 114"),
+    same("4 no such function: EINVAL, right ENOEXEC, heal ok, right ok with 114"),
+    same("4 heal: loaded EBUSY, unknown ENOENT, while the patch is loaded EAGAIN"),
+    same("4 no such symbol: EINVAL, right ok with 114"),
+    same("5 patch first: init patched yes, exit patched yes"),
+    same("6 reloads while loading: 8, then 114"),
+    same("6 reloads while replacing: 8, then 214, old ok"),
+    same("6 reloads while reversing: 8, then 14, old ok"),
+    same("7 rollback, loaded: cleared 0, 14, patch ok"),
+    (
+        "7 rollback, absent: cleared 1, patch ok, target ok with 14",
+        "7 rollback, absent: cleared 0, patch ok, target ok with 14",
+    ),
+    same("8 pin, replace: references 1, 2, 1, 0"),
+    same("9 pin: unload EAGAIN, failed init ENODEV, again ok, references 1, 0, unload ok"),
+    same("10 four objects, twice: refused 0, patched 4, 4, hooks 4, 4, distribution's 2"),
+    same("11 another module during a rollback: ok, within 10 s yes"),
+    same("12 wrong one is loaded: EINVAL, skip ok, target 14, its object none, the others patched"),
+    same("12 skip: right one ok with 14, heal ENOENT, unknown ESRCH, all ENODATA, reads tgt,hold"),
+    same("14 signed and changed: EKEYREJECTED, as it was ok"),
+    same("17 foreign patch: ok, at work yes, after ours no"),
+];
+
+const fn same(line: &'static str) -> (&'static str, &'static str) {
+    (line, line)
+}
+
+/// Must be said after all cases, on every kernel.
+const END: [&str; 2] = ["end: left behind 0", "18 complaints of the kernel: 0"];
+
+fn lock(release: &str) -> Result<KernelLock, Box<dyn Error>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../recipes/kernels/{release}.yaml"));
+    Ok(KernelLock::read(&path)?)
+}
+
+/// Whatever a guest with this kernel says.
+fn console(release: &str) -> Result<String, Box<dyn Error>> {
+    let cache = Cache::from_env()?;
+    let mut tell = |step: Step, words: &str| eprintln!("{step:8} {words}");
+    let lock = lock(release)?;
+    let kernel = facts::read(&cache, &lock, &mut tell)?;
+    let tree: PathBuf = tree::make(&cache, &lock, &mut tell)?;
+    let modules = Modules::build(&cache, &lock, &kernel, &tree)?;
+    let sources = [
+        ("cases.c", include_str!("../../../kmod/tests/cases.c")),
+        ("guest.c", include_str!("../../../kmod/tests/guest.c")),
+        ("guest.h", include_str!("../../../kmod/tests/guest.h")),
+    ];
+    let archive = modules
+        .files()
+        .fold(boot::program(&cache, &sources)?, |archive, (name, bytes)| archive.file(name, 0o444, bytes));
+    Ok(boot::console(&cache, &kernel.image, archive, PATIENCE)?)
+}
+
+/// Compares what the guest said with `wanted`; every difference is shown before the first one fails.
+fn judge(console: &str, wanted: &[&str]) {
+    let said: Vec<_> = console.lines().filter_map(|line| line.split_once("invivo-case: ")).collect();
+    let said: Vec<_> = said.iter().map(|(_, case)| case.trim()).collect();
+    let missing: Vec<_> = wanted.iter().filter(|line| !said.contains(line)).collect();
+    assert!(missing.is_empty(), "not said: {missing:#?}\n{console}");
+    assert_eq!(said.len(), wanted.len(), "{console}");
+}
+
+type Choice = fn(&(&'static str, &'static str)) -> &'static str;
+
+/// The oldest QEMU whose emulation these kernels survive: before, transitions of 6.12 end in an oops
+/// that is QEMU's.
+const QEMU: u32 = 10;
+
+/// The first number of QEMU's version.
+fn qemu() -> Option<u32> {
+    let said = Command::new("qemu-system-x86_64").arg("--version").output().ok()?.stdout;
+    let said = String::from_utf8(said).ok()?;
+    said.split_once("version ")?.1.split('.').next()?.parse().ok()
+}
+
+fn try_on(release: &str, choose: Choice) -> Result<(), Box<dyn Error>> {
+    if qemu().is_none_or(|version| version < QEMU) {
+        eprintln!("SKIP: no qemu-system-x86_64 from version {QEMU} on, nothing was tried");
+        return Ok(());
+    }
+    let console = console(release)?;
+    let wanted: Vec<_> = CASES.iter().map(choose).chain(END).collect();
+    for line in console.lines().filter(|line| line.contains("invivo-")) {
+        eprintln!("{line}");
+    }
+    judge(&console, &wanted);
+    Ok(())
+}
+
+#[test]
+fn targets_come_and_go_on_a_kernel_that_leaves_their_relocations() {
+    try_on(OLD, |(old, _)| old).unwrap();
+}
+
+#[test]
+fn targets_come_and_go_on_a_kernel_that_clears_their_relocations() {
+    try_on(NEW, |(_, new)| new).unwrap();
+}
