@@ -19,8 +19,8 @@ pub use feed::{
     CoveredKernel, PatchFeed, PatchFeedSpec, PatchFeedStatus, Repository, RepositoryStatus, Source, Trust,
 };
 pub use node::{
-    Apply, CANARY_PATCH, Evidence, HoldInstruction, LastSwitch, NodeKernel, NodePatch, NodePatchSpec,
-    NodePatchStatus, OnNode, RollBack, Signing,
+    Apply, Blocker, CANARY_PATCH, Evidence, HoldInstruction, LastSwitch, NodeKernel, NodePatch,
+    NodePatchSpec, NodePatchStatus, OnNode, RollBack, Signing,
 };
 pub use policy::{
     HoldCount, NodeCounts, PatchPolicy, PatchPolicySpec, PatchPolicyStatus, Proven, Rollout, RolloutKey,

@@ -168,9 +168,32 @@ pub struct NodePatchStatus {
     /// What was found, where the state is a verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
+    /// Threads that kept a transition from ending, where it was reversed for that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    pub blockers: Vec<Blocker>,
     /// What the last change of the running code took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_switch: Option<LastSwitch>,
+}
+
+/// A thread that kept a transition from ending.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Blocker {
+    /// Thread id on the node.
+    pub tid: u32,
+    /// Its short name.
+    #[schemars(length(max = 15))]
+    pub comm: String,
+    /// Uid of its pod, if it is in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 36))]
+    pub pod_uid: Option<String>,
+    /// Id of its container, if it is in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub container: Option<String>,
 }
 
 /// What a dead kernel left behind. The whole record is kept on the node, in the loader's state

@@ -4,12 +4,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use invivo_terms::NodeState;
+use invivo_terms::{LABEL_LEVEL, NodeState};
 use jiff::Timestamp;
 
 use crate::audit;
 use crate::demo::{self, NODES};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Seen};
 use crate::product::Product;
 use crate::scenario::rollout::{instruction_to_applied, instructions, label_writes, reports};
 use crate::{Lab, command};
@@ -61,6 +61,16 @@ fn one_patch(lab: &Lab, product: &Product<'_>, fleet: &Fleet) -> anyhow::Result<
     fleet.wait_states(&NODES, &[NodeState::Settled], PATIENCE)?;
     product.apply(&product.policy("None"))?;
     fleet.wait_states(&NODES, &[NodeState::RolledBack], PATIENCE)?;
+    // The roll back's last write, which would be counted otherwise.
+    fleet.wait("labels of level 0", PATIENCE, || {
+        for node in NODES {
+            let level = fleet.node(node)?.metadata.labels.unwrap_or_default().remove(LABEL_LEVEL);
+            if level.as_deref() != Some("0") {
+                return Ok(Seen::NotYet(format!("{node}: {level:?}")));
+            }
+        }
+        Ok(Seen::Answer(()))
+    })?;
     let begun = Timestamp::now();
     product.apply(&product.policy("Latest"))?;
     fleet.wait_states(&NODES, &[NodeState::Settled], PATIENCE)?;

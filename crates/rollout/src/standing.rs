@@ -143,7 +143,7 @@ pub(crate) fn judge<'a>(
     let ended = counted && !open;
     let attempts = if counted { attempt(node.spec.as_ref()) } else { 0 };
     let turn = match answer {
-        Answer::Excused(Excuse::Rebooted) if counted => Turn::Suspected,
+        Answer::Excused(Excuse::Lost) if counted => Turn::Suspected,
         Answer::Excused(_) | Answer::Lapsed if counted => Turn::Again,
         Answer::Reached if standing == Standing::Midway => Turn::Midway,
         Answer::Nothing
@@ -287,8 +287,10 @@ fn standing(
 fn rest(excuse: Excuse, spec: Option<&Instructed>, policy: &Policy) -> Option<(Hold, Timestamp)> {
     let hold = match excuse {
         Excuse::NotTried => Hold::NotTried,
+        Excuse::KeyMissing => Hold::ModuleSigningKeyMissing,
+        Excuse::Lockdown => Hold::Lockdown,
         Excuse::Blocked => Hold::BlockedByThreads,
-        Excuse::Rebooted => return None,
+        Excuse::Lost => return None,
     };
     let deadline = deadline(&spec?.instruction)?;
     let doublings = attempt(spec).saturating_sub(1).min(6);
@@ -357,7 +359,7 @@ fn answer(spec: Option<&Instructed>, report: Option<&Report>, now: Timestamp) ->
     if report.state.is_failure() {
         return match report.excuse {
             // One boot may be chance; the next attempt is the only one that may find out.
-            Some(Excuse::Rebooted) if attempt(Some(spec)) > 1 => Answer::Failed,
+            Some(Excuse::Lost) if attempt(Some(spec)) > 1 => Answer::Failed,
             Some(excuse) => Answer::Excused(excuse),
             None => Answer::Failed,
         };

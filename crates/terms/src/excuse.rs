@@ -2,6 +2,9 @@
 
 use crate::{NodeState, Refusal};
 
+/// Somebody took the level off by hand.
+const VANISHED: &str = "Vanished";
+
 /// Nothing was loaded, for a reason of the node's or of its surroundings.
 const NOT_TRIED: [&str; 4] = ["DeadlinePassed", "LoaderSilent", "Unreachable", Refusal::StorageFull.as_str()];
 
@@ -10,10 +13,15 @@ const NOT_TRIED: [&str; 4] = ["DeadlinePassed", "LoaderSilent", "Unreachable", R
 pub enum Excuse {
     /// Nothing was loaded: there was no time, no answer or no room.
     NotTried,
+    /// Nothing was loaded: the kernel does not trust the key that signed the module, if any did.
+    KeyMissing,
+    /// Nothing was loaded: the kernel is locked down.
+    Lockdown,
     /// Threads did not leave the old code before the deadline; it was reversed.
     Blocked,
-    /// The node booted anew before the level had settled.
-    Rebooted,
+    /// The level was on and is gone: the node booted anew before it had settled, or somebody took it
+    /// off by hand.
+    Lost,
 }
 
 impl Excuse {
@@ -21,7 +29,9 @@ impl Excuse {
     pub fn of(state: NodeState, reason: Option<&str>) -> Option<Self> {
         match (state, reason) {
             (NodeState::Blocked, _) => Some(Self::Blocked),
-            (NodeState::Suspected, _) => Some(Self::Rebooted),
+            (NodeState::Suspected, _) | (NodeState::Failed, Some(VANISHED)) => Some(Self::Lost),
+            (NodeState::Refused, Some("ModuleSigningKeyMissing")) => Some(Self::KeyMissing),
+            (NodeState::Refused, Some("Lockdown")) => Some(Self::Lockdown),
             (NodeState::Failed | NodeState::Refused, Some(reason)) if NOT_TRIED.contains(&reason) => {
                 Some(Self::NotTried)
             }
@@ -50,14 +60,16 @@ mod tests {
             assert_eq!(Excuse::of(NodeState::Failed, Some(reason)), Some(Excuse::NotTried), "{reason}");
         }
         assert_eq!(Excuse::of(NodeState::Refused, Some("StorageFull")), Some(Excuse::NotTried));
+        assert_eq!(Excuse::of(NodeState::Refused, Some("ModuleSigningKeyMissing")), Some(Excuse::KeyMissing));
+        assert_eq!(Excuse::of(NodeState::Refused, Some("Lockdown")), Some(Excuse::Lockdown));
         assert_eq!(Excuse::of(NodeState::Blocked, Some("TransitionStuck")), Some(Excuse::Blocked));
-        assert_eq!(Excuse::of(NodeState::Suspected, Some("RebootedUnsettled")), Some(Excuse::Rebooted));
+        assert_eq!(Excuse::of(NodeState::Suspected, Some("RebootedUnsettled")), Some(Excuse::Lost));
         assert_eq!(Excuse::of(NodeState::Convicted, Some("RebootedAgain")), None);
     }
 
     #[test]
     fn what_was_refused_or_tried_in_vain_is_not_excused() {
-        for reason in ["LoadRefused", "CannotReverse", "Vanished", "NodeIo"] {
+        for reason in ["LoadRefused", "CannotReverse", "NodeIo"] {
             assert_eq!(Excuse::of(NodeState::Failed, Some(reason)), None, "{reason}");
         }
         assert_eq!(Excuse::of(NodeState::Refused, Some("BelowThreshold")), None);

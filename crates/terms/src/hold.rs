@@ -67,6 +67,10 @@ holds! {
     NotTried => "see status.reason and status.message of its NodePatch; it is tried again by itself",
     /// Threads did not leave the old code at the last attempt. The next one comes by itself.
     BlockedByThreads => "see status.message of its NodePatch for the threads; it is tried again by itself",
+    /// The node's kernel trusts no key that signed the module. The next attempt comes by itself.
+    ModuleSigningKeyMissing => "enrol the patch author's key on the node, which needs a reboot; see docs/runbooks",
+    /// The node's kernel is locked down and does not take the module. The next attempt comes by itself.
+    Lockdown => "enrol the patch author's key on the node, or use signed bundles; see docs/runbooks",
     /// This node's instruction ended without success; a new attempt needs a new instruction.
     AttemptEnded => "see status.reason and status.message of its NodePatch",
     /// Another policy governs this node.

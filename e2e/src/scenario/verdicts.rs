@@ -75,12 +75,15 @@ fn cleared_by_root_alone(stage: &Stage<'_>, node: &Node) -> anyhow::Result<()> {
 pub(super) fn power_cut_while_soaking(stage: &Stage<'_>) -> anyhow::Result<()> {
     let soaking = stage.product.policy("Latest").replace("soak: 15s", "soak: 90s");
     stage.product.apply(&soaking)?;
-    wait(stage, "Applied on the canary", |status| status.state == NodeState::Applied)?;
+    let before = wait(stage, "Applied", |status| status.state == NodeState::Applied)?.boot_id;
     let node = stage.node(CANARY)?;
     node.power_off()?;
     let audit = jiff::Timestamp::now();
     stage.lab.power_on(&node)?;
-    wait(stage, "level 1 again", |status| status.state == NodeState::Applied && status.level == Level(1))?;
+    let again = |status: &NodePatchStatus| {
+        status.state == NodeState::Applied && status.level == Level(1) && status.boot_id != before
+    };
+    wait(stage, "level 1 in the next boot", again)?;
     stage.require(CANARY, Hole::Closed)?;
     let suspected = stage.audit(audit)?.iter().any(|event| {
         event.object_ref.as_ref().is_some_and(|object| object.name == CANARY)

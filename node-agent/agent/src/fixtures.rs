@@ -30,6 +30,7 @@ pub(crate) fn loader(object: &str, revision: i64, state: NodeState) -> State {
         reason: None,
         message: None,
         evidence: None,
+        blockers: Vec::new(),
         switch_millis: None,
         floors: invivo_feed::Floors::default(),
     }

@@ -26,8 +26,11 @@ struct Arguments {
     listen: SocketAddr,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+/// A thread's stack. The usual 2 MiB are just what the kernel makes one huge page of, and then all of
+/// them count as memory of a node's.
+const STACK: usize = 1 << 20;
+
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
     tracing_subscriber::fmt().json().with_max_level(tracing::Level::INFO).with_writer(std::io::stderr).init();
     let settings = Settings {
@@ -36,7 +39,15 @@ async fn main() -> ExitCode {
         patch_server: arguments.patch_server,
         listen: arguments.listen,
     };
-    match Box::pin(invivo_agent::run(settings)).await {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().thread_stack_size(STACK).build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(error = %error, "agent not started");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(Box::pin(invivo_agent::run(settings))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();

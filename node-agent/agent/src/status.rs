@@ -1,6 +1,6 @@
 //! The status that answers an instruction: the loader's words, or the agent's own verdict over them.
 
-use invivo_api::{Evidence, LastSwitch, NodeKernel, NodePatchStatus, Signing};
+use invivo_api::{Blocker, Evidence, LastSwitch, NodeKernel, NodePatchStatus, Signing};
 use invivo_terms::{Level, Mechanism, NodeState, Revision};
 use invivo_wire::{Reason, State};
 use jiff::Timestamp;
@@ -54,6 +54,10 @@ pub fn of(loader: &State, own: &Own<'_>, observed: Revision, now: Timestamp) -> 
             Own::Nothing => loader.evidence.clone().map(evidence),
             Own::Working { .. } | Own::Ended(_) => None,
         },
+        blockers: match own {
+            Own::Nothing => loader.blockers.iter().take(5).cloned().map(blocker).collect(),
+            Own::Working { .. } | Own::Ended(_) => Vec::new(),
+        },
         last_switch: loader.switch_millis.map(|millis| LastSwitch { millis }),
     }
 }
@@ -70,6 +74,15 @@ fn kernel(loader: &State) -> NodeKernel {
             invivo_wire::Signing::Enforced => Signing::Enforced,
             invivo_wire::Signing::Lockdown => Signing::Lockdown,
         },
+    }
+}
+
+fn blocker(thread: invivo_wire::Blocker) -> Blocker {
+    Blocker {
+        tid: thread.tid,
+        comm: cut(thread.comm, 15),
+        pod_uid: thread.pod_uid.map(|uid| cut(uid, 36)),
+        container: thread.container.map(|id| cut(id, 64)),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use invivo_terms::{Digest, ModuleName};
-use invivo_wire::Fault;
+use invivo_wire::{Blocker, Fault};
 use rustix::io::Errno;
 
 use crate::journal::{Doing, Task};
@@ -42,7 +42,7 @@ impl<K: Kernel> Loader<K> {
         let mut tries: BTreeMap<ModuleName, u32> = BTreeMap::new();
         let mut kept = BTreeSet::new();
         let mut told: Option<Duration> = None;
-        let mut blockers: Option<String> = None;
+        let mut blockers: Option<Vec<Blocker>> = None;
         let mut under: Option<ModuleName> = None;
         loop {
             let seen = self.kernel.seen()?;
@@ -80,7 +80,8 @@ impl<K: Kernel> Loader<K> {
                     let image =
                         drive.image.ok_or_else(|| Missed::fault(Fault::Vanished, "the patch is gone"))?;
                     told = Some(now);
-                    self.kernel.load(image).map_err(Missed::load)?;
+                    let signing = self.running.kernel.signing;
+                    self.kernel.load(image).map_err(|errno| Missed::load(errno, signing))?;
                     drive.phase = Phase::Switching;
                 }
                 Step::Switch(name, enabled) => {
@@ -89,8 +90,11 @@ impl<K: Kernel> Loader<K> {
                     drive.phase = Phase::Switching;
                 }
                 Step::Watch => drive.phase = Phase::Switching,
-                // That takes a while, in which the transition may end: look again before it is undone.
-                Step::Undo(_, enabled) if blockers.is_none() => blockers = Some(self.blockers(enabled)),
+                // `patch_state` of those who have not moved: 1 while a patch is being taken off. Looking
+                // takes a while, in which the transition may end: look again before it is undone.
+                Step::Undo(_, enabled) if blockers.is_none() => {
+                    blockers = Some(self.kernel.blockers(i8::from(enabled)));
+                }
                 Step::Undo(name, enabled) => {
                     if let Err(error) = self.kernel.switch(&name, enabled) {
                         // Either there is nothing to reverse any more, or it cannot be reversed. What
@@ -102,7 +106,7 @@ impl<K: Kernel> Loader<K> {
                 Step::Wait => self.kernel.pause(LOOK),
                 Step::End(end) => {
                     let took = told.map(|told| now.saturating_sub(told));
-                    return ended(end, took, &blockers.unwrap_or_default());
+                    return ended(end, took, blockers.unwrap_or_default());
                 }
             }
         }
@@ -127,21 +131,6 @@ impl<K: Kernel> Loader<K> {
                 tracing::warn!(error = %error, "rolling back without a journal");
                 Ok(())
             }
-        }
-    }
-
-    /// Who keeps the transition from ending; `on_again` if it was one that takes a patch off.
-    fn blockers(&self, on_again: bool) -> String {
-        let names: Vec<String> = self
-            .kernel
-            .blockers(i8::from(on_again))
-            .into_iter()
-            .map(|blocker| format!("{} ({})", blocker.name, blocker.tid))
-            .collect();
-        if names.is_empty() {
-            String::new()
-        } else {
-            format!("; threads that had not moved: {}", names.join(", "))
         }
     }
 }

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use invivo_feed::ModInfo;
 use invivo_terms::{Arch, BuildId, Mechanism, ModuleName};
-use invivo_wire::{Kernel as KernelFacts, Signing};
+use invivo_wire::{Blocker, Kernel as KernelFacts, Signing};
 use jiff::{SignedDuration, Timestamp};
 use rustix::io::Errno;
 
 use crate::health::Health;
 use crate::kernel::Kernel;
 use crate::running::{Running, RunningError};
-use crate::seen::{Blocker, Patch, Resident, Seen};
+use crate::seen::{Patch, Resident, Seen};
 use crate::verdict::Record;
 
 #[derive(Debug)]
@@ -208,7 +208,7 @@ impl Kernel for Fake {
 
     fn blockers(&self, _: i8) -> Vec<Blocker> {
         self.0.borrow_mut().end_stuck(Moment::WhileBlockersAreRead);
-        vec![Blocker { tid: 77, name: "sleeper".to_owned() }]
+        vec![Blocker { tid: 77, comm: "sleeper".to_owned(), pod_uid: None, container: None }]
     }
 
     fn load(&mut self, image: &[u8]) -> Result<(), Errno> {

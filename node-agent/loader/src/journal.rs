@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use invivo_feed::Floors;
 use invivo_terms::{BuildId, Digest, Level, ModuleName, NodeState, SetName};
-use invivo_wire::{Evidence, Order, Reason};
+use invivo_wire::{Blocker, Evidence, Order, Reason};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +125,8 @@ pub struct Outcome {
     pub since: Timestamp,
     /// What was found, where it is a verdict.
     pub evidence: Option<Evidence>,
+    /// Who kept a transition from ending.
+    pub blockers: Vec<Blocker>,
     /// From the module's load to the end of the transition.
     pub switch_millis: Option<u32>,
 }
@@ -142,7 +144,15 @@ pub struct Unpatched {
 impl Outcome {
     /// Reached, with nothing to say.
     pub fn reached(state: NodeState, since: Timestamp) -> Self {
-        Self { state, reason: None, message: None, since, evidence: None, switch_millis: None }
+        Self {
+            state,
+            reason: None,
+            message: None,
+            since,
+            evidence: None,
+            blockers: Vec::new(),
+            switch_millis: None,
+        }
     }
 
     /// Not reached, and why. The message is cut to 256 bytes.
@@ -153,6 +163,7 @@ impl Outcome {
             message: Some(cut(message.into())),
             since,
             evidence: None,
+            blockers: Vec::new(),
             switch_millis: None,
         }
     }

@@ -6,13 +6,14 @@ use std::io;
 use std::time::Duration;
 
 use invivo_terms::ModuleName;
+use invivo_wire::Blocker;
 use jiff::Timestamp;
 use rustix::io::Errno;
 use rustix::time::ClockId;
 
 use crate::health::Health;
 use crate::running::{Folders, Names, Running, RunningError};
-use crate::seen::{Blocker, Seen};
+use crate::seen::Seen;
 use crate::verdict::Record;
 
 /// A kernel. The real one, or a test's.
@@ -110,7 +111,7 @@ impl Kernel for Linux {
     }
 
     fn blockers(&self, old: i8) -> Vec<Blocker> {
-        crate::seen::blockers(&self.folders, old)
+        crate::blockers::observe(&self.folders, old)
     }
 
     fn load(&mut self, image: &[u8]) -> Result<(), Errno> {

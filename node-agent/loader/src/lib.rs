@@ -5,6 +5,7 @@
 //! The shape is `observe -> step::next (pure) -> do one step -> report`.
 
 mod again;
+mod blockers;
 mod drive;
 pub mod errno;
 #[cfg(test)]

@@ -317,7 +317,8 @@ impl<K: Kernel> Loader<K> {
 
     pub(crate) fn missed(&self, missed: Missed) -> Outcome {
         tracing::warn!(reason = missed.reason.as_str(), message = %missed.message, "not reached");
-        Outcome::missed(missed.state, missed.reason, missed.message, self.now())
+        let blockers = missed.blockers;
+        Outcome { blockers, ..Outcome::missed(missed.state, missed.reason, missed.message, self.now()) }
     }
 
     fn roll_back(&mut self, request: &RollBackRequest) -> std::io::Result<State> {

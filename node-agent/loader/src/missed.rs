@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use invivo_feed::store::StoreError;
 use invivo_terms::{ModuleName, NodeState, Refusal};
-use invivo_wire::{Fault, Reason};
+use invivo_wire::{Blocker, Fault, Reason, Signing};
 use rustix::io::Errno;
 
 use crate::errno;
@@ -18,6 +18,8 @@ pub(crate) struct Missed {
     pub(crate) reason: Reason,
     pub(crate) message: String,
     pub(crate) remedy: Remedy,
+    /// Who kept a transition from ending.
+    pub(crate) blockers: Vec<Blocker>,
 }
 
 /// What the loader does about it by itself.
@@ -41,9 +43,12 @@ impl Missed {
     pub(crate) fn fault(fault: Fault, message: impl Into<String>) -> Self {
         let (state, remedy) = match fault {
             Fault::TransitionStuck => (NodeState::Blocked, Remedy::Nothing),
-            Fault::StaleInstruction | Fault::ForeignLivepatch | Fault::NoLivepatch | Fault::LowerLevel => {
-                (NodeState::Refused, Remedy::Nothing)
-            }
+            Fault::StaleInstruction
+            | Fault::ForeignLivepatch
+            | Fault::ModuleSigningKeyMissing
+            | Fault::Lockdown
+            | Fault::NoLivepatch
+            | Fault::LowerLevel => (NodeState::Refused, Remedy::Nothing),
             Fault::NodeIo | Fault::JournalUnreadable => (NodeState::Failed, Remedy::TryAgain),
             Fault::RebootedUnsettled | Fault::RebootedBringingBack => (NodeState::Suspected, Remedy::Nothing),
             Fault::RebootedAgain | Fault::PanicNamesPatch | Fault::ConvictedHere => {
@@ -57,7 +62,7 @@ impl Missed {
             // It stays on.
             Fault::KernelWarning => (NodeState::Applied, Remedy::Nothing),
         };
-        Self { state, reason: Reason::Fault(fault), message: message.into(), remedy }
+        Self { state, reason: Reason::Fault(fault), message: message.into(), remedy, blockers: Vec::new() }
     }
 
     pub(crate) fn journal(error: &StoreError) -> Self {
@@ -66,13 +71,25 @@ impl Missed {
         Self::fault(Fault::JournalUnreadable, message)
     }
 
-    pub(crate) fn load(errno: Errno) -> Self {
+    /// The kernel did not take a module. A key that is missing is the node's state, and no fault of the
+    /// patch.
+    pub(crate) fn load(errno: Errno, signing: Signing) -> Self {
         let (name, meaning) = errno::of_load(errno);
+        match (signing, errno) {
+            (Signing::Enforced | Signing::Lockdown, Errno::KEYREJECTED | Errno::NOKEY) => {
+                return Self::fault(Fault::ModuleSigningKeyMissing, format!("{name}: {meaning}"));
+            }
+            (Signing::Lockdown, Errno::PERM) => {
+                return Self::fault(Fault::Lockdown, format!("{name}: {meaning}"));
+            }
+            (Signing::Off | Signing::Enforced | Signing::Lockdown, _) => {}
+        }
         Self {
             state: NodeState::Failed,
             reason: Reason::Refusal(Refusal::LoadRefused),
             message: format!("{name}: {meaning}"),
             remedy: if errno::passes(errno) { Remedy::TryAgain } else { Remedy::Nothing },
+            blockers: Vec::new(),
         }
     }
 }
@@ -85,6 +102,7 @@ impl From<Refused> for Missed {
                 reason: Reason::Refusal(rejection.refusal),
                 message: rejection.to_string(),
                 remedy: Remedy::Nothing,
+                blockers: Vec::new(),
             },
             Refused::Fault(fault, message) => Self::fault(fault, message),
         }
@@ -99,6 +117,7 @@ impl From<StoreError> for Missed {
                 reason: Reason::Refusal(Refusal::StorageFull),
                 message: error.to_string(),
                 remedy: Remedy::TryAgain,
+                blockers: Vec::new(),
             },
             StoreError::Io { .. }
             | StoreError::TooLong { .. }
@@ -116,35 +135,48 @@ impl From<std::io::Error> for Missed {
 }
 
 /// How a drive ended.
-pub(crate) fn ended(end: End, took: Option<Duration>, blockers: &str) -> Result<Reached, Missed> {
+pub(crate) fn ended(end: End, took: Option<Duration>, blockers: Vec<Blocker>) -> Result<Reached, Missed> {
+    let names = named(&blockers);
+    let missed = |missed: Missed| Err(Missed { blockers, ..missed });
     match end {
         End::Reached => {
             Ok(Reached { millis: took.map(|took| u32::try_from(took.as_millis()).unwrap_or(u32::MAX)) })
         }
         End::DeadlinePassed => {
-            Err(Missed::fault(Fault::DeadlinePassed, "the deadline had passed before it began"))
+            missed(Missed::fault(Fault::DeadlinePassed, "the deadline had passed before it began"))
         }
-        End::Foreign(name) => Err(Missed::fault(
+        End::Foreign(name) => missed(Missed::fault(
             Fault::ForeignLivepatch,
             format!("live patch {name} is on; ours would replace it"),
         )),
-        End::Lower(level) => {
-            Err(Missed::fault(Fault::LowerLevel, format!("level {level} is on; take every patch off first")))
-        }
-        End::Stuck => Err(Missed::fault(
+        End::Lower(level) => missed(Missed::fault(
+            Fault::LowerLevel,
+            format!("level {level} is on; take every patch off first"),
+        )),
+        End::Stuck => missed(Missed::fault(
             Fault::TransitionStuck,
-            format!("the transition did not end in time and was reversed{blockers}"),
+            format!("the transition did not end in time and was reversed{names}"),
         )),
         End::Overshot(under) => {
             let message = format!(
-                "the transition ended in the moment before it was reversed; {under}, which it had replaced, was gone by then{blockers}"
+                "the transition ended in the moment before it was reversed; {under}, which it had replaced, was gone by then{names}"
             );
             let stuck = Missed::fault(Fault::TransitionStuck, message);
-            Err(Missed { remedy: Remedy::PutBack(under), ..stuck })
+            missed(Missed { remedy: Remedy::PutBack(under), ..stuck })
         }
-        End::CannotReverse => Err(Missed::fault(
+        End::CannotReverse => missed(Missed::fault(
             Fault::CannotReverse,
-            format!("the transition did not end in time and cannot be reversed{blockers}"),
+            format!("the transition did not end in time and cannot be reversed{names}"),
         )),
+    }
+}
+
+fn named(blockers: &[Blocker]) -> String {
+    let names: Vec<String> =
+        blockers.iter().map(|blocker| format!("{} ({})", blocker.comm, blocker.tid)).collect();
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!("; threads that had not moved: {}", names.join(", "))
     }
 }

@@ -197,6 +197,7 @@ impl<K: Kernel> Loader<K> {
                 state: NodeState::Idle,
                 reason: Reason::Refusal(Refusal::WrongKernel),
                 remedy: Remedy::Nothing,
+                blockers: Vec::new(),
                 message: format!(
                     "the settled level {} is for kernel build {}",
                     settled.level, settled.build_id

@@ -52,6 +52,7 @@ pub fn state(
         reason: outcome.and_then(|outcome| outcome.reason),
         message: outcome.and_then(|outcome| outcome.message.clone()),
         evidence: outcome.and_then(|outcome| outcome.evidence.clone()),
+        blockers: outcome.map(|outcome| outcome.blockers.clone()).unwrap_or_default(),
         switch_millis: outcome.and_then(|outcome| outcome.switch_millis),
         floors: journal.last_root.as_ref().map(|root| journal.floors_of(root)).unwrap_or_default(),
     }

@@ -147,45 +147,6 @@ fn resident(line: &str) -> Option<Resident> {
     Some(Resident { name, references })
 }
 
-/// A thread that keeps a transition from ending.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Blocker {
-    /// Thread id on the host.
-    pub tid: u32,
-    /// Its short name.
-    pub name: String,
-}
-
-/// At most five threads whose `patch_state` is still `old` (0 while a patch is being put on, 1
-/// while one is being taken off). Every thread is looked at, not only processes. What cannot be
-/// read is left out: this is for people.
-pub fn blockers(folders: &Folders, old: i8) -> Vec<Blocker> {
-    const MOST: usize = 5;
-    let ids = |path: &Path| {
-        fs::read_dir(path)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok())
-            .collect::<Vec<_>>()
-    };
-    let old = old.to_string();
-    let mut found = Vec::new();
-    for pid in ids(&folders.proc) {
-        let tasks = folders.proc.join(format!("{pid}/task"));
-        for tid in ids(&tasks) {
-            let of = |file: &str| fs::read_to_string(tasks.join(format!("{tid}/{file}"))).unwrap_or_default();
-            if of("patch_state").trim() == old {
-                found.push(Blocker { tid, name: of("comm").trim().to_owned() });
-                if found.len() == MOST {
-                    return found;
-                }
-            }
-        }
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,18 +201,5 @@ mod tests {
         assert_eq!(observe(&folders).unwrap(), Seen::default());
         fs::create_dir_all(folders.sys.join("kernel/livepatch")).unwrap();
         assert_eq!(observe(&folders).unwrap_err().kind(), io::ErrorKind::NotFound);
-    }
-
-    #[test]
-    fn a_thread_in_the_old_code_is_named() {
-        let root = tempfile::tempdir().unwrap();
-        let folders = folders(root.path());
-        for (pid, tid, state) in [(1, 1, "1"), (7, 7, "1"), (7, 8, "0")] {
-            let task = folders.proc.join(format!("{pid}/task/{tid}"));
-            fs::create_dir_all(&task).unwrap();
-            fs::write(task.join("patch_state"), format!("{state}\n")).unwrap();
-            fs::write(task.join("comm"), "sleeper\n").unwrap();
-        }
-        assert_eq!(blockers(&folders, 0), [Blocker { tid: 8, name: "sleeper".to_owned() }]);
     }
 }

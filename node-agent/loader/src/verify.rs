@@ -210,14 +210,15 @@ fn leads_to(
         return Err(rejected(Refusal::Malformed, Document::Manifest, "exactly one module is supported"));
     };
     proven.module(&named.name, module)?;
-    let demands_signature = match kernel.signing {
-        Signing::Off => false,
-        Signing::Enforced | Signing::Lockdown => true,
+    let missing = match kernel.signing {
+        Signing::Off => None,
+        Signing::Enforced => Some(Fault::ModuleSigningKeyMissing),
+        Signing::Lockdown => Some(Fault::Lockdown),
     };
-    if demands_signature && !module.ends_with(SIGNATURE_MARK) {
+    if let Some(fault) = missing.filter(|_| !module.ends_with(SIGNATURE_MARK)) {
         let detail =
             "the kernel takes only modules signed by a key that it trusts; this one has no signature";
-        return Err(rejected(Refusal::LoadRefused, Document::Module, detail));
+        return Err(Refused::Fault(fault, detail.to_owned()));
     }
     Ok(named.clone())
 }

@@ -133,6 +133,8 @@ pub struct State {
     pub message: Option<String>,
     /// What was found, where the state is a verdict.
     pub evidence: Option<Evidence>,
+    /// Threads that kept the transition from ending, at most five.
+    pub blockers: Vec<Blocker>,
     /// Milliseconds from the module's load to the end of the last transition.
     pub switch_millis: Option<u32>,
     /// The versions below which the loader believes nothing, of the repository last heard of.
@@ -174,6 +176,20 @@ pub struct Evidence {
     pub digest: Digest,
     /// The line that tells, at most 200 bytes.
     pub excerpt: String,
+}
+
+/// A thread that keeps a transition from ending.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Blocker {
+    /// Thread id on the host.
+    pub tid: u32,
+    /// Its short name, at most 15 bytes of the kernel's.
+    pub comm: String,
+    /// Uid of the pod that it belongs to, if it does.
+    pub pod_uid: Option<String>,
+    /// The container's id, if it is in one.
+    pub container: Option<String>,
 }
 
 /// The running kernel.
@@ -227,6 +243,10 @@ pub enum Fault {
     CannotReverse,
     /// A livepatch that is not ours is active; ours would replace it.
     ForeignLivepatch,
+    /// The kernel takes only modules signed by a key that it trusts, and this one is not.
+    ModuleSigningKeyMissing,
+    /// The kernel is locked down, and does not take this module.
+    Lockdown,
     /// The kernel has no livepatch.
     NoLivepatch,
     /// The deadline had passed before anything began.
@@ -269,6 +289,8 @@ impl Reason {
                 Fault::TransitionStuck => "TransitionStuck",
                 Fault::CannotReverse => "CannotReverse",
                 Fault::ForeignLivepatch => "ForeignLivepatch",
+                Fault::ModuleSigningKeyMissing => "ModuleSigningKeyMissing",
+                Fault::Lockdown => "Lockdown",
                 Fault::NoLivepatch => "NoLivepatch",
                 Fault::DeadlinePassed => "DeadlinePassed",
                 Fault::LowerLevel => "LowerLevel",

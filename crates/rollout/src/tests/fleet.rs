@@ -179,7 +179,7 @@ impl Fleet {
     pub(super) fn reboot(&mut self, name: &str) {
         self.end(name, NodeState::Failed);
         let report = self.report(name);
-        (report.level, report.set, report.excuse) = (Level(0), None, Some(Excuse::Rebooted));
+        (report.level, report.set, report.excuse) = (Level(0), None, Some(Excuse::Lost));
     }
 
     /// Everybody whom a plan instructs obeys at once, until nobody is instructed any more.

@@ -457,7 +457,7 @@ prop_compose! {
         let report = node.report.as_mut().unwrap();
         (report.observed, report.level, report.state) = (Revision(observed), Level(levels.1), STATES[state]);
         report.since = super::fleet::after(at.1);
-        report.excuse = [None, Some(Excuse::NotTried), Some(Excuse::Blocked), Some(Excuse::Rebooted)][tries.1]
+        report.excuse = [None, Some(Excuse::NotTried), Some(Excuse::Blocked), Some(Excuse::Lost)][tries.1]
             .filter(|_| report.state.is_failure());
         node.report = node.report.filter(|_| there.1);
         node

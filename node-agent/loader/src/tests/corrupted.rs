@@ -162,12 +162,34 @@ fn the_wrong_number_of_blobs_is_not_understood() {
 }
 
 #[test]
-fn an_enforcing_kernel_is_not_even_tried_with_an_unsigned_module() {
-    let mut trial = Trial::new();
-    trial.kernel.0.borrow_mut().running.kernel.signing = invivo_wire::Signing::Enforced;
-    trial.restart();
-    let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
-    let said = trial.apply(2, &bundle);
-    assert_eq!((said.state, said.reason), (NodeState::Refused, Some(refusal(Refusal::LoadRefused))));
-    assert_eq!(trial.kernel.loads(), 0);
+fn a_kernel_that_wants_signatures_is_not_even_tried_with_an_unsigned_module() {
+    use invivo_wire::Signing;
+    for (signing, reason) in
+        [(Signing::Enforced, Fault::ModuleSigningKeyMissing), (Signing::Lockdown, Fault::Lockdown)]
+    {
+        let mut trial = Trial::new();
+        trial.kernel.0.borrow_mut().running.kernel.signing = signing;
+        trial.restart();
+        let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+        let said = trial.apply(2, &bundle);
+        assert_eq!((said.state, said.reason), (NodeState::Refused, Some(fault(reason))));
+        assert_eq!(trial.kernel.loads(), 0);
+    }
+}
+
+#[test]
+fn a_signature_by_a_key_that_the_kernel_does_not_trust_is_a_key_that_is_missing() {
+    use crate::missed::Missed;
+    use invivo_wire::Signing;
+    use rustix::io::Errno;
+    for errno in [Errno::KEYREJECTED, Errno::NOKEY] {
+        let missed = Missed::load(errno, Signing::Enforced);
+        assert_eq!(
+            (missed.state, missed.reason),
+            (NodeState::Refused, fault(Fault::ModuleSigningKeyMissing))
+        );
+        // Without enforcement it is a damaged module.
+        assert_eq!(Missed::load(errno, Signing::Off).reason, refusal(Refusal::LoadRefused));
+    }
+    assert_eq!(Missed::load(Errno::PERM, Signing::Lockdown).reason, fault(Fault::Lockdown));
 }
