@@ -45,6 +45,7 @@ const SCENARIOS: &[Scenario] = &[
     ("a_full_disk_is_a_reason_and_the_rest_goes_on", inputs::full_disk),
     ("wrong_addresses_roots_and_names_are_conditions_with_a_remedy", inputs::feeds_that_cannot_work),
     ("a_module_that_the_kernel_refuses_stops_at_the_canary", inputs::module_that_the_kernel_refuses),
+    ("a_patch_taken_off_by_hand_is_told_within_a_minute_and_put_back_once", verdicts::taken_off_by_hand),
     (
         "power_lost_before_a_patch_settled_makes_it_suspected_and_one_new_instruction_applies",
         verdicts::power_cut_while_soaking,

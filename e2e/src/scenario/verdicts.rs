@@ -1,6 +1,6 @@
 //! Patches that bring a node down, and nodes that go down for another reason.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use invivo_api::NodePatchStatus;
@@ -18,6 +18,8 @@ use crate::rebundle;
 const FAULTY_SET: &str = "2026-11-23.1";
 /// The function that the recipe replaces.
 const FUNCTION: &str = "ip_options_get";
+/// A node that is no canary.
+const STEADY: &str = "node2";
 /// Where `invivo` is put on a node.
 const PROGRAM: &str = "/run/invivo-cli";
 
@@ -93,14 +95,44 @@ pub(super) fn power_cut_while_soaking(stage: &Stage<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
+pub(super) fn taken_off_by_hand(stage: &Stage<'_>) -> anyhow::Result<()> {
+    stage.target("Latest")?;
+    stage.fleet.wait_states(&NODES, &[NodeState::Settled], PATIENCE)?;
+    let node = stage.node(STEADY)?;
+    let off = node.run(
+        "for patch in /sys/kernel/livepatch/invivo_*; do echo 0 > $patch/enabled; done",
+        Duration::from_secs(30),
+    )?;
+    ensure!(off.success(), "take it off by hand: {}", off.text());
+    let began = Instant::now();
+    let gone = |status: &NodePatchStatus| status.reason.as_deref() == Some("Vanished");
+    wait_of(stage, STEADY, "Vanished", gone)?;
+    let seen = began.elapsed();
+    println!("  {STEADY}: taken off by hand, told after {:.0} s", seen.as_secs_f64());
+    // The loader at rest looks once a minute.
+    ensure!(seen < Duration::from_secs(75), "it was told only after {seen:?}");
+    let back = |status: &NodePatchStatus| status.level == Level(1) && status.state == NodeState::Settled;
+    wait_of(stage, STEADY, "level 1 put back", back)?;
+    stage.require(STEADY, Hole::Closed)
+}
+
 /// Waits until the canary's status is as wanted.
 fn wait(
     stage: &Stage<'_>,
     what: &str,
     wanted: impl Fn(&NodePatchStatus) -> bool,
 ) -> anyhow::Result<NodePatchStatus> {
-    stage.fleet.wait(&format!("{what} of {CANARY}"), PATIENCE, || {
-        let patch = stage.fleet.patches()?.remove(CANARY);
+    wait_of(stage, CANARY, what, wanted)
+}
+
+fn wait_of(
+    stage: &Stage<'_>,
+    node: &str,
+    what: &str,
+    wanted: impl Fn(&NodePatchStatus) -> bool,
+) -> anyhow::Result<NodePatchStatus> {
+    stage.fleet.wait(&format!("{what} of {node}"), PATIENCE, || {
+        let patch = stage.fleet.patches()?.remove(node);
         let status = patch.and_then(|patch| patch.status).unwrap_or_default();
         Ok(if wanted(&status) {
             Seen::Answer(status)
