@@ -18,7 +18,7 @@ const PODS: &str = "/var/lib/kubelet/pods";
 /// The socket's place in the folder of the agent's pod.
 const SOCKET: &str = "volumes/kubernetes.io~empty-dir/run/loader.sock";
 /// The loader may be busy with its own start.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Arguments of `invivo clear-verdict`.
 #[derive(Debug, Args)]

@@ -88,7 +88,7 @@ async fn work(settings: Settings, client: Client, metrics: Metrics, trouble: hea
     agent.wait_for_fence().await;
     let only_ours = watcher::Config::default().fields(&format!("metadata.name={}", cluster.node()));
     let events = watcher(cluster.node_patches(), only_ours).default_backoff();
-    agent.run(events.boxed()).await;
+    Box::pin(agent.run(events.boxed())).await;
 }
 
 /// A process that is the first of its container hears only the signals that it asks for.

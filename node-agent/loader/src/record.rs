@@ -53,7 +53,7 @@ fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
 fn is_record(path: &Path) -> bool {
     path.file_name()
         .and_then(|name| name.to_str())
-        .is_some_and(|name| name.starts_with("dmesg-") && !name.ends_with(".z"))
+        .is_some_and(|name| name.starts_with("dmesg-") && !name.contains(".enc"))
 }
 
 #[cfg(test)]

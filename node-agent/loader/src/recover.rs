@@ -100,9 +100,8 @@ impl<K: Kernel> Loader<K> {
     fn interrupted_by_boot(&mut self, what: &Doing) {
         self.journal.task = None;
         let outcome = match what {
-            Doing::Applying(loaded) => self.unclean(loaded, When::Unsettled),
+            Doing::Applying(loaded) | Doing::Undoing(loaded) => self.unclean(loaded, When::Unsettled),
             Doing::BringingBack(loaded) => self.unclean(loaded, When::ComingBack),
-            Doing::Undoing(loaded) => self.unclean(loaded, When::Unsettled),
             Doing::RollingBack => {
                 self.journal.settled = None;
                 Outcome::reached(NodeState::RolledBack, self.now())

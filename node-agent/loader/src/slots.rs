@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn garbage_in_one_file_loses_nothing_and_is_written_over() {
         for name in ["journal.a", "journal.b"] {
-            for garbage in [&b"garbage"[..], &[0xff; SLOT], &[0xff; SLOT + 1], b""] {
+            for garbage in [b"garbage".to_vec(), vec![0xff; SLOT], vec![0xff; SLOT + 1], Vec::new()] {
                 let (folder, _) = written(5);
                 fs::write(folder.path().join(name), garbage).unwrap();
                 let (mut slots, found) = Slots::open(folder.path()).unwrap();

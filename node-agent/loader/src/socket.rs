@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use invivo_wire::{Answer, Patient, Request, frame};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
@@ -69,18 +69,29 @@ impl Peers {
     }
 }
 
-/// Answers for ever, one peer after the other, and lets the loader look by itself in between.
+/// Answers for ever, one peer after the other, and lets the loader look by itself in between, however
+/// often it is asked.
 pub fn serve<K: Kernel>(listener: &UnixListener, peers: Peers, loader: &mut Loader<K>) -> io::Error {
+    /// A timeout of nothing would be none.
+    const LEAST: Duration = Duration::from_millis(1);
+    let mut due = Instant::now() + loader.next_tick();
     loop {
-        if let Err(error) = set_socket_timeout(listener, Timeout::Recv, Some(loader.next_tick())) {
+        let left = due.saturating_duration_since(Instant::now()).max(LEAST);
+        if let Err(error) = set_socket_timeout(listener, Timeout::Recv, Some(left)) {
             return error.into();
         }
         match listener.accept() {
             Ok((stream, _)) => converse(&stream, peers, loader),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                loader.tick();
-            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(error) => return error,
+        }
+        let now = Instant::now();
+        if now >= due {
+            loader.tick();
+            due = Instant::now() + loader.next_tick();
+        } else {
+            // An instruction may have left something that wants looking after sooner.
+            due = due.min(now + loader.next_tick());
         }
     }
 }

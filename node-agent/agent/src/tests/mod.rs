@@ -103,7 +103,7 @@ fn start(api: &FakeApi, loader: &FakeLoader, patch_server: &str) -> (tokio::task
     let agent = Agent::new(cluster, loader, patch_server.to_owned(), metrics, trouble);
     let running = tokio::spawn(async move {
         agent.wait_for_fence().await;
-        agent.run(stream).await;
+        Box::pin(agent.run(stream)).await;
     });
     (running, events)
 }

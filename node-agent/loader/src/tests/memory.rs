@@ -38,7 +38,9 @@ fn a_journal_that_cannot_be_read_stops_everything_until_it_can() {
         let two = trial.author.publish(&build_id(0xab), 2, "2026-11-21.2");
         let journal = files(&trial);
         let good = fs::read(&journal[0]).unwrap();
-        journal.iter().for_each(|file| spoil(file));
+        for file in &journal {
+            spoil(file);
+        }
         trial.reboot("boot-2");
         for said in [trial.ask(), trial.apply(3, &two), trial.roll_back(4), trial.hold(5), trial.ask()] {
             assert_eq!((said.state, said.reason), (NodeState::Failed, Some(fault(Fault::JournalUnreadable))));
@@ -47,7 +49,9 @@ fn a_journal_that_cannot_be_read_stops_everything_until_it_can() {
         assert_eq!(trial.kernel.loads(), 0);
 
         // A person brings one of them back.
-        journal.iter().for_each(|file| remove(file));
+        for file in &journal {
+            remove(file);
+        }
         fs::write(&journal[0], good).unwrap();
         assert!(trial.loader.next_tick() <= Duration::from_secs(5));
         trial.kernel.pass(Duration::from_secs(5));
@@ -64,10 +68,14 @@ fn a_journal_that_people_gave_up_is_an_empty_one() {
     let mut trial = Trial::new();
     let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
     let journal = files(&trial);
-    journal.iter().for_each(|file| fs::write(file, "{").unwrap());
+    for file in &journal {
+        fs::write(file, "{").unwrap();
+    }
     trial.restart();
     assert_eq!(trial.apply(2, &bundle).reason, Some(fault(Fault::JournalUnreadable)));
-    journal.iter().for_each(|file| remove(file));
+    for file in &journal {
+        remove(file);
+    }
     trial.kernel.pass(Duration::from_secs(5));
     trial.loader.tick();
     assert_eq!(trial.apply(2, &bundle).state, NodeState::Applied);

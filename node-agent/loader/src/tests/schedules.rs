@@ -63,6 +63,10 @@ impl Dice {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % bound
     }
+
+    fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).unwrap()
+    }
 }
 
 /// What agents can pass.
@@ -156,7 +160,7 @@ impl<'a> Node<'a> {
         let (good, bad) = (&self.shelf.good, &self.shelf.bad);
         self.revision += 1;
         let next = self.revision;
-        let of = |bundles: &'a [Bundle], dice: &mut Dice| &bundles[dice.below(bundles.len() as u64) as usize];
+        let of = |bundles: &'a [Bundle], dice: &mut Dice| &bundles[dice.index(bundles.len())];
         match dice.below(20) {
             0..=5 => {
                 let bundle = of(good, dice);
@@ -221,7 +225,7 @@ impl<'a> Node<'a> {
         };
         world.transition = match dice.below(12) {
             0 => None,
-            1 => Some(Duration::from_secs(900)),
+            1 => Some(Duration::from_mins(15)),
             _ => Some(Duration::from_millis(200)),
         };
         world.reversal = if dice.below(12) == 0 { None } else { Some(Duration::from_millis(200)) };
@@ -275,11 +279,11 @@ fn run(shelf: &Shelf, memory: &Memory, seed: u64) {
         let errors =
             node.kernel.0.borrow().load_error.is_some() || node.kernel.0.borrow().transition.is_none();
         let (slow, records) = (
-            node.kernel.0.borrow().transition > Some(Duration::from_secs(60)),
+            node.kernel.0.borrow().transition > Some(Duration::from_mins(1)),
             node.kernel.0.borrow().records.len(),
         );
         if dice.below(3) == 0 {
-            node.kernel.0.borrow_mut().calls_left = Some(dice.below(30) as u32);
+            node.kernel.0.borrow_mut().calls_left = Some(u32::try_from(dice.below(30)).unwrap());
         }
         let killed = catch_unwind(AssertUnwindSafe(|| node.event(&mut dice))).err();
         node.kernel.0.borrow_mut().calls_left = None;
