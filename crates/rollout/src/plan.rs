@@ -84,7 +84,7 @@ fn aimed(world: &World, target: &Target<'_>, key: Key) -> Plan {
     if !actions.is_empty() {
         rollout.deadline = rollout.deadline.max(Some(rollout::deadline(policy, &rollout, *now)));
     }
-    if rollout::has_unseen(&rollout, &judged) || !actions.is_empty() {
+    if rollout::has_unseen(&rollout, &judged, *now) || !actions.is_empty() {
         wake.extend(rollout.deadline);
     }
     let stage = Some(stage::view(policy, &rollout, &judged, *now));

@@ -89,10 +89,15 @@ pub(crate) fn deadline(policy: &Policy, rollout: &RolloutMemory, now: Timestamp)
     rollout.before.map_or(asked, |before| asked.max(after(before, Duration::from_secs(1))))
 }
 
-/// Whether nodes were started of which nobody has seen that they move or have ended.
-pub(crate) fn has_unseen(rollout: &RolloutMemory, judged: &[Judged<'_>]) -> bool {
+/// Whether attempts were started that are not among those seen here to move or to have ended, and
+/// their deadlines are not past.
+///
+/// The memory's `finished` does not tell: an old view can show as moving what another operator saw
+/// end, and would take it for what that one has started since.
+pub(crate) fn has_unseen(rollout: &RolloutMemory, judged: &[Judged<'_>], now: Timestamp) -> bool {
     let open = saturate(judged.iter().filter(|node| node.open).count());
-    rollout.started.saturating_sub(rollout.finished) > open
+    let seen = sum(judged.iter().map(Judged::finished)).saturating_add(open);
+    rollout.started > seen && rollout.deadline > Some(now)
 }
 
 fn sum(numbers: impl Iterator<Item = u32>) -> u32 {

@@ -53,7 +53,7 @@ pub(crate) fn advance(
     let governed = judged.iter().any(|node| node.standing != Standing::Claimed);
     rollout.stage = rollout.stage.min(policy.stages.len());
     let shown = Shown::by(judged);
-    let unseen = has_unseen(rollout, judged);
+    let unseen = has_unseen(rollout, judged, now);
     while governed && !rollout.complete {
         let stage = at(policy, rollout.stage);
         let is_last = rollout.stage >= policy.stages.len();
