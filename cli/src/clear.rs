@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use invivo_wire::{Answer, AskError, Judgement, Request, Verdict, ask};
+use invivo_wire::{Answer, Judgement, Request, Verdict, ask};
 use serde::Serialize;
 
 use crate::exit::Failure;
@@ -85,12 +85,11 @@ pub fn run(arguments: &ClearArguments) -> Result<(), Failure> {
                 let why = state.message.unwrap_or_else(|| "it gave no reason".to_owned());
                 return Err(Failure::error(format!("nothing was cleared: {why}")));
             }
-            // What a pod that is gone left behind.
-            Err(error @ AskError::Connect(_)) => {
+            // What a pod that is gone left behind, or somebody else's socket.
+            Err(error) => {
                 silent = Failure::unreachable(crate::exit::chain(&error))
                     .while_doing(&socket.display().to_string());
             }
-            Err(error) => return Err(Failure::of(&error)),
         }
     }
     Err(silent)

@@ -372,6 +372,10 @@ impl<K: Kernel> Loader<K> {
         {
             return;
         }
+        // Settled is without trouble: what it did, or what was not looked at yet, comes first.
+        if self.has_harmed(active) {
+            return;
+        }
         let mut settled = self.journal.clone();
         if let Some(active) = settled.active.as_mut() {
             active.settled = true;

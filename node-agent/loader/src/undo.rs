@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use invivo_wire::Fault;
+use invivo_wire::{Fault, Reason};
 use jiff::Timestamp;
 
 use crate::drive::Drive;
 use crate::health::{Health, Trouble, trouble};
-use crate::journal::{Doing, Loaded, Task};
+use crate::journal::{Active, Doing, Loaded, Task};
 use crate::kernel::Kernel;
 use crate::loader::Loader;
 use crate::missed::Missed;
@@ -45,6 +45,15 @@ impl<K: Kernel> Loader<K> {
             Trouble::Lockup => self.blamed(&loaded, Fault::KernelLockup),
             Trouble::Warning => self.warned(&loaded),
         }
+    }
+
+    /// The kernel has oopsed or was stuck since this level came, and it could not be taken off, or
+    /// nobody has looked yet.
+    pub(crate) fn has_harmed(&self, active: &Active) -> bool {
+        let told = self.journal.outcome.as_ref().and_then(|outcome| outcome.reason);
+        let told = matches!(told, Some(Reason::Fault(Fault::KernelOops | Fault::KernelLockup)));
+        let since = active.health.zip(self.health()).and_then(|(before, now)| trouble(before, now));
+        told || matches!(since, Some(Trouble::Oops | Trouble::Lockup))
     }
 
     fn blamed(&mut self, loaded: &Loaded, fault: Fault) {

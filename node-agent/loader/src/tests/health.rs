@@ -68,6 +68,18 @@ fn troubles_of_a_kernel_whose_level_has_settled_take_nothing_off() {
 }
 
 #[test]
+fn an_oops_that_nobody_had_looked_at_when_it_would_have_settled_comes_first() {
+    let (mut trial, _) = applied();
+    trial.kernel.pass(Duration::from_mins(40));
+    trial.kernel.0.borrow_mut().health.oopses = Some(1);
+    trial.restart();
+    assert_eq!(trial.ask().state, NodeState::Applied);
+    trial.loader.tick();
+    let state = trial.ask();
+    assert_eq!((state.reason, state.level), (Some(fault(Fault::KernelOops)), UNPATCHED));
+}
+
+#[test]
 fn an_undoing_that_is_stuck_is_reported_and_not_tried_every_second() {
     let (mut trial, _) = applied();
     {
@@ -80,6 +92,12 @@ fn an_undoing_that_is_stuck_is_reported_and_not_tried_every_second() {
     let switches = trial.kernel.0.borrow().switches;
     trial.loader.tick();
     assert_eq!(trial.kernel.0.borrow().switches, switches);
+    // What did harm never settles, and does not come back.
+    trial.kernel.pass(Duration::from_mins(40));
+    trial.loader.tick();
+    assert_eq!(trial.ask().state, NodeState::Failed);
+    trial.reboot("boot-2");
+    assert_eq!((trial.ask().level, trial.kernel.loads()), (UNPATCHED, 0));
 }
 
 #[test]
