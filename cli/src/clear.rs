@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use invivo_wire::{Answer, Judgement, Request, Verdict, ask};
+use invivo_wire::{Answer, Request, Verdict, ask};
 use serde::Serialize;
 
 use crate::exit::Failure;
@@ -43,10 +43,7 @@ impl fmt::Display for Cleared {
             return writeln!(f, "no bundle was suspected or convicted on this node");
         }
         for verdict in &self.cleared {
-            let word = match verdict.judgement {
-                Judgement::Suspected => "suspected",
-                Judgement::Convicted => "convicted",
-            };
+            let word = verdict.judgement.as_str();
             writeln!(
                 f,
                 "level {} of set {}: {word} since {}; cleared",

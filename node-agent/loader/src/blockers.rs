@@ -73,12 +73,7 @@ mod tests {
     #[test]
     fn a_thread_in_the_old_code_is_named_with_its_pod() {
         let root = tempfile::tempdir().unwrap();
-        let folders = Folders {
-            sys: root.path().join("sys"),
-            proc: root.path().join("proc"),
-            livepatch: root.path().join("livepatch"),
-            records: Vec::new(),
-        };
+        let folders = Folders::below(root.path());
         for (pid, tid, state) in [(1, 1, "1"), (7, 7, "1"), (7, 8, "0")] {
             let task = folders.proc.join(format!("{pid}/task/{tid}"));
             fs::create_dir_all(&task).unwrap();

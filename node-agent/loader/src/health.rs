@@ -107,12 +107,7 @@ mod tests {
     #[test]
     fn counters_that_are_not_there_are_no_error_and_others_that_cannot_be_read_are() {
         let root = tempfile::tempdir().unwrap();
-        let folders = Folders {
-            sys: root.path().join("sys"),
-            proc: root.path().join("proc"),
-            livepatch: root.path().join("livepatch"),
-            records: Vec::new(),
-        };
+        let folders = Folders::below(root.path());
         assert!(observe(&folders).is_err());
         fs::create_dir_all(folders.proc.join("sys/kernel")).unwrap();
         fs::create_dir_all(folders.sys.join("kernel")).unwrap();

@@ -107,6 +107,9 @@ pub struct Active {
     pub since_boot_seconds: u64,
     /// It has been quiet for its settling time.
     pub settled: bool,
+    /// The kernel oopsed or was stuck since, and it could not be taken off: it never settles.
+    #[serde(default)]
+    pub harmed: bool,
     /// The kernel's health before it came, where that could be read.
     pub health: Option<Health>,
 }
@@ -126,6 +129,7 @@ pub struct Outcome {
     /// What was found, where it is a verdict.
     pub evidence: Option<Evidence>,
     /// Who kept a transition from ending.
+    #[serde(default)]
     pub blockers: Vec<Blocker>,
     /// From the module's load to the end of the transition.
     pub switch_millis: Option<u32>,

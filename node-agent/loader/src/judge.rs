@@ -1,7 +1,7 @@
 //! Boots that ended badly: what they say about a bundle, and what follows from it.
 
 use invivo_terms::{Digest, NodeState};
-use invivo_wire::{Answer, Fault, Judgement};
+use invivo_wire::{Answer, Fault};
 
 use crate::journal::{Loaded, Outcome};
 use crate::kernel::Kernel;
@@ -109,10 +109,7 @@ impl<K: Kernel> Loader<K> {
             | NodeState::Failed => false,
         });
         for verdict in &verdicts {
-            let word = match verdict.judgement {
-                Judgement::Suspected => "suspected",
-                Judgement::Convicted => "convicted",
-            };
+            let word = verdict.judgement.as_str();
             tracing::info!(level = verdict.level.0, set = %verdict.set, word, "verdict cleared");
         }
         // Not cleared before it is written down: what a boot brings back must not be forgotten.

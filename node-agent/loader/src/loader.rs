@@ -295,9 +295,9 @@ impl<K: Kernel> Loader<K> {
             .journal
             .active_in(&self.running.boot_id)
             .filter(|active| active.loaded.module_digest == loaded.module_digest);
-        let (since_boot_seconds, settled, health) = before
-            .map_or((self.kernel.since_boot().as_secs(), false, health), |before| {
-                (before.since_boot_seconds, before.settled, before.health)
+        let (since_boot_seconds, settled, harmed, health) = before
+            .map_or((self.kernel.since_boot().as_secs(), false, false, health), |before| {
+                (before.since_boot_seconds, before.settled, before.harmed, before.health)
             });
         if settled {
             self.journal.verdicts.settled(&loaded.module_digest);
@@ -310,6 +310,7 @@ impl<K: Kernel> Loader<K> {
             loaded,
             since_boot_seconds,
             settled,
+            harmed,
             health,
         });
         Outcome { switch_millis: reached.millis, ..Outcome::reached(state, self.now()) }

@@ -158,7 +158,7 @@ impl<K: Kernel> Loader<K> {
         }
         let health = self.health();
         self.journal.active =
-            Some(Active { boot_id, loaded, since_boot_seconds: since_boot, settled, health });
+            Some(Active { boot_id, loaded, since_boot_seconds: since_boot, settled, harmed: false, health });
         let failed = self.journal.outcome.as_ref().is_some_and(|outcome| outcome.state.is_failure());
         if !failed {
             self.journal.outcome = Some(Outcome::reached(NodeState::Settled, self.now()));

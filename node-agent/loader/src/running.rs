@@ -49,6 +49,15 @@ pub struct Folders {
     pub records: Vec<PathBuf>,
 }
 
+#[cfg(test)]
+impl Folders {
+    /// All of them below one, for tests.
+    pub(crate) fn below(root: &Path) -> Self {
+        let at = |name: &str| root.join(name);
+        Self { sys: at("sys"), proc: at("proc"), livepatch: at("livepatch"), records: Vec::new() }
+    }
+}
+
 /// What `uname` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
@@ -238,12 +247,7 @@ mod tests {
     #[test]
     fn what_the_kernel_has_is_asked_of_the_kernel_and_not_of_the_mount() {
         let folder = tempfile::tempdir().unwrap();
-        let folders = Folders {
-            sys: folder.path().join("sys"),
-            proc: folder.path().join("proc"),
-            livepatch: folder.path().join("livepatch"),
-            records: Vec::new(),
-        };
+        let folders = Folders::below(folder.path());
         let names = Names { release: "r".to_owned(), version: "v".to_owned(), machine: "x86_64".to_owned() };
         fs::create_dir_all(folders.sys.join("kernel")).unwrap();
         fs::write(folders.sys.join("kernel/notes"), note(b"GNU\0", 3, &[0xab; 20])).unwrap();
@@ -257,12 +261,7 @@ mod tests {
     #[test]
     fn lockdown_and_enforced_signatures_are_told_apart() {
         let folder = tempfile::tempdir().unwrap();
-        let folders = Folders {
-            sys: folder.path().join("sys"),
-            proc: folder.path().join("proc"),
-            livepatch: folder.path().join("livepatch"),
-            records: Vec::new(),
-        };
+        let folders = Folders::below(folder.path());
         assert_eq!(signing(&folders), Signing::Off);
         let parameters = folders.sys.join("module/module/parameters");
         fs::create_dir_all(&parameters).unwrap();

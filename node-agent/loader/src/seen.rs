@@ -152,12 +152,7 @@ mod tests {
     use super::*;
 
     fn folders(root: &Path) -> Folders {
-        let folders = Folders {
-            sys: root.join("sys"),
-            proc: root.join("proc"),
-            livepatch: root.join("livepatch"),
-            records: Vec::new(),
-        };
+        let folders = Folders::below(root);
         for folder in [&folders.sys, &folders.proc, &folders.livepatch] {
             fs::create_dir_all(folder).unwrap();
         }

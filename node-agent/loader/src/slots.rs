@@ -146,7 +146,7 @@ fn record(sequence: u64, value: &[u8]) -> Vec<u8> {
     [format!("{head} {sum}\n").as_bytes(), value].concat()
 }
 
-/// A file's last good record; none for a file that is not there or was never written to.
+/// A file's last good record; none for a file that is not there.
 fn look(path: &Path) -> Result<Option<Record<Vec<u8>>>, StoreError> {
     let damaged = |detail: &str| StoreError::Damaged { path: path.to_owned(), detail: detail.to_owned() };
     let bytes = match read(path, SLOT as u64) {
@@ -156,9 +156,7 @@ fn look(path: &Path) -> Result<Option<Record<Vec<u8>>>, StoreError> {
         Err(error) => return Err(error),
     };
     match last(&bytes) {
-        Ok(found) => {
-            Ok(found.map(|Record { sequence, value, end }| Record { sequence, value: value.to_vec(), end }))
-        }
+        Ok(Record { sequence, value, end }) => Ok(Some(Record { sequence, value: value.to_vec(), end })),
         Err(Damage::Garbage) => Err(damaged("it holds no good record")),
         Err(Damage::LaterFormat) => Err(StoreError::LaterFormat { path: path.to_owned() }),
     }
@@ -166,7 +164,7 @@ fn look(path: &Path) -> Result<Option<Record<Vec<u8>>>, StoreError> {
 
 /// The last good record. A ring: what follows it is the torn end of a write, what an earlier round
 /// left, or nothing yet.
-fn last(bytes: &[u8]) -> Result<Option<Record<&[u8]>>, Damage> {
+fn last(bytes: &[u8]) -> Result<Record<&[u8]>, Damage> {
     let mut found: Option<Record<&[u8]>> = None;
     loop {
         let start = found.as_ref().map_or(0, |record| record.end);
@@ -177,7 +175,8 @@ fn last(bytes: &[u8]) -> Result<Option<Record<&[u8]>>, Damage> {
             Some(_) | None => break,
         }
     }
-    if found.is_none() && bytes.iter().any(|byte| *byte != 0) { Err(Damage::Garbage) } else { Ok(found) }
+    // A file is made with its first record in it.
+    found.ok_or(Damage::Garbage)
 }
 
 /// The good record that begins at `start`, if there is one.
@@ -286,7 +285,7 @@ mod tests {
                 assert_eq!(found, Some(value(4)));
                 slots.write(b"next").unwrap();
                 let whole = fs::read(folder.path().join(name)).unwrap();
-                assert_eq!(last(&whole).unwrap().unwrap().value, b"next");
+                assert_eq!(last(&whole).unwrap().value, b"next");
             }
             let (folder, mut slots) = written(5);
             fs::remove_file(folder.path().join(name)).unwrap();
@@ -300,8 +299,8 @@ mod tests {
     #[test]
     fn garbage_in_both_files_is_an_error_and_stays() {
         let (folder, _) = written(5);
-        for name in ["journal.a", "journal.b"] {
-            fs::write(folder.path().join(name), "garbage").unwrap();
+        for (name, content) in [("journal.a", "garbage"), ("journal.b", "")] {
+            fs::write(folder.path().join(name), content).unwrap();
         }
         for _ in 0..2 {
             assert!(matches!(Slots::open(folder.path()), Err(StoreError::Damaged { .. })));
@@ -326,7 +325,7 @@ mod tests {
         let (folder, _) = written(4);
         let path = folder.path().join("journal.b");
         let good = fs::read(&path).unwrap();
-        let end = last(&good).unwrap().unwrap().end;
+        let end = last(&good).unwrap().end;
         for place in (0..end).step_by(13) {
             let mut bad = good.clone();
             bad[place] ^= 0x20;

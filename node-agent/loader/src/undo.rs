@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use invivo_wire::{Fault, Reason};
+use invivo_wire::Fault;
 use jiff::Timestamp;
 
 use crate::drive::Drive;
@@ -29,7 +29,8 @@ impl<K: Kernel> Loader<K> {
     /// Looks after a level that is new on this kernel. Once it has settled, the kernel's troubles are
     /// no longer thought to be its doing.
     pub(crate) fn mind_health(&mut self) {
-        let unsettled = self.journal.active_in(&self.running.boot_id).filter(|active| !active.settled);
+        let unsettled =
+            self.journal.active_in(&self.running.boot_id).filter(|active| !active.settled && !active.harmed);
         let Some((active, before)) = unsettled.and_then(|active| Some((active, active.health?))) else {
             return;
         };
@@ -50,15 +51,16 @@ impl<K: Kernel> Loader<K> {
     /// The kernel has oopsed or was stuck since this level came, and it could not be taken off, or
     /// nobody has looked yet.
     pub(crate) fn has_harmed(&self, active: &Active) -> bool {
-        let told = self.journal.outcome.as_ref().and_then(|outcome| outcome.reason);
-        let told = matches!(told, Some(Reason::Fault(Fault::KernelOops | Fault::KernelLockup)));
         let since = active.health.zip(self.health()).and_then(|(before, now)| trouble(before, now));
-        told || matches!(since, Some(Trouble::Oops | Trouble::Lockup))
+        active.harmed || matches!(since, Some(Trouble::Oops | Trouble::Lockup))
     }
 
     fn blamed(&mut self, loaded: &Loaded, fault: Fault) {
         let now = self.now();
         self.journal.verdicts.blame(loaded, &[], now);
+        if let Some(active) = self.journal.active.as_mut() {
+            active.harmed = true;
+        }
         let level = loaded.level;
         let message = match fault {
             Fault::KernelLockup => format!("a processor was stuck before level {level} had settled"),

@@ -123,14 +123,9 @@ impl Record {
         &self.text
     }
 
-    /// The first line that names the module as the place of running code. The kernel writes that in
-    /// brackets, alone or before a build id; its list of all modules, which every record has, it
-    /// writes without.
+    /// The first line that names the module as the place of running code.
     pub fn naming(&self, module: &ModuleName) -> Option<Evidence> {
-        let opened = format!("[{module}");
-        let names =
-            |line: &&str| line.split(opened.as_str()).skip(1).any(|after| after.starts_with([']', ' ']));
-        self.text.lines().find(names).map(|line| self.evidence(line))
+        self.text.lines().find(|line| names(line, module)).map(|line| self.evidence(line))
     }
 
     /// The line that says why the kernel stopped.
@@ -140,10 +135,24 @@ impl Record {
     }
 
     fn evidence(&self, line: &str) -> Evidence {
-        let mut excerpt = line.trim().to_owned();
+        let mut excerpt: String = line.trim().chars().filter(|c| !c.is_control()).collect();
         excerpt.truncate(excerpt.floor_char_boundary(EXCERPT));
         Evidence { digest: self.digest.clone(), excerpt }
     }
+}
+
+/// Whether a line names the module as the place of running code: `function+0x12/0x260 [module]`, the
+/// brackets alone or with a build id. The list of all modules, which every record has, is without
+/// brackets; a file of that name (a program's, in the line about its end) is without a function; a
+/// frame with `?` is what happened to lie on the stack.
+fn names(line: &str, module: &ModuleName) -> bool {
+    let opened = format!("[{module}");
+    line.match_indices(opened.as_str()).any(|(at, _)| {
+        let (before, after) = (line.get(..at).unwrap_or_default(), line.get(at + opened.len()..));
+        let mut words = before.split_whitespace().rev();
+        let is_code = words.next().is_some_and(|word| word.contains("+0x") && word.contains("/0x"));
+        is_code && words.next() != Some("?") && after.is_some_and(|after| after.starts_with([']', ' ']))
+    })
 }
 
 #[cfg(test)]
@@ -193,6 +202,8 @@ mod tests {
             "<4>[   61.3] RIP: 0010:ext4_sync_file+0x12/0x260 [ext4]".to_owned(),
             format!("<4>[   61.3]  ip_options_get+0x12/0x260 [{MODULE}f]"),
             format!("<4>[   61.3]  {MODULE}(OEK) [last unloaded: {MODULE}(OEK)]"),
+            format!("<6>[   61.3] a[77]: segfault at 0 ip 0 sp 0 error 4 in [{MODULE}][400000+1000]"),
+            format!("<4>[   61.3]  ? ip_options_get+0x12/0x260 [{MODULE}]"),
         ] {
             assert_eq!(record(&line).naming(&module), None, "{line}");
         }

@@ -167,6 +167,16 @@ pub enum Judgement {
     Convicted,
 }
 
+impl Judgement {
+    /// The word for people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Suspected => "suspected",
+            Self::Convicted => "convicted",
+        }
+    }
+}
+
 /// What was found of a kernel's end. The whole record stays in the node's state folder, named by
 /// its digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
