@@ -211,6 +211,8 @@ impl<'a> Product<'a> {
             "--set",
             &format!("patchServer.clusterIP={PATCH_SERVER}"),
             "--set",
+            &format!("loader.leastSettling={}", REST_SOAK.as_secs()),
+            "--set",
             &format!("trust.roots[0]={root}"),
         ])?;
         step.done();

@@ -7,7 +7,8 @@ use invivo_terms::{Digest, ModuleName};
 use invivo_wire::{Blocker, Fault};
 use rustix::io::Errno;
 
-use crate::journal::{Doing, Task};
+use crate::health::{Harm, Health};
+use crate::journal::{Doing, Journal, Task};
 use crate::kernel::Kernel;
 use crate::loader::Loader;
 use crate::missed::{Missed, Reached, ended};
@@ -15,6 +16,8 @@ use crate::step::{self, Goal, Phase, Situation, Step};
 
 /// How often the kernel is looked at while tasks move.
 const LOOK: Duration = Duration::from_millis(50);
+/// How often its health is.
+const HEALTH: Duration = Duration::from_secs(1);
 /// How often a module whose last reference is just going is asked for.
 const UNLOAD_TRIES: u32 = 40;
 
@@ -36,6 +39,34 @@ pub(crate) struct Bytes<'a> {
     pub(crate) proof: &'a [u8],
 }
 
+/// The kernel's health while tasks move to a level that is new on it.
+struct HealthWatch {
+    before: Option<Health>,
+    /// What it has suffered.
+    harm: Option<Harm>,
+    due: Duration,
+}
+
+impl HealthWatch {
+    /// Of an instruction to apply; what else is driven was found good before, or takes something off.
+    fn of(drive: &Drive<'_>, journal: &Journal) -> Self {
+        let task = drive.task.as_ref().map(|(task, _)| task).or(journal.task.as_ref());
+        let before = task.and_then(|task| match task.what {
+            Doing::Applying(_) => task.health,
+            Doing::BringingBack(_) | Doing::RollingBack | Doing::Undoing(_) => None,
+        });
+        Self { before, harm: None, due: Duration::ZERO }
+    }
+
+    fn look<K: Kernel>(&mut self, loader: &Loader<K>, drive: &Drive<'_>, now: Duration) {
+        if drive.phase == Phase::Switching && self.before.is_some() && self.harm.is_none() && now >= self.due
+        {
+            self.harm = loader.harm_since(self.before);
+            self.due = now + HEALTH;
+        }
+    }
+}
+
 impl<K: Kernel> Loader<K> {
     /// Steps until the end.
     pub(crate) fn drive(&mut self, mut drive: Drive<'_>) -> Result<Reached, Missed> {
@@ -44,6 +75,7 @@ impl<K: Kernel> Loader<K> {
         let mut told: Option<Duration> = None;
         let mut blockers: Option<Vec<Blocker>> = None;
         let mut under: Option<ModuleName> = None;
+        let mut watch = HealthWatch::of(&drive, &self.journal);
         loop {
             let seen = self.kernel.seen()?;
             under = match &drive.goal {
@@ -51,6 +83,7 @@ impl<K: Kernel> Loader<K> {
                 Goal::RollBack => None,
             };
             let now = self.kernel.since_boot();
+            watch.look(self, &drive, now);
             let next = step::next(&Situation {
                 goal: &drive.goal,
                 phase: &drive.phase,
@@ -59,6 +92,7 @@ impl<K: Kernel> Loader<K> {
                 under: under.as_ref(),
                 now,
                 deadline: drive.deadline,
+                harmed: watch.harm.is_some(),
             });
             match next {
                 Step::Unload(name) => {
@@ -106,7 +140,7 @@ impl<K: Kernel> Loader<K> {
                 Step::Wait => self.kernel.pause(LOOK),
                 Step::End(end) => {
                     let took = told.map(|told| now.saturating_sub(told));
-                    return ended(end, took, blockers.unwrap_or_default());
+                    return ended(end, took, blockers.unwrap_or_default(), watch.harm);
                 }
             }
         }

@@ -27,9 +27,15 @@ pub(crate) struct World {
     /// What was handed to `init_module`, in order.
     pub(crate) loads: Vec<Vec<u8>>,
     pub(crate) load_error: Option<Errno>,
+    /// A load ends in an oops of the loader's own thread.
+    pub(crate) load_oopses: bool,
+    /// Half a module that such a load left.
+    pub(crate) half: Option<ModuleName>,
     /// What dead kernels left behind.
     pub(crate) records: Vec<String>,
     pub(crate) health: Health,
+    /// When it oopses by itself, since boot.
+    pub(crate) oops_at: Option<Duration>,
     /// How long a transition takes; none for ever.
     pub(crate) transition: Option<Duration>,
     /// How long a reversal takes; none for ever.
@@ -92,8 +98,11 @@ impl Fake {
             modules: Vec::new(),
             loads: Vec::new(),
             load_error: None,
+            load_oopses: false,
+            half: None,
             records: Vec::new(),
             health: Health { oopses: Some(0), warnings: Some(0), tainted: 0 },
+            oops_at: None,
             transition: Some(Duration::from_millis(1200)),
             reversal: Some(Duration::from_millis(700)),
             ends: None,
@@ -112,6 +121,7 @@ impl Fake {
         world.health = Health { oopses: Some(0), warnings: Some(0), tainted: 0 };
         world.patches.clear();
         world.modules.clear();
+        world.half = None;
         world.loads.clear();
     }
 
@@ -160,6 +170,9 @@ impl World {
         self.since_boot += length;
         self.now += SignedDuration::try_from(length).unwrap();
         let since_boot = self.since_boot;
+        if self.oops_at.take_if(|at| *at <= since_boot).is_some() {
+            self.health.oopses = self.health.oopses.map(|oopses| oopses + 1);
+        }
         let mut applied = None;
         for (patch, until) in &mut self.patches {
             if patch.transition && until.is_some_and(|until| until <= since_boot) {
@@ -191,14 +204,20 @@ impl Kernel for Fake {
             .map(|name| Resident {
                 name: name.clone(),
                 references: u32::from(patches.iter().any(|patch| patch.name == name.as_str())),
+                loading: false,
             })
+            .chain(world.half.iter().map(|name| Resident {
+                name: name.clone(),
+                references: 1,
+                loading: true,
+            }))
             .collect();
         Ok(Seen { patches, modules })
     }
 
-    fn records(&self) -> io::Result<Vec<Record>> {
+    fn records(&self) -> Vec<Record> {
         self.call();
-        Ok(self.0.borrow().records.iter().map(|text| Record::new(text.as_bytes())).collect())
+        self.0.borrow().records.iter().map(|text| Record::new(text.as_bytes())).collect()
     }
 
     fn health(&self) -> io::Result<Health> {
@@ -220,8 +239,16 @@ impl Kernel for Fake {
         }
         let name: ModuleName =
             ModInfo::read(image).map_err(|_| Errno::NOEXEC)?.name.parse().map_err(|_| Errno::NOEXEC)?;
+        assert_ne!(world.half.as_ref(), Some(&name), "a load that would never end");
+        assert!(world.patches.iter().all(|(patch, _)| patch.ours().is_some()), "a foreign patch replaced");
         if world.modules.contains(&name) {
             return Err(Errno::EXIST);
+        }
+        if world.load_oopses {
+            world.half = Some(name);
+            world.health.oopses = world.health.oopses.map(|oopses| oopses + 1);
+            drop(world);
+            std::panic::resume_unwind(Box::new("killed"));
         }
         if world.patches.iter().any(|(patch, _)| patch.transition) {
             return Err(Errno::BUSY);

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use invivo_wire::Fault;
 use serde::{Deserialize, Serialize};
 
 use crate::running::Folders;
@@ -15,7 +16,7 @@ const LOCKED_UP: u64 = 1 << 14;
 
 /// Counters and marks that only rise within a boot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Health {
     /// `/sys/kernel/oops_count`; kernels before 6.2 need not have it.
     pub oopses: Option<u64>,
@@ -28,12 +29,37 @@ pub struct Health {
 /// What happened since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
+    /// What a patch is undone for.
+    Harm(Harm),
+    /// The kernel warned of something. Whose fault it is the counters do not tell.
+    Warning,
+}
+
+/// What a patch is undone for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Harm {
     /// A thread died in the kernel.
     Oops,
     /// A processor was stuck.
     Lockup,
-    /// The kernel warned of something. Whose fault it is the counters do not tell.
-    Warning,
+}
+
+impl Harm {
+    /// Its name on the wire.
+    pub const fn fault(self) -> Fault {
+        match self {
+            Self::Oops => Fault::KernelOops,
+            Self::Lockup => Fault::KernelLockup,
+        }
+    }
+
+    /// For people.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Oops => "the kernel oopsed",
+            Self::Lockup => "a processor was stuck",
+        }
+    }
 }
 
 /// The worst that happened between `before` and `now`. Where a counter is missing its mark tells,
@@ -42,9 +68,9 @@ pub fn trouble(before: Health, now: Health) -> Option<Trouble> {
     let marked = |bit: u64| before.tainted & bit == 0 && now.tainted & bit != 0;
     let counted = |before: Option<u64>, now: Option<u64>| before.zip(now).is_some_and(|(b, n)| n > b);
     if counted(before.oopses, now.oopses) || marked(DIED) {
-        Some(Trouble::Oops)
+        Some(Trouble::Harm(Harm::Oops))
     } else if marked(LOCKED_UP) {
-        Some(Trouble::Lockup)
+        Some(Trouble::Harm(Harm::Lockup))
     } else if counted(before.warnings, now.warnings) || marked(WARNED) {
         Some(Trouble::Warning)
     } else {
@@ -90,8 +116,11 @@ mod tests {
     fn the_worst_that_happened_since_is_told() {
         let before = health(1, 3, PATCHED | DIED | WARNED);
         assert_eq!(trouble(before, before), None);
-        assert_eq!(trouble(before, health(2, 4, before.tainted)), Some(Trouble::Oops));
-        assert_eq!(trouble(before, health(1, 4, before.tainted | LOCKED_UP)), Some(Trouble::Lockup));
+        assert_eq!(trouble(before, health(2, 4, before.tainted)), Some(Trouble::Harm(Harm::Oops)));
+        assert_eq!(
+            trouble(before, health(1, 4, before.tainted | LOCKED_UP)),
+            Some(Trouble::Harm(Harm::Lockup))
+        );
         assert_eq!(trouble(before, health(1, 4, before.tainted)), Some(Trouble::Warning));
         assert_eq!(trouble(health(0, 0, 0), health(0, 0, PATCHED)), None);
     }
@@ -99,7 +128,7 @@ mod tests {
     #[test]
     fn a_kernel_without_counters_tells_by_its_marks_once() {
         let marks = |tainted| Health { tainted, ..Health::default() };
-        assert_eq!(trouble(marks(0), marks(PATCHED | DIED)), Some(Trouble::Oops));
+        assert_eq!(trouble(marks(0), marks(PATCHED | DIED)), Some(Trouble::Harm(Harm::Oops)));
         assert_eq!(trouble(marks(0), marks(WARNED)), Some(Trouble::Warning));
         assert_eq!(trouble(marks(DIED), marks(DIED)), None);
     }

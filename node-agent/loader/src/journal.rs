@@ -1,19 +1,23 @@
 //! What the loader must not forget: instructions, floors, what is on, what comes back after a boot.
+//!
+//! Loaders of other versions read it too. Fields that a later one adds are let be, and those that an
+//! earlier one did not know are as in an empty journal. What must not be ignored needs another
+//! format word in `slots`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use invivo_feed::Floors;
 use invivo_terms::{BuildId, Digest, Level, ModuleName, NodeState, SetName};
 use invivo_wire::{Blocker, Evidence, Order, Reason};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::health::Health;
 use crate::verdict::Verdicts;
 
 /// The journal, one file in the state folder. Written before and after everything that is done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Journal {
     /// The boot in which a loader last came up: what that boot took off is back, or will not come
     /// back in it.
@@ -23,9 +27,12 @@ pub struct Journal {
     /// What is being done; stays behind if the loader is killed at it.
     pub task: Option<Task>,
     /// What became of the last instruction.
+    #[serde(deserialize_with = "understood")]
     pub outcome: Option<Outcome>,
     /// What is on, in the boot that it names.
     pub active: Option<Active>,
+    /// What may come on sooner or later, in the boot that it names.
+    pub stray: Option<Stray>,
     /// What comes back after a boot.
     pub settled: Option<Loaded>,
     /// How long this boot ran without it.
@@ -36,14 +43,20 @@ pub struct Journal {
     pub last_root: Option<Digest>,
     /// What is held against bundles on this node.
     pub verdicts: Verdicts,
-    /// Records of panics that were there when a loader last came up: they are evidence of nothing
-    /// that happened since.
-    pub records: BTreeSet<Digest>,
+    /// Records of panics that loaders have seen, the latest last: they are evidence of nothing that
+    /// happened since.
+    pub records: Vec<Digest>,
+}
+
+/// A reason that only a later version knows is for people, and they were told.
+fn understood<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Outcome>, D::Error> {
+    let value = Option::<serde_json::Value>::deserialize(source)?;
+    Ok(value.and_then(|value| serde_json::from_value(value).ok()))
 }
 
 /// What is being done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Task {
     /// In which boot.
     pub boot_id: String,
@@ -71,7 +84,7 @@ pub enum Doing {
 
 /// A level as it was verified, enough to verify and load it again from the state folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Loaded {
     /// The kernel build that it is for.
     pub build_id: BuildId,
@@ -97,7 +110,7 @@ pub struct Loaded {
 
 /// What is on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Active {
     /// In which boot.
     pub boot_id: String,
@@ -107,16 +120,27 @@ pub struct Active {
     pub since_boot_seconds: u64,
     /// It has been quiet for its settling time.
     pub settled: bool,
-    /// The kernel oopsed or was stuck since, and it could not be taken off: it never settles.
+    /// It never settles: the kernel oopsed or was stuck since and it could not be taken off, or nobody
+    /// wanted it any more when it came.
     #[serde(default)]
     pub harmed: bool,
     /// The kernel's health before it came, where that could be read.
     pub health: Option<Health>,
 }
 
+/// A level whose transition could neither end nor be reversed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stray {
+    /// In which boot.
+    pub boot_id: String,
+    /// The level.
+    pub loaded: Loaded,
+}
+
 /// What became of an instruction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Outcome {
     /// In one word.
     pub state: NodeState,
@@ -137,7 +161,7 @@ pub struct Outcome {
 
 /// How long a boot ran without its settled level.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Unpatched {
     /// Which boot.
     pub boot_id: String,
@@ -179,6 +203,35 @@ impl Outcome {
         let before = self.message.take().map(|message| format!("{message}; ")).unwrap_or_default();
         self.message = Some(cut(before + text));
     }
+
+    /// Both in one: the graver, and of two alike the first, with what the other says. What went well
+    /// before is not worth a word.
+    #[must_use]
+    pub(crate) fn and(self, other: Self) -> Self {
+        if self.gravity() == 0 {
+            return other;
+        }
+        let (mut told, added) = if other.gravity() > self.gravity() { (other, self) } else { (self, other) };
+        if let Some(text) = added.message {
+            told.add(&text);
+        }
+        told
+    }
+
+    /// A verdict tells of more than one instruction.
+    const fn gravity(&self) -> u8 {
+        match self.state {
+            NodeState::Idle
+            | NodeState::Working
+            | NodeState::Applied
+            | NodeState::Settled
+            | NodeState::RolledBack => 0,
+            NodeState::Blocked | NodeState::Refused => 1,
+            NodeState::Failed => 2,
+            NodeState::Suspected => 3,
+            NodeState::Convicted => 4,
+        }
+    }
 }
 
 fn cut(mut message: String) -> String {
@@ -197,6 +250,11 @@ impl Journal {
         self.active.as_ref().filter(|active| active.boot_id == boot_id)
     }
 
+    /// What could neither end nor be reversed in this boot.
+    pub fn stray_in(&self, boot_id: &str) -> Option<&Loaded> {
+        self.stray.as_ref().filter(|stray| stray.boot_id == boot_id).map(|stray| &stray.loaded)
+    }
+
     /// Digests of the stored modules that are still needed.
     pub fn needed(&self) -> Vec<&Digest> {
         let task = self.task.as_ref().and_then(|task| match &task.what {
@@ -206,5 +264,45 @@ impl Journal {
         let active = self.active.as_ref().map(|active| &active.loaded.module_digest);
         let settled = self.settled.as_ref().map(|settled| &settled.module_digest);
         [task, active, settled].into_iter().flatten().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(state: NodeState, message: &str) -> Outcome {
+        let since = Timestamp::UNIX_EPOCH;
+        Outcome { message: Some(message.to_owned()), ..Outcome::reached(state, since) }
+    }
+
+    #[test]
+    fn of_two_outcomes_the_graver_is_told_and_the_other_is_mentioned() {
+        let told = |first: NodeState, second: NodeState| {
+            let both = outcome(first, "first").and(outcome(second, "second"));
+            (both.state, both.message.unwrap())
+        };
+        assert_eq!(
+            told(NodeState::Blocked, NodeState::Convicted),
+            (NodeState::Convicted, "second; first".to_owned())
+        );
+        assert_eq!(
+            told(NodeState::Convicted, NodeState::Suspected),
+            (NodeState::Convicted, "first; second".to_owned())
+        );
+        assert_eq!(
+            told(NodeState::Failed, NodeState::Failed),
+            (NodeState::Failed, "first; second".to_owned())
+        );
+        assert_eq!(told(NodeState::Settled, NodeState::Idle), (NodeState::Idle, "second".to_owned()));
+    }
+
+    #[test]
+    fn a_journal_of_another_version_is_read_as_far_as_it_is_understood() {
+        let earlier: Journal = serde_json::from_str(r#"{"bootId":"one"}"#).unwrap();
+        assert_eq!(earlier, Journal { boot_id: Some("one".to_owned()), ..Journal::default() });
+        let later = r#"{"bootId":"one","freezes":3,"outcome":{"state":"failed","reason":{"fault":"fromTheFuture"},
+            "message":null,"since":"2026-11-21T12:00:00Z","evidence":null,"switchMillis":null}}"#;
+        assert_eq!(serde_json::from_str::<Journal>(later).unwrap(), earlier);
     }
 }

@@ -9,6 +9,9 @@ use crate::loader::Loader;
 use crate::missed::Missed;
 use crate::verdict::{Ground, Record};
 
+/// Most records that are known to have been seen: more than there can be at once.
+const RECORDS: usize = 256;
+
 /// How far a level was when the boot ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum When {
@@ -21,16 +24,35 @@ pub(crate) enum When {
 }
 
 impl<K: Kernel> Loader<K> {
-    /// Looks for records of panics that no loader has seen. Without them a boot alone is judged.
+    /// Looks for records of panics that no loader has seen, and convicts what they name. Without them a
+    /// boot alone is judged.
     pub(crate) fn find_records(&mut self) {
-        match self.kernel.records() {
-            Ok(records) => {
-                let seen = std::mem::take(&mut self.journal.records);
-                self.journal.records = records.iter().map(|record| record.digest().clone()).collect();
-                self.found = records.into_iter().filter(|record| !seen.contains(record.digest())).collect();
-            }
-            Err(error) => tracing::warn!(error = %error, "records of panics not read"),
+        let records = self.kernel.records();
+        self.found =
+            records.into_iter().filter(|record| !self.journal.records.contains(record.digest())).collect();
+        // Those of before stay known: one is in neither place while it is being put away.
+        let new = self.found.iter().map(|record| record.digest().clone());
+        self.journal.records.extend(new);
+        let surplus = self.journal.records.len().saturating_sub(RECORDS);
+        self.journal.records.drain(..surplus);
+        let now = self.now();
+        for verdict in self.journal.verdicts.convict_named(&self.found, now) {
+            let message = format!(
+                "the record of a panic names level {}, which was suspected; it is never loaded here again",
+                verdict.level
+            );
+            self.keep_evidence(verdict.evidence.as_ref().map(|evidence| &evidence.digest));
+            let missed = self.missed(Missed::fault(Fault::PanicNamesPatch, message));
+            self.tell(Outcome { evidence: verdict.evidence, ..missed });
         }
+    }
+
+    /// Tells an outcome beside the one that there is, the graver one first.
+    pub(crate) fn tell(&mut self, outcome: Outcome) {
+        self.journal.outcome = Some(match self.journal.outcome.take() {
+            Some(known) => known.and(outcome),
+            None => outcome,
+        });
     }
 
     /// A boot ended with this level. Perhaps because of something else; but a patch that brings the
@@ -64,10 +86,16 @@ impl<K: Kernel> Loader<K> {
     }
 
     /// A settled level is judged by what is known of it alone: machines go down for many reasons.
-    pub(crate) fn judge_settled(&mut self) {
-        let Some(settled) = self.journal.settled.clone() else { return };
-        if self.found.iter().any(|record| record.naming(&settled.module).is_some()) {
-            self.journal.outcome = Some(self.unclean(&settled, When::Settled));
+    pub(crate) fn judge_settled(&mut self, was_on: Option<Loaded>) {
+        let settled = self.journal.settled.clone();
+        let same = |on: &Loaded| settled.as_ref().is_some_and(|s| s.module_digest == on.module_digest);
+        // One that had settled can have been on its way out.
+        let was_on = was_on.filter(|on| !same(on));
+        for loaded in settled.iter().cloned().chain(was_on) {
+            if self.found.iter().any(|record| record.naming(&loaded.module).is_some()) {
+                let outcome = self.unclean(&loaded, When::Settled);
+                self.tell(outcome);
+            }
         }
     }
 

@@ -32,12 +32,8 @@ pub trait Kernel {
     /// If its files cannot be read.
     fn seen(&self) -> io::Result<Seen>;
 
-    /// The records of panics that there are.
-    ///
-    /// # Errors
-    ///
-    /// If they cannot be read.
-    fn records(&self) -> io::Result<Vec<Record>>;
+    /// The records of panics that there are, as far as they can be read.
+    fn records(&self) -> Vec<Record>;
 
     /// How the kernel says it is.
     ///
@@ -102,7 +98,7 @@ impl Kernel for Linux {
         crate::seen::observe(&self.folders)
     }
 
-    fn records(&self) -> io::Result<Vec<Record>> {
+    fn records(&self) -> Vec<Record> {
         crate::record::observe(&self.folders.records)
     }
 

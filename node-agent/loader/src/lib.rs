@@ -35,6 +35,7 @@ pub mod verify;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use invivo_terms::Digest;
 
@@ -42,7 +43,7 @@ pub use filter::FilterError;
 pub use kernel::{Kernel, Linux};
 pub use loader::Loader;
 pub use running::{Folders, RunningError};
-pub use socket::{BindError, Peers, bind, converse, serve};
+pub use socket::{BindError, Door, Peers, bind, converse, serve};
 pub use store::Store;
 
 /// How a loader is set up.
@@ -56,8 +57,10 @@ pub struct Settings {
     pub folders: Folders,
     /// Digests of the trust documents that people pinned.
     pub roots: BTreeSet<Digest>,
-    /// Who may speak.
-    pub peers: Peers,
+    /// The agent's uid.
+    pub agent: u32,
+    /// Least time of quiet before anything counts as settled, whatever the agent passes.
+    pub least_settling: Duration,
 }
 
 /// Why the loader does not run.
@@ -87,7 +90,16 @@ pub fn run(settings: Settings) -> Result<std::convert::Infallible, Error> {
     let store = Store::new(&settings.state);
     let trust = Box::new(verify::Pinned(settings.roots));
     let mut loader = Loader::start(Linux::new(settings.folders), store, trust)?;
-    let listener = bind(&settings.socket)?;
+    loader.settle_no_sooner_than(settings.least_settling);
+    let agent = bind(&settings.socket)?;
+    let mut doors = vec![Door::new(agent, Peers::Agent(settings.agent)).map_err(Error::Serve)?];
+    match bind(&settings.state.join(invivo_wire::ROOT_SOCKET)) {
+        Ok(root) => doors.push(Door::new(root, Peers::Root).map_err(Error::Serve)?),
+        // A state folder that cannot be written to keeps nobody from being told so.
+        Err(error) => {
+            tracing::error!(error = %error, "no socket for root on the node; verdicts cannot be cleared");
+        }
+    }
     tracing::info!(socket = %settings.socket.display(), "ready");
-    Err(Error::Serve(serve(&listener, settings.peers, &mut loader)))
+    Err(Error::Serve(serve(&doors, &mut loader)))
 }

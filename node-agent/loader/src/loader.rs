@@ -9,13 +9,13 @@ use jiff::Timestamp;
 use crate::again::Waiting;
 use crate::drive::{Bytes, Drive};
 use crate::health::Health;
-use crate::journal::{Active, Doing, Journal, Loaded, Outcome, Task};
+use crate::journal::{Active, Doing, Journal, Loaded, Outcome, Stray, Task};
 use crate::kernel::Kernel;
 use crate::missed::{Missed, Reached, Remedy};
 use crate::order::{Place, place};
 use crate::report;
 use crate::running::{Running, RunningError};
-use crate::seen::Seen;
+use crate::seen::{Patch, Seen};
 use crate::step::{Goal, Phase};
 use crate::store::Store;
 use crate::verdict::Record;
@@ -45,6 +45,7 @@ pub struct Loader<K> {
     /// Records of panics that this loader found when it came up, and no loader before it.
     pub(crate) found: Vec<Record>,
     pub(crate) waiting: Option<Waiting>,
+    least_settling: Duration,
 }
 
 impl<K: Kernel> Loader<K> {
@@ -68,9 +69,15 @@ impl<K: Kernel> Loader<K> {
             unsaved: false,
             found: Vec::new(),
             waiting: None,
+            least_settling: Duration::ZERO,
         };
         loader.come_up();
         Ok(loader)
+    }
+
+    /// What the agent passes comes from the network: nothing that it loads settles sooner than this.
+    pub fn settle_no_sooner_than(&mut self, least: Duration) {
+        self.least_settling = least;
     }
 
     /// Answers one request.
@@ -139,6 +146,7 @@ impl<K: Kernel> Loader<K> {
             self.save();
         }
         let Ok(seen) = self.kernel.seen() else { return };
+        self.notice_stray(&seen);
         self.notice_vanished(&seen);
         self.notice_settled();
         let leftovers: Vec<ModuleName> = seen.leftovers().cloned().collect();
@@ -248,7 +256,8 @@ impl<K: Kernel> Loader<K> {
     ) -> Result<(Loaded, Reached), Missed> {
         let floors = |root: &Digest| self.journal.floors_of(root);
         let passed = Passed { request, proof, module, floors: &floors, now: self.now() };
-        let Verified { loaded, floors } = self.trust.passed(&self.running, &passed)?;
+        let Verified { mut loaded, floors } = self.trust.passed(&self.running, &passed)?;
+        loaded.settle_after_seconds = loaded.settle_after_seconds.max(self.least_settling.as_secs());
         self.not_convicted(&loaded)?;
         self.journal.last_root = Some(loaded.root.clone());
         self.journal.floors.insert(loaded.root.clone(), floors);
@@ -279,15 +288,30 @@ impl<K: Kernel> Loader<K> {
                 self.journal.outcome = Some(self.applied(loaded, &reached, health));
             }
             Err(missed) => {
-                let remedy = missed.remedy.clone();
+                let (remedy, harmful) = (missed.remedy.clone(), missed.is_harm());
                 self.journal.outcome = Some(self.missed(missed));
                 match remedy {
                     Remedy::Nothing | Remedy::TryAgain => {}
                     Remedy::PutBack(name) => self.put_back(&name),
                 }
+                if let Some(Doing::Applying(loaded)) = task.map(|task| task.what) {
+                    self.left_behind(*loaded, harmful);
+                }
             }
         }
         self.save();
+    }
+
+    /// What an instruction that was not carried out leaves: a suspicion, a transition without end.
+    fn left_behind(&mut self, loaded: Loaded, harmful: bool) {
+        if harmful {
+            let now = self.now();
+            self.journal.verdicts.blame(&loaded, &[], now);
+        }
+        if self.kernel.seen().is_ok_and(|seen| seen.patch(&loaded.module).is_some()) {
+            let boot_id = self.running.boot_id.clone();
+            self.journal.stray = Some(Stray { boot_id, loaded });
+        }
     }
 
     fn applied(&mut self, loaded: Loaded, reached: &Reached, health: Option<Health>) -> Outcome {
@@ -305,6 +329,7 @@ impl<K: Kernel> Loader<K> {
         }
         self.came_up();
         let state = if settled { NodeState::Settled } else { NodeState::Applied };
+        self.journal.stray = None;
         self.journal.active = Some(Active {
             boot_id: self.running.boot_id.clone(),
             loaded,
@@ -351,7 +376,7 @@ impl<K: Kernel> Loader<K> {
         let outcome = match ended {
             Ok(reached) => {
                 self.came_up();
-                self.journal.active = None;
+                (self.journal.active, self.journal.stray) = (None, None);
                 self.journal.settled = None;
                 self.journal.unpatched = None;
                 Outcome {
@@ -400,10 +425,31 @@ impl<K: Kernel> Loader<K> {
         }
     }
 
+    /// The transition that had no end has ended: it is on, though nobody wants it any more, or gone.
+    fn notice_stray(&mut self, seen: &Seen) {
+        let Some(loaded) = self.journal.stray_in(&self.running.boot_id) else { return };
+        match seen.patch(&loaded.module) {
+            Some(patch) if patch.transition => return,
+            Some(_) => {
+                self.journal.active = Some(Active {
+                    boot_id: self.running.boot_id.clone(),
+                    loaded: loaded.clone(),
+                    since_boot_seconds: self.kernel.since_boot().as_secs(),
+                    settled: false,
+                    harmed: true,
+                    health: None,
+                });
+            }
+            None => {}
+        }
+        self.journal.stray = None;
+        self.save();
+    }
+
     fn notice_vanished(&mut self, seen: &Seen) {
         let Some(active) = self.journal.active_in(&self.running.boot_id) else { return };
-        if self.journal.task.is_some() || seen.patch(&active.loaded.module).is_some_and(|patch| patch.enabled)
-        {
+        let there = |patch: &Patch| patch.enabled || patch.transition;
+        if self.journal.task.is_some() || seen.patch(&active.loaded.module).is_some_and(there) {
             return;
         }
         let message = format!("{} was taken off by somebody else", active.loaded.module);

@@ -10,9 +10,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use clap::Parser;
-use invivo_loader::{Folders, Peers, Settings, run};
+use invivo_loader::{Folders, Settings, run};
 use invivo_terms::Digest;
 
 /// Verifies and loads kernel live patches for the agent beside it.
@@ -49,6 +50,9 @@ struct Arguments {
     /// Uid of the agent; root may speak too.
     #[arg(long, env = "INVIVO_AGENT_UID", default_value_t = 65532)]
     agent_uid: u32,
+    /// Seconds of quiet before a level counts as settled, at least; the agent may ask for more.
+    #[arg(long, env = "INVIVO_LEAST_SETTLING", default_value_t = 60)]
+    least_settling: u64,
 }
 
 fn main() -> ExitCode {
@@ -73,7 +77,8 @@ fn main() -> ExitCode {
             records: arguments.records,
         },
         roots: arguments.roots.into_iter().collect(),
-        peers: Peers { agent: arguments.agent_uid },
+        agent: arguments.agent_uid,
+        least_settling: Duration::from_secs(arguments.least_settling),
     };
     match run(settings) {
         Ok(never) => match never {},

@@ -8,6 +8,7 @@ use invivo_wire::{Blocker, Fault, Reason, Signing};
 use rustix::io::Errno;
 
 use crate::errno;
+use crate::health::Harm;
 use crate::step::End;
 use crate::verify::Refused;
 
@@ -63,6 +64,11 @@ impl Missed {
             Fault::KernelWarning => (NodeState::Applied, Remedy::Nothing),
         };
         Self { state, reason: Reason::Fault(fault), message: message.into(), remedy, blockers: Vec::new() }
+    }
+
+    /// The kernel suffered.
+    pub(crate) fn is_harm(&self) -> bool {
+        [Harm::Oops, Harm::Lockup].map(|harm| Reason::Fault(harm.fault())).contains(&self.reason)
     }
 
     pub(crate) fn journal(error: &StoreError) -> Self {
@@ -134,8 +140,25 @@ impl From<std::io::Error> for Missed {
     }
 }
 
-/// How a drive ended.
-pub(crate) fn ended(end: End, took: Option<Duration>, blockers: Vec<Blocker>) -> Result<Reached, Missed> {
+/// How a drive ended. What the kernel suffered meanwhile is the reason, and the rest follows from it.
+pub(crate) fn ended(
+    end: End,
+    took: Option<Duration>,
+    blockers: Vec<Blocker>,
+    harm: Option<Harm>,
+) -> Result<Reached, Missed> {
+    let ended = without_harm(end, took, blockers);
+    match (ended, harm) {
+        (Err(missed), Some(harm)) => {
+            let message = format!("{} while tasks moved; {}", harm.words(), missed.message);
+            let reason = Reason::Fault(harm.fault());
+            Err(Missed { state: NodeState::Failed, reason, message, ..missed })
+        }
+        (ended, _) => ended,
+    }
+}
+
+fn without_harm(end: End, took: Option<Duration>, blockers: Vec<Blocker>) -> Result<Reached, Missed> {
     let names = named(&blockers);
     let missed = |missed: Missed| Err(Missed { blockers, ..missed });
     match end {
@@ -152,6 +175,10 @@ pub(crate) fn ended(end: End, took: Option<Duration>, blockers: Vec<Blocker>) ->
         End::Lower(level) => missed(Missed::fault(
             Fault::LowerLevel,
             format!("level {level} is on; take every patch off first"),
+        )),
+        End::Half => missed(Missed::fault(
+            Fault::KernelOops,
+            "a load of this module never ended; the kernel keeps half of it until the next boot",
         )),
         End::Stuck => missed(Missed::fault(
             Fault::TransitionStuck,

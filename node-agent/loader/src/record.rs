@@ -17,27 +17,24 @@ const MOST: usize = 64;
 const ENTRIES: usize = 4096;
 
 /// Reads the records in these folders, and one folder deeper: systemd puts each panic's into one
-/// of its own. A folder that is not there holds none.
-///
-/// # Errors
-///
-/// If one is there and cannot be read.
-pub(crate) fn observe(folders: &[PathBuf]) -> io::Result<Vec<Record>> {
-    let mut found = Vec::new();
-    for folder in folders {
-        for path in entries(folder)? {
-            if path.is_dir() {
-                found.extend(entries(&path)?.into_iter().filter(|path| is_record(path)));
-            } else if is_record(&path) {
-                found.push(path);
-            }
-        }
-    }
+/// of its own. A folder that is not there holds none, nor does one that cannot be read: the log says
+/// so, and the others count.
+pub(crate) fn observe(folders: &[PathBuf]) -> Vec<Record> {
+    let all = |folder: &PathBuf| {
+        entries(folder).unwrap_or_else(|error| {
+            tracing::warn!(folder = %folder.display(), error = %error, "records of panics not read");
+            Vec::new()
+        })
+    };
+    let (deeper, mut found): (Vec<PathBuf>, Vec<PathBuf>) =
+        folders.iter().flat_map(all).partition(|path| path.is_dir());
+    found.extend(deeper.iter().flat_map(all));
+    found.retain(|path| is_record(path));
     let age = |path: &PathBuf| fs::metadata(path).map_or(0, |file| file.mtime());
     found.sort_by_cached_key(|path| std::cmp::Reverse(age(path)));
     found.truncate(MOST);
     // One that is too long or went away meanwhile is not evidence.
-    Ok(found.iter().filter_map(|path| Some(Record::new(&read(path, LONGEST).ok()??))).collect())
+    found.iter().filter_map(|path| Some(Record::new(&read(path, LONGEST).ok()??))).collect()
 }
 
 fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
@@ -64,7 +61,7 @@ mod tests {
     fn records_are_found_in_both_places_and_nothing_else_is() {
         let root = tempfile::tempdir().unwrap();
         let (pstore, archive) = (root.path().join("pstore"), root.path().join("archive"));
-        assert!(observe(&[pstore.clone(), archive.clone()]).unwrap().is_empty());
+        assert!(observe(&[pstore.clone(), archive.clone()]).is_empty());
         fs::create_dir_all(archive.join("7300000000")).unwrap();
         fs::create_dir(&pstore).unwrap();
         fs::write(pstore.join("dmesg-erst-1"), "one").unwrap();
@@ -74,9 +71,19 @@ mod tests {
         fs::write(archive.join("7300000000/dmesg.txt"), "three, put together").unwrap();
         fs::write(archive.join("dmesg-erst-4"), vec![b'x'; 300 << 10]).unwrap();
         let mut texts: Vec<String> =
-            observe(&[pstore, archive]).unwrap().iter().map(|record| record.text().to_owned()).collect();
+            observe(&[pstore, archive]).iter().map(|record| record.text().to_owned()).collect();
         texts.sort();
         assert_eq!(texts, ["one", "three"]);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_hides_no_other() {
+        let root = tempfile::tempdir().unwrap();
+        let (broken, archive) = (root.path().join("broken"), root.path().join("archive"));
+        fs::write(&broken, "not a folder").unwrap();
+        fs::create_dir(&archive).unwrap();
+        fs::write(archive.join("dmesg-erst-1"), "one").unwrap();
+        assert_eq!(observe(&[broken, archive]).len(), 1);
     }
 
     #[test]
@@ -88,7 +95,7 @@ mod tests {
             let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(number);
             fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
         }
-        let found = observe(&[root.path().to_owned()]).unwrap();
+        let found = observe(&[root.path().to_owned()]);
         assert_eq!((found.len(), found[0].text()), (64, "99"));
     }
 }

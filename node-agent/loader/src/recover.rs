@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use crate::again::{Again, Waiting};
 use crate::drive::Drive;
+use crate::health::Health;
 use crate::journal::{Active, Doing, Loaded, Outcome, Task, Unpatched};
 use crate::judge::When;
 use crate::kernel::Kernel;
@@ -75,7 +76,7 @@ impl<K: Kernel> Loader<K> {
             Doing::Applying(loaded) => {
                 let there = self.kernel.seen().is_ok_and(|seen| seen.patch(&loaded.module).is_some());
                 if !there {
-                    return;
+                    return self.resume_load(&loaded, task.health);
                 }
                 tracing::info!(module = %loaded.module, "watching a transition that began before");
                 let goal = Goal::Apply(loaded.module.clone());
@@ -96,6 +97,18 @@ impl<K: Kernel> Loader<K> {
         }
     }
 
+    /// Nothing came of the load. Either nobody got so far, or the thread died in it: then the kernel
+    /// keeps half a module, and to load it again would never end.
+    fn resume_load(&mut self, loaded: &Loaded, before: Option<Health>) {
+        let Some(harm) = self.harm_since(before) else { return };
+        self.journal.task = None;
+        let now = self.now();
+        self.journal.verdicts.blame(loaded, &[], now);
+        let message = format!("{} while level {} was being loaded", harm.words(), loaded.level);
+        self.journal.outcome = Some(self.missed(Missed::fault(harm.fault(), message)));
+        self.save();
+    }
+
     /// The machine went down at it. A boot takes every patch off.
     fn interrupted_by_boot(&mut self, what: &Doing) {
         self.journal.task = None;
@@ -107,7 +120,7 @@ impl<K: Kernel> Loader<K> {
                 Outcome::reached(NodeState::RolledBack, self.now())
             }
         };
-        self.journal.outcome = Some(outcome);
+        self.tell(outcome);
     }
 
     /// Whatever it was before, it counts as settled no more: whoever wants it there has to say so.
@@ -116,15 +129,15 @@ impl<K: Kernel> Loader<K> {
     }
 
     fn after_boot(&mut self) {
-        if let Some(Active { loaded, settled: false, .. }) = self.journal.active.take() {
+        let active = self.journal.active.take();
+        let (settled, unsettled): (Vec<Active>, Vec<Active>) =
+            active.into_iter().partition(|active| active.settled);
+        let stray = self.journal.stray.take().map(|stray| stray.loaded);
+        for loaded in unsettled.into_iter().map(|active| active.loaded).chain(stray) {
             let outcome = self.unclean(&loaded, When::Unsettled);
-            let failed_since =
-                self.journal.outcome.as_ref().is_some_and(|outcome| outcome.state.is_failure());
-            if !failed_since {
-                self.journal.outcome = Some(outcome);
-            }
+            self.tell(outcome);
         }
-        self.judge_settled();
+        self.judge_settled(settled.into_iter().next().map(|active| active.loaded));
         self.bring_back_settled();
         self.save();
     }
@@ -135,7 +148,10 @@ impl<K: Kernel> Loader<K> {
             Ok(()) => self.came_back(settled),
             Err(missed) => match missed.remedy {
                 Remedy::TryAgain => return self.wait(missed),
-                Remedy::Nothing | Remedy::PutBack(_) => self.journal.outcome = Some(self.missed(missed)),
+                Remedy::Nothing | Remedy::PutBack(_) => {
+                    let outcome = self.missed(missed);
+                    self.tell(outcome);
+                }
             },
         }
         self.came_up();
@@ -182,8 +198,8 @@ impl<K: Kernel> Loader<K> {
             Err(missed) => {
                 let level = loaded.level;
                 let message = format!("level {level} could not be put back: {}", missed.message);
-                self.journal.outcome =
-                    Some(self.missed(Missed { state: NodeState::Failed, message, ..missed }));
+                let outcome = self.missed(Missed { state: NodeState::Failed, message, ..missed });
+                self.tell(outcome);
             }
         }
         self.save();

@@ -28,7 +28,14 @@ pub fn state(
     let level = seen.level();
     let ended = journal.outcome.as_ref();
     let outcome = ended.filter(|ended| ended.state.is_failure()).or(waiting).or(ended);
-    let known = if journal.task.is_some() { Some(NodeState::Working) } else { outcome.map(|o| o.state) };
+    let known = match outcome.map(|outcome| outcome.state) {
+        _ if journal.task.is_some() => Some(NodeState::Working),
+        // It was on. Somebody is taking it off, or has.
+        Some(NodeState::Applied | NodeState::Settled) if level == Level::UNPATCHED => {
+            seen.ours().any(|(_, patch)| patch.transition).then_some(NodeState::Working)
+        }
+        known => known,
+    };
     State {
         boot_id: running.boot_id.clone(),
         kernel: running.kernel.clone(),

@@ -26,6 +26,8 @@ pub struct Resident {
     pub name: ModuleName,
     /// How many references are held on it.
     pub references: u32,
+    /// Its load has not ended.
+    pub loading: bool,
 }
 
 /// What the kernel shows.
@@ -139,12 +141,13 @@ fn flag(path: &Path) -> io::Result<Option<bool>> {
     }
 }
 
-/// `name size references ...`
+/// `name size references users state ...`
 fn resident(line: &str) -> Option<Resident> {
     let mut words = line.split_whitespace();
     let name = words.next()?.parse().ok()?;
     let references = words.nth(1)?.parse().ok()?;
-    Some(Resident { name, references })
+    let loading = words.nth(1) == Some("Loading");
+    Some(Resident { name, references, loading })
 }
 
 #[cfg(test)]

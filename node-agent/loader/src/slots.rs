@@ -91,19 +91,23 @@ impl Slots {
         }
     }
 
-    /// Writes a value down for good.
+    /// Writes a value down for good; one file that takes it is enough.
     ///
     /// # Errors
     ///
-    /// `TooLong`, `Full`, `Io`. It may then be in one of the files, or in none; the values of before
-    /// are still there.
+    /// `TooLong`, `Full`, `Io`, if neither does. The values of before are still there.
     pub(crate) fn write(&mut self, value: &[u8]) -> Result<(), StoreError> {
         self.sequence += 1;
         let record = record(self.sequence, value);
-        for slot in &mut self.slots {
-            slot.write(&record)?;
+        let [first, second] = &mut self.slots;
+        match (first.write(&record), second.write(&record)) {
+            (Ok(()), Ok(())) => Ok(()),
+            (Ok(()), Err(error)) | (Err(error), Ok(())) => {
+                tracing::warn!(error = %error, "one of the journal's files takes nothing; the other does");
+                Ok(())
+            }
+            (Err(error), Err(_)) => Err(error),
         }
-        Ok(())
     }
 }
 
@@ -272,6 +276,17 @@ mod tests {
                     assert!(allowed.contains(&found), "slot {slot}, cut at {cut}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn one_file_that_takes_nothing_keeps_nothing_from_the_other() {
+        for name in ["journal.a", "journal.b"] {
+            let (folder, mut slots) = written(3);
+            fs::remove_file(folder.path().join(name)).unwrap();
+            fs::create_dir(folder.path().join(name)).unwrap();
+            slots.write(b"new").unwrap();
+            assert_eq!(open(folder.path()), Some(b"new".to_vec()));
         }
     }
 

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use invivo_wire::{Answer, Patient, Request, frame};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::io::Errno;
 
 use crate::kernel::Kernel;
 use crate::loader::Loader;
@@ -46,44 +47,80 @@ pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
     bound.map_err(at)
 }
 
-/// Who may speak.
+/// Who may speak. Judged by uid: the pid is 0 across pid namespaces, and who can open the socket was
+/// decided by its group and folder already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peers {
-    /// The agent's uid.
-    pub agent: u32,
+pub enum Peers {
+    /// The agent of this uid, and root: the socket that both containers see.
+    Agent(u32),
+    /// Root of the node: the socket in the state folder, which nobody else can enter.
+    Root,
 }
 
 impl Peers {
-    /// The agent and root. Judged by uid: the pid is 0 across pid namespaces, and group membership
-    /// already decided who can open the socket.
+    /// Whether a process of this user may speak at all.
     pub const fn may_speak(self, uid: u32) -> bool {
-        uid == self.agent || uid == 0
+        match self {
+            Self::Agent(agent) => uid == agent || uid == 0,
+            Self::Root => uid == 0,
+        }
     }
 
     /// The agent's word is the network's: verdicts are for people on the node.
-    pub const fn may_ask(self, uid: u32, request: &Request) -> bool {
-        match request {
-            Request::ClearVerdicts => uid == 0,
-            Request::State | Request::Apply(_) | Request::RollBack(_) | Request::Hold { .. } => true,
+    pub const fn may_ask(self, request: &Request) -> bool {
+        match (self, request) {
+            (Self::Root, Request::State | Request::ClearVerdicts)
+            | (
+                Self::Agent(_),
+                Request::State | Request::Apply(_) | Request::RollBack(_) | Request::Hold { .. },
+            ) => true,
+            (Self::Root, Request::Apply(_) | Request::RollBack(_) | Request::Hold { .. })
+            | (Self::Agent(_), Request::ClearVerdicts) => false,
         }
+    }
+}
+
+/// A socket, and who may ask what there.
+#[derive(Debug)]
+pub struct Door {
+    /// Never blocks.
+    listener: UnixListener,
+    peers: Peers,
+}
+
+impl Door {
+    /// # Errors
+    ///
+    /// If the socket cannot be told not to block.
+    pub fn new(listener: UnixListener, peers: Peers) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, peers })
     }
 }
 
 /// Answers for ever, one peer after the other, and lets the loader look by itself in between, however
 /// often it is asked.
-pub fn serve<K: Kernel>(listener: &UnixListener, peers: Peers, loader: &mut Loader<K>) -> io::Error {
-    /// A timeout of nothing would be none.
-    const LEAST: Duration = Duration::from_millis(1);
+pub fn serve<K: Kernel>(doors: &[Door], loader: &mut Loader<K>) -> io::Error {
     let mut due = Instant::now() + loader.next_tick();
     loop {
-        let left = due.saturating_duration_since(Instant::now()).max(LEAST);
-        if let Err(error) = set_socket_timeout(listener, Timeout::Recv, Some(left)) {
-            return error.into();
+        let left = due.saturating_duration_since(Instant::now());
+        let mut waiting: Vec<PollFd<'_>> =
+            doors.iter().map(|door| PollFd::new(&door.listener, PollFlags::IN)).collect();
+        let left = Timespec::try_from(left).ok();
+        match poll(&mut waiting, left.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return error.into(),
         }
-        match listener.accept() {
-            Ok((stream, _)) => converse(&stream, peers, loader),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-            Err(error) => return error,
+        for door in doors {
+            match door.listener.accept() {
+                Ok((stream, _)) => match stream.set_nonblocking(false) {
+                    Ok(()) => converse(&stream, door.peers, loader),
+                    Err(error) => return error,
+                },
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(error) => return error,
+            }
         }
         let now = Instant::now();
         if now >= due {
@@ -102,8 +139,8 @@ pub fn converse<K: Kernel>(stream: &UnixStream, peers: Peers, loader: &mut Loade
     let answer = match getsockopt(stream, PeerCredentials) {
         Ok(peer) if peers.may_speak(peer.uid()) => {
             match frame::read::<Request>(&mut Patient::new(stream, PATIENCE)) {
-                Ok((request, blobs)) if peers.may_ask(peer.uid(), &request) => loader.handle(request, &blobs),
-                Ok(_) => Answer::Refused { detail: "only root on this node may ask that".to_owned() },
+                Ok((request, blobs)) if peers.may_ask(&request) => loader.handle(request, &blobs),
+                Ok(_) => Answer::Refused { detail: "not to be asked through this socket".to_owned() },
                 Err(error) => Answer::Refused { detail: format!("request not understood: {error}") },
             }
         }
@@ -170,15 +207,27 @@ mod tests {
                 let path = path.clone();
                 move || ask_as(uid, path)
             });
-            converse(&listener.accept().unwrap().0, Peers { agent: 65532 }, &mut loader);
+            converse(&listener.accept().unwrap().0, Peers::Agent(65532), &mut loader);
             assert_eq!(matches!(asked.join().unwrap(), Answer::State(_)), welcome, "uid {uid}");
         }
     }
 
     #[test]
     fn only_the_agent_and_root_may_speak() {
-        let peers = Peers { agent: 65532 };
+        let peers = Peers::Agent(65532);
         assert!(peers.may_speak(65532) && peers.may_speak(0));
         assert!(!peers.may_speak(65533) && !peers.may_speak(1000));
+        assert!(Peers::Root.may_speak(0) && !Peers::Root.may_speak(65532));
+    }
+
+    #[test]
+    fn verdicts_are_cleared_through_roots_own_socket_alone_and_instructions_never_come_there() {
+        let order = invivo_wire::Order { object: "uid".to_owned(), revision: invivo_terms::Revision(1) };
+        let hold = Request::Hold { order };
+        assert!(
+            Peers::Root.may_ask(&Request::ClearVerdicts)
+                && !Peers::Agent(65532).may_ask(&Request::ClearVerdicts)
+        );
+        assert!(Peers::Agent(65532).may_ask(&hold) && !Peers::Root.may_ask(&hold));
     }
 }

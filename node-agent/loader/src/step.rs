@@ -54,6 +54,8 @@ pub struct Situation<'a> {
     pub now: Duration,
     /// The instruction's deadline on the same clock.
     pub deadline: Duration,
+    /// The kernel has suffered since it began: nothing more is waited for.
+    pub harmed: bool,
 }
 
 /// What to do next.
@@ -88,6 +90,8 @@ pub enum End {
     Foreign(String),
     /// A higher level is on.
     Lower(Level),
+    /// The kernel keeps half of the module, whose load never ended.
+    Half,
     /// Stuck until the deadline, and reversed.
     Stuck,
     /// Stuck, but it ended in the moment before it was reversed: the kernel took it off instead, and
@@ -151,6 +155,8 @@ fn check_apply(situation: &Situation<'_>, module: &ModuleName) -> Step {
     }
     match situation.leftover() {
         Some(name) => Step::Unload(name),
+        // To load it again would wait for the other load, for ever.
+        None if seen.modules.iter().any(|half| half.name == *module && half.loading) => Step::End(End::Half),
         None => Step::Journal,
     }
 }
@@ -158,7 +164,9 @@ fn check_apply(situation: &Situation<'_>, module: &ModuleName) -> Step {
 fn watch_apply(situation: &Situation<'_>, module: &ModuleName) -> Step {
     match situation.seen.patch(module) {
         Some(patch) if patch.is_applied() => Step::End(End::Reached),
-        Some(patch) if patch.enabled && situation.late() => Step::Undo(module.clone(), false),
+        Some(patch) if patch.enabled && (situation.late() || situation.harmed) => {
+            Step::Undo(module.clone(), false)
+        }
         Some(patch) if patch.enabled => Step::Wait,
         // Not by us: somebody wrote to `enabled`. Seen to its end like a reversal of our own.
         Some(_) | None => {
@@ -245,7 +253,7 @@ mod tests {
     }
 
     fn with_leftover(mut seen: Seen, text: &str, references: u32) -> Seen {
-        seen.modules.push(Resident { name: name(text), references });
+        seen.modules.push(Resident { name: name(text), references, loading: false });
         seen
     }
 
@@ -266,7 +274,7 @@ mod tests {
         kept: &'a BTreeSet<ModuleName>,
     ) -> Situation<'a> {
         let (now, deadline) = (Duration::from_secs(now), Duration::from_secs(100));
-        Situation { goal, phase, seen, kept, under: None, now, deadline }
+        Situation { goal, phase, seen, kept, under: None, now, deadline, harmed: false }
     }
 
     const LATE: u64 = 100;
@@ -385,6 +393,23 @@ mod tests {
         let gone = with_leftover(seen(&[]), ONE, 0);
         assert_eq!(at(102, &goal, &undoing(), &gone), Step::Unload(name(ONE)));
         assert_eq!(at(102, &goal, &undoing(), &seen(&[])), Step::End(End::Stuck));
+    }
+
+    #[test]
+    fn a_kernel_that_suffers_while_tasks_move_is_relieved_at_once() {
+        let (goal, moving) = (apply(ONE), seen(&[patch(ONE, true, true)]));
+        let kept = BTreeSet::new();
+        let calm = situation(1, &goal, &Phase::Switching, &moving, &kept);
+        assert_eq!(next(&calm), Step::Wait);
+        assert_eq!(next(&Situation { harmed: true, ..calm }), Step::Undo(name(ONE), false));
+    }
+
+    #[test]
+    fn half_a_module_is_not_loaded_again() {
+        let mut half = seen(&[]);
+        half.modules.push(Resident { name: name(ONE), references: 1, loading: true });
+        assert_eq!(at(0, &apply(ONE), &Phase::Checking, &half), Step::End(End::Half));
+        assert_eq!(at(0, &apply(TWO), &Phase::Checking, &half), Step::Journal);
     }
 
     #[test]

@@ -87,6 +87,8 @@ impl Store {
     /// `Full`, `Io`; the journal of before is then still there. So it is for a journal that was not
     /// opened.
     pub fn save(&mut self, journal: &Journal) -> Result<(), StoreError> {
+        #[cfg(test)]
+        full::check(&self.folder)?;
         let path = || self.folder.join("journal");
         let value =
             serde_json::to_vec(journal).map_err(|source| StoreError::Parse { path: path(), source })?;
@@ -102,6 +104,8 @@ impl Store {
     ///
     /// `Full`, `Io`.
     pub fn keep(&self, digest: &Digest, module: &[u8], proof: &[u8]) -> Result<(), StoreError> {
+        #[cfg(test)]
+        full::check(&self.folder)?;
         self.prepare()?;
         replace(&self.level(digest, "ko"), module, MODE)?;
         replace(&self.level(digest, "proof"), proof, MODE)
@@ -144,6 +148,22 @@ impl Store {
 
     fn level(&self, digest: &Digest, extension: &str) -> PathBuf {
         self.folder.join("levels").join(format!("{digest}.{extension}"))
+    }
+}
+
+/// A disk that takes nothing any more, for tests: each has its own thread.
+#[cfg(test)]
+pub(crate) mod full {
+    use std::cell::Cell;
+
+    use super::{Path, StoreError, at, io};
+
+    thread_local! {
+        pub(crate) static FULL: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(crate) fn check(folder: &Path) -> Result<(), StoreError> {
+        if FULL.get() { Err(at(folder)(io::ErrorKind::StorageFull.into())) } else { Ok(()) }
     }
 }
 

@@ -6,7 +6,7 @@ use invivo_wire::Fault;
 use jiff::Timestamp;
 
 use crate::drive::Drive;
-use crate::health::{Health, Trouble, trouble};
+use crate::health::{Harm, Health, Trouble, trouble};
 use crate::journal::{Active, Doing, Loaded, Task};
 use crate::kernel::Kernel;
 use crate::loader::Loader;
@@ -42,8 +42,7 @@ impl<K: Kernel> Loader<K> {
             active.health = Some(now);
         }
         match trouble {
-            Trouble::Oops => self.blamed(&loaded, Fault::KernelOops),
-            Trouble::Lockup => self.blamed(&loaded, Fault::KernelLockup),
+            Trouble::Harm(harm) => self.blamed(&loaded, harm),
             Trouble::Warning => self.warned(&loaded),
         }
     }
@@ -51,22 +50,26 @@ impl<K: Kernel> Loader<K> {
     /// The kernel has oopsed or was stuck since this level came, and it could not be taken off, or
     /// nobody has looked yet.
     pub(crate) fn has_harmed(&self, active: &Active) -> bool {
-        let since = active.health.zip(self.health()).and_then(|(before, now)| trouble(before, now));
-        active.harmed || matches!(since, Some(Trouble::Oops | Trouble::Lockup))
+        active.harmed || self.harm_since(active.health).is_some()
     }
 
-    fn blamed(&mut self, loaded: &Loaded, fault: Fault) {
+    /// What the kernel has suffered since, warnings aside.
+    pub(crate) fn harm_since(&self, before: Option<Health>) -> Option<Harm> {
+        match trouble(before?, self.health()?)? {
+            Trouble::Harm(harm) => Some(harm),
+            Trouble::Warning => None,
+        }
+    }
+
+    fn blamed(&mut self, loaded: &Loaded, harm: Harm) {
         let now = self.now();
         self.journal.verdicts.blame(loaded, &[], now);
         if let Some(active) = self.journal.active.as_mut() {
             active.harmed = true;
         }
         let level = loaded.level;
-        let message = match fault {
-            Fault::KernelLockup => format!("a processor was stuck before level {level} had settled"),
-            _ => format!("the kernel oopsed before level {level} had settled"),
-        };
-        self.journal.outcome = Some(self.missed(Missed::fault(fault, message)));
+        let message = format!("{} before level {level} had settled", harm.words());
+        self.journal.outcome = Some(self.missed(Missed::fault(harm.fault(), message)));
         self.undo(loaded);
     }
 
@@ -107,7 +110,7 @@ impl<K: Kernel> Loader<K> {
             outcome.add(&did);
         }
         if ended.is_ok() {
-            self.journal.active = None;
+            (self.journal.active, self.journal.stray) = (None, None);
             self.unsettle(loaded);
             if let Some(settled) = self.journal.settled.clone() {
                 self.return_to(settled);

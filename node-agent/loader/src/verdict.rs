@@ -59,12 +59,29 @@ impl Verdicts {
             (None, Some(_)) => (Ground::Again, Judgement::Convicted),
             (None, None) => (Ground::Boot, Judgement::Suspected),
         };
-        // A record of something else is worth reading too.
-        let evidence = named.or_else(|| records.iter().find_map(Record::panic));
-        let Loaded { level, set, .. } = loaded;
-        let verdict = Verdict { judgement, level: *level, set: set.clone(), since: now, evidence };
+        // A record of something else is worth reading too, and so is what was found the last time.
+        let evidence = named
+            .or_else(|| records.iter().find_map(Record::panic))
+            .or_else(|| self.of(&loaded.module_digest)?.evidence.clone());
+        let Loaded { level, set, module, .. } = loaded;
+        let (level, set, module) = (*level, set.clone(), module.clone());
+        let verdict = Verdict { judgement, module, level, set, since: now, evidence };
         self.make_room();
         (ground, self.0.entry(loaded.module_digest.clone()).insert_entry(verdict).into_mut())
+    }
+
+    /// A record may name a bundle that was on no more when the kernel died: a thread that it stopped
+    /// stays in its code. Convicts those that are suspected already, and tells which.
+    pub fn convict_named(&mut self, records: &[Record], now: Timestamp) -> Vec<Verdict> {
+        let suspected = self.0.values_mut().filter(|verdict| verdict.judgement == Judgement::Suspected);
+        suspected
+            .filter_map(|verdict| {
+                let evidence = records.iter().find_map(|record| record.naming(&verdict.module))?;
+                verdict.judgement = Judgement::Convicted;
+                (verdict.since, verdict.evidence) = (now, Some(evidence));
+                Some(verdict.clone())
+            })
+            .collect()
     }
 
     /// A level has settled: it was not to blame.
@@ -123,9 +140,20 @@ impl Record {
         &self.text
     }
 
-    /// The first line that names the module as the place of running code.
+    /// The first line that names the module as the place of the code that brought the kernel down.
     pub fn naming(&self, module: &ModuleName) -> Option<Evidence> {
-        self.text.lines().find(|line| names(line, module)).map(|line| self.evidence(line))
+        let warnings_kill = self.text.contains("panic_on_warn set");
+        let mut part = Part::Fatal;
+        let mut tells = |line: &&str| {
+            part = part.after(line);
+            let counts = match part {
+                Part::Fatal => true,
+                Part::Warning => warnings_kill,
+                Part::Elsewhere => false,
+            };
+            counts && names(line, module)
+        };
+        self.text.lines().find(|line| tells(line)).map(|line| self.evidence(line))
     }
 
     /// The line that says why the kernel stopped.
@@ -138,6 +166,33 @@ impl Record {
         let mut excerpt: String = line.trim().chars().filter(|c| !c.is_control()).collect();
         excerpt.truncate(excerpt.floor_char_boundary(EXCERPT));
         Evidence { digest: self.digest.clone(), excerpt }
+    }
+}
+
+/// Whose trace a line of a record belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// What brought the kernel down, or may have: a record can begin in the middle of it.
+    Fatal,
+    /// A warning that the kernel survived, unless it was told not to.
+    Warning,
+    /// What another processor did at that moment.
+    Elsewhere,
+}
+
+impl Part {
+    fn after(self, line: &str) -> Self {
+        const FATAL: [&str; 5] =
+            ["BUG: ", "Oops: ", "Kernel panic", "kernel BUG at", "general protection fault"];
+        if line.contains("NMI backtrace for cpu") {
+            Self::Elsewhere
+        } else if line.contains("WARNING: CPU") {
+            Self::Warning
+        } else if line.contains("---[ end trace") || FATAL.iter().any(|word| line.contains(word)) {
+            Self::Fatal
+        } else {
+            self
+        }
     }
 }
 
@@ -207,6 +262,43 @@ mod tests {
         ] {
             assert_eq!(record(&line).naming(&module), None, "{line}");
         }
+    }
+
+    #[test]
+    fn traces_of_warnings_and_of_other_processors_tell_nothing_of_what_brought_the_kernel_down() {
+        let module: ModuleName = MODULE.parse().unwrap();
+        let code = format!("<4>[   61.3] RIP: 0010:ip_options_get+0x12/0x260 [{MODULE}]");
+        let warning = |end: &str| {
+            record(&format!(
+                "<4>[   60.1] WARNING: CPU: 0 PID: 1 at a.c:1 f+0x1/0x2\n{code}\n<4>[   60.2] ---[ end trace 0 ]---\n{end}"
+            ))
+        };
+        assert_eq!(warning("<4>[   61.2] RIP: 0010:g+0x1/0x2 [ext4]").naming(&module), None);
+        assert!(
+            warning("<0>[   61.2] Kernel panic - not syncing: panic_on_warn set ...")
+                .naming(&module)
+                .is_some()
+        );
+        assert!(
+            warning(&format!("<1>[   61.2] BUG: kernel NULL pointer dereference\n{code}"))
+                .naming(&module)
+                .is_some()
+        );
+        let other = record(&format!("<4>[   61.2] NMI backtrace for cpu 1\n{code}"));
+        assert_eq!(other.naming(&module), None);
+    }
+
+    #[test]
+    fn a_record_that_comes_later_convicts_what_is_suspected_and_keeps_what_was_found() {
+        let naming = record(&format!("<4>[   61.3] RIP: 0010:ip_options_get+0x12/0x260 [{MODULE}]"));
+        let (mut verdicts, level) = (Verdicts::default(), loaded(MODULE));
+        verdicts.blame(&level, &[], at(1));
+        assert_eq!(verdicts.convict_named(&[record("")], at(2)), []);
+        let convicted = verdicts.convict_named(std::slice::from_ref(&naming), at(3));
+        assert_eq!((convicted.len(), convicted[0].judgement), (1, Judgement::Convicted));
+        assert_eq!(verdicts.convict_named(std::slice::from_ref(&naming), at(4)), []);
+        verdicts.blame(&level, &[], at(5));
+        assert_eq!(verdicts.records().collect::<Vec<_>>(), [naming.digest()]);
     }
 
     #[test]

@@ -9,9 +9,16 @@ pub mod frame;
 pub use ask::{AskError, Patient, ask};
 
 use invivo_feed::Floors;
-use invivo_terms::{Arch, BuildId, Digest, Level, Mechanism, NodeState, Refusal, Revision, SetName};
+use invivo_terms::{
+    Arch, BuildId, Digest, Level, Mechanism, ModuleName, NodeState, Refusal, Revision, SetName,
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+/// Where a node keeps what the loader must not forget, unless its chart says otherwise.
+pub const STATE_FOLDER: &str = "/var/lib/invivo";
+/// The socket for root on the node, in that folder: nobody else can enter it.
+pub const ROOT_SOCKET: &str = "root.sock";
 
 /// What the agent asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,10 +150,12 @@ pub struct State {
 
 /// What is held against one bundle on a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Verdict {
     /// How sure.
     pub judgement: Judgement,
+    /// The bundle's module, by which records of panics name it.
+    pub module: ModuleName,
     /// The bundle's level.
     pub level: Level,
     /// The set it came with.
@@ -180,7 +189,7 @@ impl Judgement {
 /// What was found of a kernel's end. The whole record stays in the node's state folder, named by
 /// its digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Evidence {
     /// Digest of the record.
     pub digest: Digest,

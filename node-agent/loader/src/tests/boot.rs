@@ -6,6 +6,7 @@ use rustix::io::Errno;
 
 use super::*;
 use crate::fake::{Killed, build_id};
+use crate::store::full::FULL;
 use invivo_terms::Refusal;
 
 #[test]
@@ -111,15 +112,12 @@ fn the_settled_level_is_not_brought_back_unless_that_can_be_written_down_first()
     let mut trial = Trial::new();
     let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
     trial.settle(2, &bundle);
-    // One of its files is lost, and a folder is where it should be made anew.
-    let beside = trial.state.path().join("journal.b.new");
-    std::fs::remove_file(trial.state.path().join("journal.b")).unwrap();
-    std::fs::create_dir(&beside).unwrap();
+    FULL.set(true);
     trial.reboot("boot-2");
     let state = trial.ask();
-    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::NodeIo))));
+    assert_eq!((state.state, state.reason), (NodeState::Refused, Some(refusal(Refusal::StorageFull))));
     assert_eq!((state.level, trial.kernel.loads()), (UNPATCHED, 0));
-    std::fs::remove_dir(&beside).unwrap();
+    FULL.set(false);
     trial.kernel.pass(Duration::from_secs(5));
     trial.loader.tick();
     assert_eq!(trial.ask().state, NodeState::Settled);

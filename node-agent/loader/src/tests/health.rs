@@ -113,3 +113,81 @@ fn a_loader_killed_while_undoing_sees_it_through() {
     assert_eq!((state.state, state.level), (NodeState::Failed, UNPATCHED));
     assert_eq!(state.reason, Some(fault(Fault::KernelOops)));
 }
+
+#[test]
+fn a_load_that_kills_the_loader_is_blamed_and_not_tried_again() {
+    let mut trial = Trial::new();
+    let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    trial.kernel.0.borrow_mut().load_oopses = true;
+    let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| trial.apply(2, &bundle)));
+    assert!(died.is_err());
+    trial.kernel.0.borrow_mut().load_oopses = false;
+    trial.restart();
+    let state = trial.ask();
+    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::KernelOops))));
+    // The same instruction has ended; a new one finds half a module, which no load may wait for.
+    assert_eq!(trial.apply(2, &bundle).state, NodeState::Failed);
+    let state = trial.apply(3, &bundle);
+    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::KernelOops))));
+    assert_eq!(trial.kernel.loads(), 0);
+    trial.reboot("boot-2");
+    assert_eq!(trial.apply(4, &bundle).state, NodeState::Applied);
+}
+
+#[test]
+fn an_oops_while_tasks_move_is_not_waited_out() {
+    let mut trial = Trial::new();
+    let one = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    trial.settle(2, &one);
+    let two = trial.author.publish(&build_id(0xab), 2, "2026-11-21.2");
+    {
+        let mut world = trial.kernel.0.borrow_mut();
+        (world.transition, world.oops_at) = (None, Some(world.since_boot + Duration::from_secs(3)));
+    }
+    let began = trial.kernel.0.borrow().since_boot;
+    let state = trial.apply(3, &two);
+    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::KernelOops))));
+    assert_eq!((state.level, state.set), (Level(1), Some(one.set)));
+    assert!(trial.kernel.0.borrow().since_boot - began < Duration::from_secs(6));
+    trial.kernel.0.borrow_mut().transition = Some(Duration::from_millis(200));
+    assert_eq!(trial.apply(4, &two).state, NodeState::Applied);
+    assert_eq!(happens(&mut trial, |health| health.oopses = Some(2)).level, Level(1));
+    assert_eq!(trial.apply(5, &two).reason, Some(fault(Fault::ConvictedHere)));
+}
+
+#[test]
+fn what_could_neither_end_nor_be_reversed_is_minded_when_it_comes_after_all() {
+    let mut trial = Trial::new();
+    let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    {
+        let mut world = trial.kernel.0.borrow_mut();
+        (world.transition, world.reversal) = (None, None);
+    }
+    assert_eq!(trial.apply(2, &bundle).reason, Some(fault(Fault::CannotReverse)));
+    {
+        let mut world = trial.kernel.0.borrow_mut();
+        let (patch, until) = world.patches.first_mut().unwrap();
+        (patch.enabled, *until) = (true, Some(Duration::ZERO));
+    }
+    trial.kernel.pass(Duration::from_hours(2));
+    let state = trial.ask();
+    assert_eq!(
+        (state.level, state.set.as_ref(), state.state),
+        (Level(1), Some(&bundle.set), NodeState::Failed)
+    );
+    trial.reboot("boot-2");
+    assert_eq!((trial.ask().state, trial.kernel.loads()), (NodeState::Suspected, 0));
+}
+
+#[test]
+fn a_level_settles_no_sooner_than_the_node_allows() {
+    let mut trial = Trial::new();
+    trial.loader.settle_no_sooner_than(Duration::from_mins(1));
+    let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    let request = ApplyRequest { settle_after_seconds: 0, ..trial.request(2, &bundle) };
+    assert_eq!(trial.pass(request, &bundle.proof, &bundle.module).state, NodeState::Applied);
+    trial.kernel.pass(Duration::from_secs(59));
+    assert_eq!(trial.ask().state, NodeState::Applied);
+    trial.kernel.pass(Duration::from_secs(1));
+    assert_eq!(trial.ask().state, NodeState::Settled);
+}

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use invivo_feed::{Floors, digest};
+use invivo_feed::{Floors, ModInfo, digest};
 use invivo_terms::Digest;
 use jiff::ToSpan;
 use rustix::io::Errno;
@@ -16,11 +16,13 @@ use super::*;
 use crate::fake::build_id;
 use crate::journal::Loaded;
 use crate::running::Running;
+use crate::seen::Patch;
+use crate::store::full::FULL;
 use crate::verify::{Passed, Refused, Verified, Verify};
 
 /// Each of the two threads does half.
 const SCHEDULES: u64 = 100_000;
-const EVENTS: u64 = 6;
+const EVENTS: u64 = 7;
 
 /// What the real verifier said, said again.
 #[derive(Debug)]
@@ -90,6 +92,8 @@ struct Node<'a> {
     floors: Floors,
     order: i64,
     convicted: BTreeSet<Digest>,
+    /// What was on when the kernel died in its code, of which a record tells.
+    named: BTreeSet<Digest>,
     /// The loads of this boot that were looked at.
     looked: usize,
     /// The level said to be settled last, if nothing was asked since.
@@ -112,6 +116,7 @@ impl<'a> Node<'a> {
             floors: Floors::default(),
             order: 0,
             convicted: BTreeSet::new(),
+            named: BTreeSet::new(),
             looked: 0,
             settled: None,
         };
@@ -161,7 +166,7 @@ impl<'a> Node<'a> {
         self.revision += 1;
         let next = self.revision;
         let of = |bundles: &'a [Bundle], dice: &mut Dice| &bundles[dice.index(bundles.len())];
-        match dice.below(20) {
+        match dice.below(24) {
             0..=5 => {
                 let bundle = of(good, dice);
                 self.apply(bundle, next, &bundle.module);
@@ -195,12 +200,7 @@ impl<'a> Node<'a> {
                 self.kernel.0.borrow_mut().health.oopses = Some(next.unsigned_abs());
                 self.loader.as_mut().unwrap().tick();
             }
-            15 => {
-                let module = self.kernel.0.borrow().modules.last().map(ToString::to_string);
-                let text = format!("<4>[ {next}] RIP: f+0x1/0x2 [{}]", module.unwrap_or_default());
-                self.kernel.0.borrow_mut().records.push(text);
-                self.reboot();
-            }
+            15 => self.die_of_what_is_on(),
             16 => {
                 let years = if dice.below(2) == 0 { 10 } else { -10 };
                 let span = (365 * 24 * years).hours();
@@ -208,6 +208,18 @@ impl<'a> Node<'a> {
                 world.now = world.now.checked_add(span).unwrap();
             }
             17 => self.start(),
+            // Somebody takes a patch off by hand, or puts one of his own on.
+            18 => self.kernel.0.borrow_mut().patches.clear(),
+            19 => {
+                let foreign = Patch { name: "kpatch_x".to_owned(), enabled: true, transition: false };
+                self.kernel.0.borrow_mut().patches.push((foreign, None));
+            }
+            20 => {
+                let cleared = self.loader.as_mut().unwrap().handle(Request::ClearVerdicts, &[]);
+                if matches!(cleared, Answer::Cleared { .. }) {
+                    (self.convicted, self.named) = (BTreeSet::new(), BTreeSet::new());
+                }
+            }
             _ => self.reboot(),
         }
         if self.loader.is_none() {
@@ -229,6 +241,27 @@ impl<'a> Node<'a> {
             _ => Some(Duration::from_millis(200)),
         };
         world.reversal = if dice.below(12) == 0 { None } else { Some(Duration::from_millis(200)) };
+        world.load_oopses = dice.below(24) == 0;
+        let soon = world.since_boot + Duration::from_millis(dice.below(2000));
+        world.oops_at = (dice.below(24) == 0).then_some(soon);
+        FULL.set(dice.below(12) == 0);
+    }
+
+    /// The kernel dies in the code of the youngest patch, and a record tells.
+    fn die_of_what_is_on(&mut self) {
+        let ours = crate::kernel::Kernel::seen(&self.kernel).unwrap().ours().last().map(|(name, _)| name);
+        let text = format!(
+            "<4>[ {}] RIP: f+0x1/0x2 [{}]",
+            self.revision,
+            ours.as_ref().map_or("ext4", |n| n.as_str())
+        );
+        self.kernel.0.borrow_mut().records.push(text);
+        let of = |bundle: &&Bundle| {
+            let name = ModInfo::read(&bundle.module).unwrap().name;
+            ours.as_ref().is_some_and(|ours| ours.as_str() == name)
+        };
+        self.named.extend(self.shelf.good.iter().filter(of).map(|bundle| digest(&bundle.module)));
+        self.reboot();
     }
 
     /// Nothing was loaded that was not verified for this kernel, or that had been convicted.
@@ -254,30 +287,39 @@ impl<'a> Node<'a> {
             assert_eq!((said.state, said.level), (NodeState::Settled, level), "it did not come back");
         }
         let loader = self.loader.as_ref().unwrap();
+        let verdicts = &loader.journal.verdicts;
+        for module in &self.named {
+            assert!(verdicts.convicted(module).is_some(), "what a record names is not convicted");
+        }
+        self.settled = (said.state == NodeState::Settled && !loader.unsaved).then_some(said.level);
+        // What the disk did not take was not promised.
+        if loader.unsaved {
+            return;
+        }
         let floors = loader.journal.floors_of(&self.shelf.root);
         assert!(floors.not_below(&self.floors).is_ok(), "floors were lost");
         self.floors = floors;
         let heard = said.order.map_or(0, |order| order.revision.0);
         assert!(heard >= self.order, "an instruction was forgotten");
         self.order = heard;
-        let verdicts = &loader.journal.verdicts;
         let modules = self.shelf.good.iter().map(|bundle| digest(&bundle.module));
         let convicted: BTreeSet<Digest> =
             modules.filter(|module| verdicts.convicted(module).is_some()).collect();
         assert!(convicted.is_superset(&self.convicted), "a conviction was lost");
         self.convicted = convicted;
-        self.settled = (said.state == NodeState::Settled).then_some(said.level);
     }
 }
 
 fn run(shelf: &Shelf, memory: &Memory, seed: u64) {
     let mut dice = Dice(seed);
+    FULL.set(false);
     let mut node = Node::new(shelf, memory);
     for _ in 0..EVENTS {
         node.mood(&mut dice);
         let boots = node.boots;
         let errors =
             node.kernel.0.borrow().load_error.is_some() || node.kernel.0.borrow().transition.is_none();
+        let errors = errors || node.kernel.0.borrow().load_oopses || FULL.get();
         let (slow, records) = (
             node.kernel.0.borrow().transition > Some(Duration::from_mins(1)),
             node.kernel.0.borrow().records.len(),
@@ -286,7 +328,10 @@ fn run(shelf: &Shelf, memory: &Memory, seed: u64) {
             node.kernel.0.borrow_mut().calls_left = Some(u32::try_from(dice.below(30)).unwrap());
         }
         let killed = catch_unwind(AssertUnwindSafe(|| node.event(&mut dice))).err();
-        node.kernel.0.borrow_mut().calls_left = None;
+        {
+            let mut world = node.kernel.0.borrow_mut();
+            (world.calls_left, world.load_oopses) = (None, false);
+        }
         let was_killed = killed.is_some();
         if let Some(killed) = killed {
             // Anything else than the kill is what this test looks for.

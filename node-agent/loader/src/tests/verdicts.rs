@@ -113,9 +113,6 @@ fn only_a_person_on_the_node_clears_a_conviction() {
     leave(&trial, panic_in(&module(&trial)));
     trial.reboot("boot-2");
     assert_eq!(trial.apply(3, &bundle).state, NodeState::Convicted);
-    let peers = crate::Peers { agent: 65532 };
-    assert!(!peers.may_ask(65532, &Request::ClearVerdicts));
-    assert!(peers.may_ask(0, &Request::ClearVerdicts));
     let Answer::Cleared { verdicts } = trial.loader.handle(Request::ClearVerdicts, &[]) else {
         panic!("not cleared")
     };
@@ -142,4 +139,34 @@ fn a_verdict_is_written_down_before_anything_is_loaded_after_the_boot() {
     trial.restart();
     assert_eq!(trial.ask().level, Level(1));
     assert_eq!(trial.apply(4, &two).reason, Some(fault(Fault::ConvictedHere)));
+}
+
+#[test]
+fn a_bundle_undone_for_an_oops_is_convicted_by_a_later_record_that_names_it() {
+    let (mut trial, bundle) = first();
+    trial.apply(2, &bundle);
+    let record = panic_in(&module(&trial));
+    trial.kernel.0.borrow_mut().health.oopses = Some(1);
+    trial.loader.tick();
+    assert_eq!(trial.ask().reason, Some(fault(Fault::KernelOops)));
+    leave(&trial, record);
+    trial.reboot("boot-2");
+    let state = trial.ask();
+    assert_eq!((state.state, state.reason), (NodeState::Convicted, Some(fault(Fault::PanicNamesPatch))));
+    assert!(state.evidence.is_some());
+    assert_eq!(trial.apply(3, &bundle).reason, Some(fault(Fault::ConvictedHere)));
+}
+
+#[test]
+fn a_conviction_is_told_even_if_what_was_below_cannot_come_back() {
+    let (mut trial, one) = first();
+    trial.settle(2, &one);
+    let two = trial.author.publish(&build_id(0xab), 2, "2026-11-21.2");
+    trial.apply(3, &two);
+    leave(&trial, panic_in(&module(&trial)));
+    trial.kernel.0.borrow_mut().load_error = Some(rustix::io::Errno::INVAL);
+    trial.reboot("boot-2");
+    let state = trial.ask();
+    assert_eq!((state.state, state.reason), (NodeState::Convicted, Some(fault(Fault::PanicNamesPatch))));
+    assert!(state.message.unwrap().contains("EINVAL"));
 }
