@@ -94,6 +94,7 @@ impl<K: Kernel> Loader<K> {
                 deadline: drive.deadline,
                 harmed: watch.harm.is_some(),
             });
+            let phase = drive.phase.clone().after(&next, now);
             match next {
                 Step::Unload(name) => {
                     let count = tries.entry(name.clone()).or_default();
@@ -106,28 +107,24 @@ impl<K: Kernel> Loader<K> {
                         }
                     }
                 }
-                Step::Journal => {
-                    self.write_down(&mut drive)?;
-                    drive.phase = Phase::Journalled;
-                }
+                Step::Journal => self.write_down(&mut drive)?,
                 Step::Load => {
                     let image =
                         drive.image.ok_or_else(|| Missed::fault(Fault::Vanished, "the patch is gone"))?;
                     told = Some(now);
                     let signing = self.running.kernel.signing;
                     self.kernel.load(image).map_err(|errno| Missed::load(errno, signing))?;
-                    drive.phase = Phase::Switching;
                 }
                 Step::Switch(name, enabled) => {
                     told = told.or(Some(now));
                     self.kernel.switch(&name, enabled)?;
-                    drive.phase = Phase::Switching;
                 }
-                Step::Watch => drive.phase = Phase::Switching,
+                Step::Watch => {}
                 // `patch_state` of those who have not moved: 1 while a patch is being taken off. Looking
                 // takes a while, in which the transition may end: look again before it is undone.
                 Step::Undo(_, enabled) if blockers.is_none() => {
                     blockers = Some(self.kernel.blockers(i8::from(enabled)));
+                    continue;
                 }
                 Step::Undo(name, enabled) => {
                     if let Err(error) = self.kernel.switch(&name, enabled) {
@@ -135,7 +132,6 @@ impl<K: Kernel> Loader<K> {
                         // the kernel shows next tells which.
                         tracing::warn!(module = %name, error = %error, "reversal not taken");
                     }
-                    drive.phase = Phase::Undoing { until: now + step::UNDOING };
                 }
                 Step::Wait => self.kernel.pause(LOOK),
                 Step::End(end) => {
@@ -143,6 +139,7 @@ impl<K: Kernel> Loader<K> {
                     return ended(end, took, blockers.unwrap_or_default(), watch.harm);
                 }
             }
+            drive.phase = phase;
         }
     }
 

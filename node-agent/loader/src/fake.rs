@@ -33,6 +33,8 @@ pub(crate) struct World {
     pub(crate) half: Option<ModuleName>,
     /// What dead kernels left behind.
     pub(crate) records: Vec<String>,
+    /// Its log, where it may be read.
+    pub(crate) log: Option<String>,
     pub(crate) health: Health,
     /// When it oopses by itself, since boot.
     pub(crate) oops_at: Option<Duration>,
@@ -101,6 +103,7 @@ impl Fake {
             load_oopses: false,
             half: None,
             records: Vec::new(),
+            log: None,
             health: Health { oopses: Some(0), warnings: Some(0), tainted: 0 },
             oops_at: None,
             transition: Some(Duration::from_millis(1200)),
@@ -218,6 +221,10 @@ impl Kernel for Fake {
     fn records(&self) -> Vec<Record> {
         self.call();
         self.0.borrow().records.iter().map(|text| Record::new(text.as_bytes())).collect()
+    }
+
+    fn log(&self) -> Option<Record> {
+        self.0.borrow().log.as_ref().map(|text| Record::new(text.as_bytes()))
     }
 
     fn health(&self) -> io::Result<Health> {

@@ -42,6 +42,8 @@ pub enum Harm {
     Oops,
     /// A processor was stuck.
     Lockup,
+    /// The kernel's log names it in the trace of a warning.
+    Warning,
 }
 
 impl Harm {
@@ -50,6 +52,7 @@ impl Harm {
         match self {
             Self::Oops => Fault::KernelOops,
             Self::Lockup => Fault::KernelLockup,
+            Self::Warning => Fault::WarningNamesPatch,
         }
     }
 
@@ -58,6 +61,7 @@ impl Harm {
         match self {
             Self::Oops => "the kernel oopsed",
             Self::Lockup => "a processor was stuck",
+            Self::Warning => "the kernel warned in its code",
         }
     }
 }

@@ -41,7 +41,7 @@ impl<K: Kernel> Loader<K> {
                 "the record of a panic names level {}, which was suspected; it is never loaded here again",
                 verdict.level
             );
-            self.keep_evidence(verdict.evidence.as_ref().map(|evidence| &evidence.digest));
+            self.keep_evidence(verdict.evidence.as_ref().map(|evidence| &evidence.digest), &self.found);
             let missed = self.missed(Missed::fault(Fault::PanicNamesPatch, message));
             self.tell(Outcome { evidence: verdict.evidence, ..missed });
         }
@@ -81,7 +81,7 @@ impl<K: Kernel> Loader<K> {
             Ground::Again => "not for the first time; it is never loaded here again",
             Ground::Boot => "it is not put on again by itself",
         };
-        self.keep_evidence(evidence.as_ref().map(|evidence| &evidence.digest));
+        self.keep_evidence(evidence.as_ref().map(|evidence| &evidence.digest), &self.found);
         Outcome { evidence, ..self.missed(Missed::fault(fault, format!("the node went down {when}: {so}"))) }
     }
 
@@ -99,9 +99,9 @@ impl<K: Kernel> Loader<K> {
         }
     }
 
-    fn keep_evidence(&self, digest: Option<&Digest>) {
-        let record: Option<&Record> =
-            digest.and_then(|digest| self.found.iter().find(|record| record.digest() == digest));
+    /// The record of this digest, if it is among these.
+    pub(crate) fn keep_evidence(&self, digest: Option<&Digest>, records: &[Record]) {
+        let record = digest.and_then(|digest| records.iter().find(|record| record.digest() == digest));
         if let Some(Err(error)) = record.map(|record| self.store.keep_evidence(record)) {
             tracing::warn!(error = %error, "evidence not kept; its excerpt is in the journal");
         }

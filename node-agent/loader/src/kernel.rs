@@ -35,6 +35,9 @@ pub trait Kernel {
     /// The records of panics that there are, as far as they can be read.
     fn records(&self) -> Vec<Record>;
 
+    /// The end of the kernel's log; none where this process may not read it.
+    fn log(&self) -> Option<Record>;
+
     /// How the kernel says it is.
     ///
     /// # Errors
@@ -100,6 +103,10 @@ impl Kernel for Linux {
 
     fn records(&self) -> Vec<Record> {
         crate::record::observe(&self.folders.records)
+    }
+
+    fn log(&self) -> Option<Record> {
+        crate::log::observe()
     }
 
     fn health(&self) -> io::Result<Health> {

@@ -16,6 +16,7 @@ pub mod journal;
 mod judge;
 pub mod kernel;
 pub mod loader;
+mod log;
 pub mod missed;
 pub mod order;
 mod record;

@@ -46,6 +46,8 @@ pub struct Loader<K> {
     pub(crate) found: Vec<Record>,
     pub(crate) waiting: Option<Waiting>,
     least_settling: Duration,
+    /// When it began, since boot.
+    pub(crate) began: Duration,
 }
 
 impl<K: Kernel> Loader<K> {
@@ -57,7 +59,7 @@ impl<K: Kernel> Loader<K> {
     ///
     /// If it cannot be known which kernel runs.
     pub fn start(kernel: K, store: Store, trust: Box<dyn Verify>) -> Result<Self, RunningError> {
-        let running = kernel.running()?;
+        let (running, began) = (kernel.running()?, kernel.since_boot());
         let journal = Journal::default();
         let mut loader = Self {
             kernel,
@@ -70,6 +72,7 @@ impl<K: Kernel> Loader<K> {
             found: Vec::new(),
             waiting: None,
             least_settling: Duration::ZERO,
+            began,
         };
         loader.come_up();
         Ok(loader)

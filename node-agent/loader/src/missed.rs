@@ -59,6 +59,7 @@ impl Missed {
             | Fault::DeadlinePassed
             | Fault::KernelOops
             | Fault::KernelLockup
+            | Fault::WarningNamesPatch
             | Fault::Vanished => (NodeState::Failed, Remedy::Nothing),
             // It stays on.
             Fault::KernelWarning => (NodeState::Applied, Remedy::Nothing),
@@ -68,7 +69,9 @@ impl Missed {
 
     /// The kernel suffered.
     pub(crate) fn is_harm(&self) -> bool {
-        [Harm::Oops, Harm::Lockup].map(|harm| Reason::Fault(harm.fault())).contains(&self.reason)
+        [Harm::Oops, Harm::Lockup, Harm::Warning]
+            .map(|harm| Reason::Fault(harm.fault()))
+            .contains(&self.reason)
     }
 
     pub(crate) fn journal(error: &StoreError) -> Self {

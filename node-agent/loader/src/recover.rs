@@ -15,7 +15,7 @@ use crate::journal::{Active, Doing, Loaded, Outcome, Task, Unpatched};
 use crate::judge::When;
 use crate::kernel::Kernel;
 use crate::loader::Loader;
-use crate::missed::{Missed, Remedy};
+use crate::missed::{Missed, Reached, Remedy};
 use crate::step::{Goal, Phase};
 
 /// How long a settled level may take to come back after a boot.
@@ -145,7 +145,7 @@ impl<K: Kernel> Loader<K> {
     fn bring_back_settled(&mut self) {
         let Some(settled) = self.journal.settled.clone() else { return self.came_up() };
         match self.bring_back(&settled) {
-            Ok(()) => self.came_back(settled),
+            Ok(reached) => self.came_back(settled, &reached),
             Err(missed) => match missed.remedy {
                 Remedy::TryAgain => return self.wait(missed),
                 Remedy::Nothing | Remedy::PutBack(_) => {
@@ -163,10 +163,13 @@ impl<K: Kernel> Loader<K> {
         self.waiting = Some(Waiting { why: self.missed(missed), again });
     }
 
-    fn came_back(&mut self, loaded: Loaded) {
-        let since_boot = self.kernel.since_boot().as_secs();
+    fn came_back(&mut self, loaded: Loaded, reached: &Reached) {
+        let now = self.kernel.since_boot();
+        let since_boot = now.as_secs();
         let boot_id = self.running.boot_id.clone();
-        tracing::info!(level = loaded.level.0, seconds = since_boot, "level is back");
+        let millis = u64::try_from(now.saturating_sub(self.began).as_millis()).unwrap_or(u64::MAX);
+        let kernel_millis = reached.millis.unwrap_or_default();
+        tracing::info!(level = loaded.level.0, since_boot, millis, kernel_millis, "level is back");
         let settled = self.journal.settled.as_ref() == Some(&loaded);
         if self.is_coming_up() {
             let seconds = u32::try_from(since_boot).unwrap_or(u32::MAX);
@@ -194,7 +197,7 @@ impl<K: Kernel> Loader<K> {
 
     pub(crate) fn return_to(&mut self, loaded: Loaded) {
         match self.bring_back(&loaded) {
-            Ok(()) => self.came_back(loaded),
+            Ok(reached) => self.came_back(loaded, &reached),
             Err(missed) => {
                 let level = loaded.level;
                 let message = format!("level {level} could not be put back: {}", missed.message);
@@ -205,7 +208,7 @@ impl<K: Kernel> Loader<K> {
         self.save();
     }
 
-    fn bring_back(&mut self, settled: &Loaded) -> Result<(), Missed> {
+    fn bring_back(&mut self, settled: &Loaded) -> Result<Reached, Missed> {
         if settled.build_id != self.running.kernel.build_id {
             return Err(Missed {
                 // Nothing was asked for on this kernel yet, and nothing went wrong.
@@ -236,6 +239,6 @@ impl<K: Kernel> Loader<K> {
             image: Some(&module),
         });
         self.journal.task = None;
-        ended.map(|_| ())
+        ended
     }
 }

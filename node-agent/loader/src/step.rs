@@ -121,6 +121,19 @@ pub fn next(situation: &Situation<'_>) -> Step {
     }
 }
 
+impl Phase {
+    /// Where a step leads that was taken at `now`.
+    #[must_use]
+    pub fn after(self, step: &Step, now: Duration) -> Self {
+        match step {
+            Step::Journal => Self::Journalled,
+            Step::Load | Step::Switch(..) | Step::Watch => Self::Switching,
+            Step::Undo(..) => Self::Undoing { until: now + UNDOING },
+            Step::Unload(_) | Step::Wait | Step::End(_) => self,
+        }
+    }
+}
+
 impl Situation<'_> {
     fn late(&self) -> bool {
         self.now >= self.deadline

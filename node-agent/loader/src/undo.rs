@@ -7,11 +7,12 @@ use jiff::Timestamp;
 
 use crate::drive::Drive;
 use crate::health::{Harm, Health, Trouble, trouble};
-use crate::journal::{Active, Doing, Loaded, Task};
+use crate::journal::{Active, Doing, Loaded, Outcome, Task};
 use crate::kernel::Kernel;
 use crate::loader::Loader;
 use crate::missed::Missed;
 use crate::step::{Goal, Phase};
+use crate::verdict::Record;
 
 /// How long taking it off may take. A big patch was measured at 20 s.
 const PATIENCE: Duration = Duration::from_mins(5);
@@ -41,9 +42,12 @@ impl<K: Kernel> Loader<K> {
         if let Some(active) = self.journal.active.as_mut() {
             active.health = Some(now);
         }
+        let log = self.kernel.log().map(|log| log.since(&loaded.module));
+        let complains = log.as_ref().is_some_and(|log| log.complaint(&loaded.module).is_some());
         match trouble {
-            Trouble::Harm(harm) => self.blamed(&loaded, harm),
-            Trouble::Warning => self.warned(&loaded),
+            Trouble::Harm(harm) => self.blamed(&loaded, harm, log.as_ref()),
+            Trouble::Warning if complains => self.blamed(&loaded, Harm::Warning, log.as_ref()),
+            Trouble::Warning => self.warned(&loaded, log.is_some()),
         }
     }
 
@@ -61,24 +65,30 @@ impl<K: Kernel> Loader<K> {
         }
     }
 
-    fn blamed(&mut self, loaded: &Loaded, harm: Harm) {
+    fn blamed(&mut self, loaded: &Loaded, harm: Harm, log: Option<&Record>) {
         let now = self.now();
-        self.journal.verdicts.blame(loaded, &[], now);
+        let records = log.map(std::slice::from_ref).unwrap_or_default();
+        let (_, verdict) = self.journal.verdicts.blame(loaded, records, now);
+        let evidence = verdict.evidence.clone();
+        self.keep_evidence(evidence.as_ref().map(|evidence| &evidence.digest), records);
         if let Some(active) = self.journal.active.as_mut() {
             active.harmed = true;
         }
         let level = loaded.level;
         let message = format!("{} before level {level} had settled", harm.words());
-        self.journal.outcome = Some(self.missed(Missed::fault(harm.fault(), message)));
+        let missed = self.missed(Missed::fault(harm.fault(), message));
+        self.journal.outcome = Some(Outcome { evidence, ..missed });
         self.undo(loaded);
     }
 
     /// It stays on: most warnings are of other things, and a patch that closes a hole is worth more.
-    fn warned(&mut self, loaded: &Loaded) {
-        let message = format!(
-            "the kernel warned of something before level {} had settled; its log says of what",
-            loaded.level
-        );
+    fn warned(&mut self, loaded: &Loaded, log_was_read: bool) {
+        let of = if log_was_read {
+            "of something else, by its log"
+        } else {
+            "of something; its log, which the loader may not read, says of what"
+        };
+        let message = format!("before level {} had settled the kernel warned {of}", loaded.level);
         let warned = self.missed(Missed::fault(Fault::KernelWarning, message));
         if let Some(outcome) = self.journal.outcome.as_mut().filter(|outcome| !outcome.state.is_failure()) {
             (outcome.reason, outcome.message) = (warned.reason, warned.message);

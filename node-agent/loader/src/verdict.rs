@@ -61,6 +61,7 @@ impl Verdicts {
         };
         // A record of something else is worth reading too, and so is what was found the last time.
         let evidence = named
+            .or_else(|| records.iter().find_map(|record| record.complaint(&loaded.module)))
             .or_else(|| records.iter().find_map(Record::panic))
             .or_else(|| self.of(&loaded.module_digest)?.evidence.clone());
         let Loaded { level, set, module, .. } = loaded;
@@ -142,18 +143,35 @@ impl Record {
 
     /// The first line that names the module as the place of the code that brought the kernel down.
     pub fn naming(&self, module: &ModuleName) -> Option<Evidence> {
-        let warnings_kill = self.text.contains("panic_on_warn set");
+        self.first(module, self.text.contains("panic_on_warn set"))
+    }
+
+    /// The same, or of code that the kernel warned of.
+    pub fn complaint(&self, module: &ModuleName) -> Option<Evidence> {
+        self.first(module, true)
+    }
+
+    fn first(&self, module: &ModuleName, warnings_count: bool) -> Option<Evidence> {
         let mut part = Part::Fatal;
         let mut tells = |line: &&str| {
             part = part.after(line);
             let counts = match part {
                 Part::Fatal => true,
-                Part::Warning => warnings_kill,
+                Part::Warning => warnings_count,
                 Part::Elsewhere => false,
             };
             counts && names(line, module)
         };
         self.text.lines().find(|line| tells(line)).map(|line| self.evidence(line))
+    }
+
+    /// Of a living kernel's log what came after this patch was put on last, as livepatch itself says
+    /// there; all of it where that is gone already.
+    #[must_use]
+    pub fn since(&self, module: &ModuleName) -> Self {
+        let said = format!("enabling patch '{module}'");
+        let from = self.text.rfind(&said).map_or(0, |at| at + said.len());
+        Self::new(self.text.get(from..).unwrap_or_default().as_bytes())
     }
 
     /// The line that says why the kernel stopped.
@@ -286,6 +304,21 @@ mod tests {
         );
         let other = record(&format!("<4>[   61.2] NMI backtrace for cpu 1\n{code}"));
         assert_eq!(other.naming(&module), None);
+    }
+
+    #[test]
+    fn a_living_kernels_log_counts_from_where_the_patch_was_put_on() {
+        let module: ModuleName = MODULE.parse().unwrap();
+        let warning = format!(
+            "<4>[    1.0] WARNING: CPU: 0 PID: 1 at a.c:1 f+0x1/0x2 [{MODULE}]\n<4>[    1.0] ---[ end trace 0 ]---\n"
+        );
+        let enabled = format!("<5>[    2.0] livepatch: enabling patch '{MODULE}'\n");
+        let log = |text: String| Record::new(text.as_bytes()).since(&module);
+        assert_eq!(log(format!("{warning}{enabled}")).complaint(&module), None);
+        let since = log(format!("{warning}{enabled}{warning}"));
+        assert!(since.complaint(&module).is_some());
+        assert_eq!(since.naming(&module), None);
+        assert!(log(warning).complaint(&module).is_some());
     }
 
     #[test]

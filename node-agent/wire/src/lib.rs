@@ -294,6 +294,8 @@ pub enum Fault {
     KernelLockup,
     /// The kernel warned of something before the level had settled; it stays on.
     KernelWarning,
+    /// The kernel warned in the level's own code before it had settled; it was taken off again.
+    WarningNamesPatch,
     /// The patch was active and is gone, by nobody's instruction.
     Vanished,
 }
@@ -323,6 +325,7 @@ impl Reason {
                 Fault::KernelOops => "KernelOops",
                 Fault::KernelLockup => "KernelLockup",
                 Fault::KernelWarning => "KernelWarning",
+                Fault::WarningNamesPatch => "WarningNamesPatch",
                 Fault::Vanished => "Vanished",
             },
         }

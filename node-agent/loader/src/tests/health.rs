@@ -148,7 +148,8 @@ fn an_oops_while_tasks_move_is_not_waited_out() {
     let state = trial.apply(3, &two);
     assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::KernelOops))));
     assert_eq!((state.level, state.set), (Level(1), Some(one.set)));
-    assert!(trial.kernel.0.borrow().since_boot - began < Duration::from_secs(6));
+    let took = trial.kernel.0.borrow().since_boot.saturating_sub(began);
+    assert!(took < Duration::from_secs(6), "{took:?}");
     trial.kernel.0.borrow_mut().transition = Some(Duration::from_millis(200));
     assert_eq!(trial.apply(4, &two).state, NodeState::Applied);
     assert_eq!(happens(&mut trial, |health| health.oopses = Some(2)).level, Level(1));
@@ -190,4 +191,22 @@ fn a_level_settles_no_sooner_than_the_node_allows() {
     assert_eq!(trial.ask().state, NodeState::Applied);
     trial.kernel.pass(Duration::from_secs(1));
     assert_eq!(trial.ask().state, NodeState::Settled);
+}
+
+#[test]
+fn a_warning_in_its_own_code_takes_it_off_where_the_log_may_be_read() {
+    let (mut trial, bundle) = applied();
+    let module = trial.kernel.0.borrow().modules.last().unwrap().to_string();
+    let log = format!("[ 9.0] WARNING: CPU: 0 PID: 1 at a.c:1 f+0x1/0x2 [{module}]");
+    trial.kernel.0.borrow_mut().log =
+        Some("[ 9.0] WARNING: CPU: 0 PID: 1 at b.c:2 g+0x1/0x2 [ext4]".to_owned());
+    let state = happens(&mut trial, |health| health.warnings = Some(1));
+    assert_eq!((state.state, state.reason), (NodeState::Applied, Some(fault(Fault::KernelWarning))));
+    assert!(state.message.unwrap().contains("something else"));
+    trial.kernel.0.borrow_mut().log = Some(log.clone());
+    let state = happens(&mut trial, |health| health.warnings = Some(2));
+    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::WarningNamesPatch))));
+    assert_eq!((state.level, state.evidence.unwrap().excerpt), (UNPATCHED, log));
+    assert_eq!(std::fs::read_dir(trial.state.path().join("evidence")).unwrap().count(), 1);
+    assert_eq!(trial.apply(3, &bundle).state, NodeState::Applied);
 }

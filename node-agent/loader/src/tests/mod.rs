@@ -2,6 +2,7 @@
 
 mod boot;
 mod corrupted;
+mod diagram;
 mod health;
 mod life;
 mod memory;
