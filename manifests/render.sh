@@ -13,5 +13,8 @@ render() {
     echo "# Rendered from charts/$chart by manifests/render.sh; not edited by hand."
     "$helm" template "$chart" "$here/../charts/$chart" --namespace invivo-system --kube-version 1.34.0 "$@"
 }
-render invivo-crds > "$out/crds.yaml"
-render invivo --set "trust.roots[0]=$root" > "$out/invivo.yaml"
+# What does not render leaves the old file as it was.
+render invivo-crds > "$out/crds.yaml.new"
+render invivo --set "trust.roots[0]=$root" > "$out/invivo.yaml.new"
+mv "$out/crds.yaml.new" "$out/crds.yaml"
+mv "$out/invivo.yaml.new" "$out/invivo.yaml"
