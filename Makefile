@@ -47,6 +47,10 @@ demo-clean: ## End the lab; leaves no process and no network namespace
 test: test-fast ## Every test: units, real API server, the lab's scenarios
 	$(LAB) test
 
+.PHONY: test-all
+test-all: test-fast ## The same, and what takes longer
+	$(LAB) test --all
+
 .PHONY: test-fast
 test-fast: build ## The tests that need no lab; kinds and policies are tried on a real API server
 	set -o pipefail; tools=$$($(LAB) tools | tee >(cat >&2) | tail -n 1) && \

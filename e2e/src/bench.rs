@@ -12,12 +12,12 @@ use crate::demo::{self, NODES};
 use crate::fleet::{Fleet, Seen};
 use crate::product::Product;
 use crate::scenario::rollout::{instruction_to_applied, instructions, label_writes, reports};
-use crate::{Lab, command};
+use crate::{Lab, command, spend};
 
 /// How long the cluster is watched at rest.
 const REST: Duration = Duration::from_mins(10);
 /// One policy's change, from first instruction to last report.
-const PATIENCE: Duration = Duration::from_mins(5);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Shows the demonstration on a new lab and prints a table of what was measured on it.
 ///
@@ -32,8 +32,13 @@ pub fn run(rest: Option<u64>) -> anyhow::Result<()> {
     println!("Machine: {}\n", machine()?);
     println!("| figure | measured |\n| --- | --- |");
     one_patch(&lab, &product, &fleet)?;
-    memory(&lab)?;
-    at_rest(&lab, rest.map_or(REST, Duration::from_secs))?;
+    spend::memory(&lab)?;
+    let before = spend::processor_time(&lab)?;
+    let rest = rest.map_or(REST, Duration::from_secs);
+    at_rest(&lab, rest)?;
+    spend::processor_time(&lab)?.tell_since(&before, rest);
+    spend::a_large_bundle(&lab, &product, &fleet)?;
+    spend::wake_ups(&lab)?;
     programs()
 }
 
@@ -99,25 +104,6 @@ fn one_patch(lab: &Lab, product: &Product<'_>, fleet: &Fleet) -> anyhow::Result<
         let spec = instructions(&log, node).len();
         ensure!(!reports(&log, node, "Applied").is_empty(), "{node} never reported");
         println!("| writes for {node} | {spec} spec, {status} status, {labels} label |");
-    }
-    Ok(())
-}
-
-/// Resident memory of each program on each node that runs it.
-fn memory(lab: &Lab) -> anyhow::Result<()> {
-    for program in ["invivo-agent", "invivo-loader", "invivo-operator", "invivo-patch-server"] {
-        for node in lab.nodes()? {
-            let output = node.run(
-                &format!("for p in $(pidof {program}); do grep VmRSS /proc/$p/status; done"),
-                Duration::from_secs(30),
-            )?;
-            let kib: Vec<u64> =
-                output.text().split_whitespace().filter_map(|word| word.parse().ok()).collect();
-            if !kib.is_empty() {
-                let sum: u64 = kib.iter().sum();
-                println!("| resident memory, {program} on {} | {sum} KiB |", node.name());
-            }
-        }
     }
     Ok(())
 }

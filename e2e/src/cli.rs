@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use invivo_e2e::image::NODE_KERNEL;
 use invivo_e2e::oci::{Image, Item};
 use invivo_e2e::prometheus::Prometheus;
+use invivo_e2e::scenario::Choice;
 use invivo_e2e::state::State;
 use invivo_e2e::{Cache, Lab, network, serve, targets};
 
@@ -80,12 +81,8 @@ enum What {
     Test {
         /// Only those whose name contains this.
         filter: Option<String>,
-        /// Leave the lab up.
-        #[arg(long)]
-        keep: bool,
-        /// Use the lab that an earlier run kept.
-        #[arg(long)]
-        again: bool,
+        #[command(flatten)]
+        choice: Choice,
     },
     /// Show the demonstration on a new lab, measure on it, and print a table.
     Bench {
@@ -135,6 +132,9 @@ enum NodeCommand {
         kernel: String,
         /// Its name; nodeI if left out.
         name: Option<String>,
+        /// What its kernel is told besides.
+        #[arg(long, default_value = invivo_e2e::node::USUAL)]
+        parameters: String,
     },
     /// Panic its kernel. It stays off.
     Crash {
@@ -262,8 +262,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             println!("{}", std::env::join_paths(folders.into_iter().flatten())?.display());
         }
         What::Demo => invivo_e2e::demo::run()?,
-        What::Test { filter, keep, again } => {
-            if !invivo_e2e::scenario::run(filter.as_deref(), keep, again)? {
+        What::Test { filter, choice } => {
+            if !invivo_e2e::scenario::run(filter.as_deref(), choice)? {
                 return Ok(ExitCode::FAILURE);
             }
         }
@@ -306,8 +306,8 @@ fn exec(lab: &Lab, rest: Rest) -> anyhow::Result<ExitCode> {
 fn node(command: NodeCommand) -> anyhow::Result<ExitCode> {
     let lab = inside()?;
     match command {
-        NodeCommand::Add { kernel, name } => {
-            let node = lab.add_node(&kernel, name.as_deref())?;
+        NodeCommand::Add { kernel, name, parameters } => {
+            let node = lab.add_node(&kernel, name.as_deref(), &parameters)?;
             println!("{}", node.name());
         }
         NodeCommand::Crash { name } => lab.node(&name)?.crash()?,

@@ -146,7 +146,7 @@ impl Lab {
         let accelerator = Accelerator::detect();
         let missing = usize::from(nodes).saturating_sub(self.nodes()?.len());
         for _ in 0..missing {
-            node::add(&self.state, &self.pki, NODE_KERNEL, None)?;
+            node::add(&self.state, &self.pki, NODE_KERNEL, None, node::USUAL)?;
         }
         let mut started = 0;
         for node in self.nodes()? {
@@ -211,9 +211,9 @@ impl Lab {
     ///
     /// # Errors
     /// When it cannot be added or does not get Ready.
-    pub fn add_node(&self, release: &str, name: Option<&str>) -> Result<Node, Error> {
+    pub fn add_node(&self, release: &str, name: Option<&str>, parameters: &str) -> Result<Node, Error> {
         self.kernel(release)?;
-        let node = node::add(&self.state, &self.pki, release, name)?;
+        let node = node::add(&self.state, &self.pki, release, name, parameters)?;
         self.power_on(&node)?;
         Ok(node)
     }

@@ -35,6 +35,7 @@ pub mod registry;
 pub mod repository;
 pub mod scenario;
 pub mod serve;
+mod spend;
 pub mod state;
 pub mod targets;
 

@@ -89,6 +89,16 @@ pub struct Description {
     pub index: u8,
     /// Release of its kernel.
     pub kernel: String,
+    /// What its kernel is told besides; [`USUAL`] for most.
+    #[serde(default = "usual")]
+    pub parameters: String,
+}
+
+/// What the kernels of nodes are told, so that they boot quickly under emulation.
+pub const USUAL: &str = "apparmor=0 nowatchdog";
+
+fn usual() -> String {
+    USUAL.to_owned()
 }
 
 /// One node of the lab.
@@ -132,14 +142,21 @@ pub fn find(state: &State, name: &str) -> Result<Node, Error> {
 ///
 /// # Errors
 /// When there are too many, or files cannot be written.
-pub fn add(state: &State, pki: &Pki, kernel: &str, name: Option<&str>) -> Result<Node, Error> {
+pub fn add(
+    state: &State,
+    pki: &Pki,
+    kernel: &str,
+    name: Option<&str>,
+    parameters: &str,
+) -> Result<Node, Error> {
     let taken: Vec<u8> = all(state)?.iter().map(|node| node.description.index).collect();
     let index = (1..=NODE_LIMIT).find(|index| !taken.contains(index)).ok_or(Error::Full)?;
     let name = name.map_or_else(|| format!("node{index}"), ToOwned::to_owned);
     if let Ok(node) = find(state, &name) {
         return Ok(node);
     }
-    let description = Description { name: name.clone(), index, kernel: kernel.to_owned() };
+    let (kernel, parameters) = (kernel.to_owned(), parameters.to_owned());
+    let description = Description { name: name.clone(), index, kernel, parameters };
     pki.node(&name, &network::node_address(index))?;
     state.folder(&format!("nodes/{name}"))?;
     let node = Node { description, state: state.clone() };
@@ -174,7 +191,7 @@ impl Node {
         if self.process().is_some() {
             return Ok(());
         }
-        let Description { name, index, .. } = &self.description;
+        let Description { name, index, parameters, .. } = &self.description;
         network::tap_up(*index)?;
         let disk = self.file("disk.qcow2");
         if !disk.exists() {
@@ -196,8 +213,8 @@ impl Node {
             kernel: kernel.image(),
             initrd: kernel.initrd(),
             append: format!(
-                "console=ttyS0 quiet loglevel=4 panic=1 mitigations=off audit=0 apparmor=0 \
-                 nowatchdog systemd.machine_id={machine_id} systemd.show_status=0"
+                "console=ttyS0 quiet loglevel=4 panic=1 mitigations=off audit=0 {parameters} \
+                 systemd.machine_id={machine_id} systemd.show_status=0"
             ),
             disks: vec![
                 Disk::shared(root.root()),
@@ -274,6 +291,18 @@ impl Node {
             return Err(Error::Off(self.name().to_owned()));
         }
         Ok(self.console().run(script, patience)?)
+    }
+
+    /// Forgets that there was such a node. It must be off.
+    ///
+    /// # Errors
+    /// When it is on, or files cannot be removed.
+    pub fn remove(&self) -> Result<(), Error> {
+        if self.process().is_some() {
+            return Err(Error::On(self.name().to_owned()));
+        }
+        let folder = self.state.path(&format!("nodes/{}", self.name()));
+        fs::remove_dir_all(&folder).map_err(|source| Error::File { path: folder, source })
     }
 
     /// Forgets its disk. It must be off.

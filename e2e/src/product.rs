@@ -274,6 +274,14 @@ impl<'a> Product<'a> {
         )
     }
 
+    /// The policy with this target, for all nodes at the same time and nearly without a soak.
+    pub fn policy_at_once(&self, target: &str) -> String {
+        format!(
+            "apiVersion: invivo.dev/v1alpha1\nkind: PatchPolicy\nmetadata: {{name: {POLICY}}}\nspec:\n  feed: {FEED}\n  \
+             target: {{set: \"{target}\"}}\n  rollout:\n    stages:\n    - {{name: all, maxParallel: 10, soak: 1s}}\n"
+        )
+    }
+
     fn run_aloud(&self, arguments: &[&str]) -> anyhow::Result<()> {
         let status = Command::new(self.program("invivo"))
             .current_dir(&self.tree)

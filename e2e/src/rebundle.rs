@@ -1,6 +1,7 @@
 //! Bundles made from the real one that a careless author could sign: for another repository, or
 //! with a module that checks well and that no kernel takes.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -33,25 +34,47 @@ pub(crate) fn refused_by_kernel(bundle: &Path, set: &str, folder: &Path) -> anyh
     sealed(manifest, &module, folder)
 }
 
-/// The patch as level 3 of another set, whose new `function` is an invalid instruction: whoever
-/// calls it makes the kernel oops.
-///
-/// # Errors
-/// When `bundle` is none, or the new one cannot be written.
-pub(crate) fn oopses_when_called(
-    bundle: &Path,
-    set: &str,
-    function: &str,
-    folder: &Path,
-) -> anyhow::Result<PathBuf> {
-    /// `ud2`
-    const INVALID: [u8; 2] = [0x0f, 0x0b];
-    /// The kernel's own hook takes the first bytes of a function.
-    const HOOK: usize = 5;
-    let (manifest, mut module) = at_level(bundle, set, 3)?;
-    let at = place_of(&module, function)? + HOOK;
-    module.get_mut(at..at + INVALID.len()).context("a function without a body")?.copy_from_slice(&INVALID);
-    sealed(manifest, &module, folder)
+/// A patch by hand: the real one with other code, perhaps in place of another function.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ByHand<'a> {
+    pub(crate) set: &'a str,
+    pub(crate) level: u8,
+    /// The function that the real patch replaces.
+    pub(crate) function: &'a str,
+    /// The kernel's function that this one replaces; no longer a name than the other's.
+    pub(crate) replaces: &'a str,
+    /// What it does instead.
+    pub(crate) code: &'a [u8],
+}
+
+/// `ud2`: whoever calls it makes the kernel oops.
+pub(crate) const OOPS: &[u8] = &[0x0f, 0x0b];
+/// `mov $-11,%rax; ret`: whoever calls it is told `EAGAIN`.
+pub(crate) const TELL_EAGAIN: &[u8] = &[0x48, 0xc7, 0xc0, 0xf5, 0xff, 0xff, 0xff, 0xc3];
+
+impl ByHand<'_> {
+    /// Writes its bundle, made of this one.
+    ///
+    /// # Errors
+    /// When `bundle` is none, or the new one cannot be written.
+    pub(crate) fn make(&self, bundle: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
+        /// The kernel's own hook takes the first bytes of a function.
+        const HOOK: usize = 5;
+        let (manifest, mut module) = at_level(bundle, self.set, self.level)?;
+        let at = place_of(&module, self.function)? + HOOK;
+        module
+            .get_mut(at..at + self.code.len())
+            .context("a function without a body")?
+            .copy_from_slice(self.code);
+        if self.replaces != self.function {
+            let named = |name: &str| [name.as_bytes(), b"\0"].concat();
+            let (old, mut new) = (named(self.function), named(self.replaces));
+            ensure!(new.len() <= old.len(), "{} is too long a name", self.replaces);
+            new.resize(old.len(), 0);
+            replace(&mut module, &old, &new)?;
+        }
+        sealed(manifest, &module, folder)
+    }
 }
 
 /// Where a function's code is in the file.
@@ -85,9 +108,23 @@ fn at_level(bundle: &Path, set: &str, level: u8) -> anyhow::Result<(Manifest, Ve
     Ok((manifest, module))
 }
 
+/// The same patch as level 2 of another set, with so many random bytes behind its module that the
+/// bundle is of this size: the kernel reads no further than the file's own sections.
+///
+/// # Errors
+/// When `bundle` is none, or the new one cannot be written.
+pub(crate) fn of_size(bundle: &Path, set: &str, size: usize, folder: &Path) -> anyhow::Result<PathBuf> {
+    let (manifest, mut module) = at_level(bundle, set, 2)?;
+    let mut noise = vec![0; size.saturating_sub(module.len())];
+    std::fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut noise))?;
+    module.extend(noise);
+    sealed(manifest, &module, folder)
+}
+
 /// Writes a bundle of a module as it now is.
 fn sealed(mut manifest: Manifest, module: &[u8], folder: &Path) -> anyhow::Result<PathBuf> {
-    manifest.modules.first_mut().context("a manifest without a module")?.sha256 = invivo_feed::digest(module);
+    let named = manifest.modules.first_mut().context("a manifest without a module")?;
+    (named.sha256, named.length) = (invivo_feed::digest(module), module.len() as u64);
     write(&manifest, module, folder)
 }
 

@@ -23,7 +23,7 @@ pub(super) fn agent_and_loader_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
     let armed =
         node.run(&format!("rm -f /run/invivo-lab-killed; {KILL_AT_LOAD}"), Duration::from_secs(30))?;
     ensure!(armed.success(), "arm the kill: {}", armed.text());
-    stage.target("Latest")?;
+    stage.target_at_once("Latest")?;
     stage.wait_closed(&NODES)?;
     let killed = node.run("cat /run/invivo-lab-killed", Duration::from_secs(30))?;
     ensure!(killed.success(), "nothing was killed: {}", killed.text());
@@ -33,7 +33,7 @@ pub(super) fn agent_and_loader_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
 }
 
 pub(super) fn reset_after_settling(stage: &Stage<'_>) -> anyhow::Result<()> {
-    stage.target("Latest")?;
+    stage.target_at_once("Latest")?;
     stage.fleet.wait_states(&NODES, &[NodeState::Settled], PATIENCE)?;
     let before = stage.fleet.patches()?.remove("node2").context("node2 has no NodePatch")?;
     let boot_before = before.status.as_ref().and_then(|status| status.boot_id.clone());
@@ -61,5 +61,27 @@ pub(super) fn reset_after_settling(stage: &Stage<'_>) -> anyhow::Result<()> {
     );
     let unpatched = status.unpatched_seconds.context("the unpatched seconds were not reported")?;
     println!("  node2 was {unpatched} s without its patch after the boot");
+    own_time(stage)
+}
+
+/// What of that was the loader's own, from its start to the level's return, the kernel's part aside.
+fn own_time(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let logs = stage.product.kubectl(&[
+        "logs",
+        "-n",
+        "invivo-system",
+        "ds/invivo-agent",
+        "-c",
+        "loader",
+        "--all-pods",
+        "--tail=100",
+    ])?;
+    let line = logs.lines().find_map(|line| line.split_once('{').filter(|_| line.contains("level is back")));
+    let (_, fields) = line.context("no loader says that its level is back")?;
+    let said: serde_json::Value = serde_json::from_str(&format!("{{{fields}"))?;
+    let number = |name: &str| said.pointer(&format!("/fields/{name}")).and_then(serde_json::Value::as_u64);
+    let (whole, kernel) = number("millis").zip(number("kernel_millis")).context("a line without times")?;
+    println!("  its loader took {whole} ms, of which the kernel {kernel} ms");
+    ensure!(whole.saturating_sub(kernel) <= 2000, "the loader itself took more than 2 s");
     Ok(())
 }

@@ -4,9 +4,11 @@
 //! node) and leaves behind what the next one can calm.
 
 mod faults;
+mod hardened;
 mod inputs;
 mod refusals;
 pub(crate) mod rollout;
+mod stuck;
 mod tokens;
 mod verdicts;
 
@@ -45,7 +47,6 @@ const SCENARIOS: &[Scenario] = &[
     ("a_full_disk_is_a_reason_and_the_rest_goes_on", inputs::full_disk),
     ("wrong_addresses_roots_and_names_are_conditions_with_a_remedy", inputs::feeds_that_cannot_work),
     ("a_module_that_the_kernel_refuses_stops_at_the_canary", inputs::module_that_the_kernel_refuses),
-    ("a_patch_taken_off_by_hand_is_told_within_a_minute_and_put_back_once", verdicts::taken_off_by_hand),
     (
         "power_lost_before_a_patch_settled_makes_it_suspected_and_one_new_instruction_applies",
         verdicts::power_cut_while_soaking,
@@ -54,12 +55,36 @@ const SCENARIOS: &[Scenario] = &[
     ("a_kernel_that_the_repository_does_not_know_is_left_alone_and_others_go_on", rollout::unknown_kernel),
 ];
 
-/// Runs every scenario whose name contains `filter`, on a new lab or, with `again`, on the one that
-/// an earlier run kept; takes the lab down unless `keep`.
+/// The ones that take long and go the way of others: only if all are wanted, or by name.
+const MORE: &[Scenario] = &[
+    ("a_patch_taken_off_by_hand_is_told_within_a_minute_and_put_back_once", verdicts::taken_off_by_hand),
+    ("a_thread_that_keeps_a_transition_from_ending_is_named_with_its_pod", stuck::thread_in_a_pod),
+    ("a_node_under_apparmor_and_watchdog_is_patched_like_any_other", hardened::apparmor),
+    ("a_node_that_enforces_signatures_says_that_a_key_is_missing", hardened::signatures),
+    ("a_node_in_lockdown_says_so_and_nothing_is_loaded", hardened::lockdown),
+    ("an_oops_that_the_kernel_survives_takes_the_patch_off_at_once", verdicts::oops_survived),
+];
+
+/// Which scenarios are run, and on what.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Choice {
+    /// Also those that take long.
+    #[arg(long)]
+    all: bool,
+    /// Leave the lab up.
+    #[arg(long)]
+    keep: bool,
+    /// On the lab that an earlier run kept.
+    #[arg(long)]
+    again: bool,
+}
+
+/// Runs every scenario whose name contains `filter`.
 ///
 /// # Errors
 /// When the lab itself does not come up.
-pub fn run(filter: Option<&str>, keep: bool, again: bool) -> anyhow::Result<bool> {
+pub fn run(filter: Option<&str>, choice: Choice) -> anyhow::Result<bool> {
+    let Choice { all, keep, again } = choice;
     let lab = Lab::build()?;
     let stage = if again {
         Stage::join(&lab)?
@@ -70,7 +95,8 @@ pub fn run(filter: Option<&str>, keep: bool, again: bool) -> anyhow::Result<bool
         Stage::set(&lab)?
     };
     let (mut passed, mut failed) = (0, 0);
-    for (name, scenario) in SCENARIOS {
+    let more = if all || filter.is_some() { MORE } else { &[] };
+    for (name, scenario) in SCENARIOS.iter().chain(more) {
         if filter.is_some_and(|filter| !name.contains(filter)) {
             continue;
         }
@@ -141,7 +167,7 @@ impl<'a> Stage<'a> {
     /// No patch on any node, agents at work, the feed believed.
     fn calm(&self) -> anyhow::Result<()> {
         self.product.apply(&self.product.feed(&self.url, &self.repository.root()?))?;
-        self.product.apply(&self.product.policy("None"))?;
+        self.target_at_once("None")?;
         self.fleet.wait_feed(crate::product::FEED, "True", "Verified", PATIENCE)?;
         self.fleet.wait_at_target(POLICY, "None", PATIENCE)?;
         for node in NODES {
@@ -162,6 +188,11 @@ impl<'a> Stage<'a> {
 
     pub(crate) fn target(&self, target: &str) -> anyhow::Result<()> {
         self.product.apply(&self.product.policy(target))
+    }
+
+    /// For all nodes at the same time: where the stages are not what is tried.
+    pub(crate) fn target_at_once(&self, target: &str) -> anyhow::Result<()> {
+        self.product.apply(&self.product.policy_at_once(target))
     }
 
     pub(crate) fn wait_closed(&self, nodes: &[&str]) -> anyhow::Result<()> {

@@ -74,22 +74,22 @@ fn refused(stage: &Stage<'_>, forgery: Forgery) -> anyhow::Result<()> {
 
 pub(super) fn lying_patch_server(stage: &Stage<'_>) -> anyhow::Result<()> {
     // A true instruction to repeat by hand, once the operator is away and the server lies.
-    stage.target("Latest")?;
+    stage.target_at_once("Latest")?;
     stage.wait_closed(&NODES)?;
     let truth = stage.fleet.patches()?.remove("node1").context("node1 has no NodePatch")?.spec;
-    stage.target("None")?;
+    stage.target_at_once("None")?;
     stage.fleet.wait_at_target(POLICY, "None", PATIENCE)?;
 
     scale_operator(stage, 0)?;
     // The agent obeys only what its policy allows, so the policy must aim at the set again.
-    stage.target("Latest")?;
+    stage.target_at_once("Latest")?;
     let result = [Forgery::ChangedBundle, Forgery::OneSignature].into_iter().try_for_each(|forgery| {
         begin_lying(stage, forgery)?;
         let result = agent_refuses(stage, &truth, forgery).and_then(|()| operator_refuses(stage, forgery));
         end_lying(stage)?;
         result
     });
-    stage.target("None")?;
+    stage.target_at_once("None")?;
     // What was written by hand must not stay: the operator would take it for its own.
     write_by_hand(stage, serde_json::json!({"hold": {}}))?;
     scale_operator(stage, 1)?;
@@ -157,10 +157,10 @@ fn with_revision(mut spec: serde_json::Value, revision: Revision) -> anyhow::Res
 }
 
 pub(super) fn corrupted_agent(stage: &Stage<'_>) -> anyhow::Result<()> {
-    stage.target("Latest")?;
+    stage.target_at_once("Latest")?;
     stage.wait_closed(&NODES)?;
     let truth = stage.fleet.patches()?.remove("node1").context("node1 has no NodePatch")?.spec;
-    stage.target("None")?;
+    stage.target_at_once("None")?;
     stage.fleet.wait_at_target(POLICY, "None", PATIENCE)?;
     let apply = truth.apply.context("node1 was not told to apply anything")?;
     for forgery in [Forgery::ChangedModule, Forgery::OneSignature] {

@@ -103,7 +103,7 @@ fn one_at_a_time(log: &[Event]) -> anyhow::Result<()> {
 }
 
 pub(super) fn unknown_kernel(stage: &Stage<'_>) -> anyhow::Result<()> {
-    let added = stage.lab.add_node(OTHER_KERNEL, None)?;
+    let added = stage.lab.add_node(OTHER_KERNEL, None, crate::node::USUAL)?;
     let name = added.name().to_owned();
     stage.target("Latest")?;
     stage.wait_closed(&NODES)?;

@@ -12,24 +12,21 @@ use crate::demo::{CANARY, NODES, RECIPE};
 use crate::fleet::Seen;
 use crate::node::Node;
 use crate::product::POLICY;
-use crate::rebundle;
+use crate::rebundle::{self, ByHand};
 
 /// The set whose patch oopses when it is called.
 const FAULTY_SET: &str = "2026-11-23.1";
 /// The function that the recipe replaces.
-const FUNCTION: &str = "ip_options_get";
+pub(super) const FUNCTION: &str = "ip_options_get";
 /// A node that is no canary.
 const STEADY: &str = "node2";
 /// Where `invivo` is put on a node.
 const PROGRAM: &str = "/run/invivo-cli";
 
 pub(super) fn panic_in_the_patch(stage: &Stage<'_>) -> anyhow::Result<()> {
-    let bundle = rebundle::oopses_when_called(
-        &stage.product.build_patch(RECIPE)?,
-        FAULTY_SET,
-        FUNCTION,
-        &stage.product.folder("faulty")?,
-    )?;
+    let faulty =
+        ByHand { set: FAULTY_SET, level: 3, function: FUNCTION, replaces: FUNCTION, code: rebundle::OOPS };
+    let bundle = faulty.make(&stage.product.build_patch(RECIPE)?, &stage.product.folder("faulty")?)?;
     // In the test channel, so that only who names it gets it.
     stage.repository.add(&stage.product, &bundle, FAULTY_SET, "test")?;
     stage.target(FAULTY_SET)?;
@@ -50,7 +47,7 @@ pub(super) fn panic_in_the_patch(stage: &Stage<'_>) -> anyhow::Result<()> {
     ensure!(node.run(&kept, Duration::from_secs(30))?.success(), "the record is not kept on the node");
     stage.require(CANARY, Hole::Open)?;
 
-    stage.target("None")?;
+    stage.target_at_once("None")?;
     stage.fleet.wait_at_target(POLICY, "None", PATIENCE)?;
     stage.target(FAULTY_SET)?;
     let told = |status: &NodePatchStatus| status.reason.as_deref() == Some("ConvictedHere");
@@ -59,16 +56,16 @@ pub(super) fn panic_in_the_patch(stage: &Stage<'_>) -> anyhow::Result<()> {
     for other in NODES.iter().filter(|name| **name != CANARY) {
         stage.require(other, Hole::Open)?;
     }
-    cleared_by_root_alone(stage, &node)
+    cleared_by_root_alone(stage, &node, "convicted since")
 }
 
-fn cleared_by_root_alone(stage: &Stage<'_>, node: &Node) -> anyhow::Result<()> {
+fn cleared_by_root_alone(stage: &Stage<'_>, node: &Node, verdict: &str) -> anyhow::Result<()> {
     let copied = stage.lab.copy_to(node, &stage.product.program("invivo"), PROGRAM)?;
     ensure!(copied.success(), "copy invivo: {}", copied.text());
     let clear = format!("chmod 755 {PROGRAM} && {PROGRAM} clear-verdict");
     let cleared = node.run(&clear, Duration::from_mins(1))?;
     println!("  {CANARY}# invivo clear-verdict: {}", cleared.text().trim());
-    ensure!(cleared.success() && cleared.text().contains("convicted since"), "not cleared");
+    ensure!(cleared.success() && cleared.text().contains(verdict), "not cleared");
     let again = node.run(&format!("{PROGRAM} clear-verdict"), Duration::from_mins(1))?;
     ensure!(again.text().contains("no bundle was suspected"), "not cleared for good: {}", again.text());
     Ok(())
@@ -96,7 +93,7 @@ pub(super) fn power_cut_while_soaking(stage: &Stage<'_>) -> anyhow::Result<()> {
 }
 
 pub(super) fn taken_off_by_hand(stage: &Stage<'_>) -> anyhow::Result<()> {
-    stage.target("Latest")?;
+    stage.target_at_once("Latest")?;
     stage.fleet.wait_states(&NODES, &[NodeState::Settled], PATIENCE)?;
     let node = stage.node(STEADY)?;
     let off = node.run(
@@ -116,8 +113,35 @@ pub(super) fn taken_off_by_hand(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.require(STEADY, Hole::Closed)
 }
 
+pub(super) fn oops_survived(stage: &Stage<'_>) -> anyhow::Result<()> {
+    /// It oopses where no lock is held: a thread that dies with one would stay in the patch for ever.
+    const SET: &str = "2026-11-23.2";
+    let faulty =
+        ByHand { set: SET, level: 4, function: FUNCTION, replaces: "do_linkat", code: rebundle::OOPS };
+    let bundle = faulty.make(&stage.product.build_patch(RECIPE)?, &stage.product.folder("oops")?)?;
+    stage.repository.add(&stage.product, &bundle, SET, "test")?;
+    let node = stage.node(CANARY)?;
+    // kubelet sets it to 1 when it starts.
+    let lenient = node.run("echo 0 > /proc/sys/kernel/panic_on_oops", Duration::from_secs(30))?;
+    ensure!(lenient.success(), "panic_on_oops: {}", lenient.text());
+    stage.target(SET)?;
+    wait(stage, "level 4", |status| status.level == Level(4))?;
+    let script = "cd /tmp; touch one; ln one two; began=$(date +%s%3N)
+        until ! ls /sys/kernel/livepatch | grep -q ^invivo_; do sleep 0.1; done
+        echo restored after $(($(date +%s%3N) - began)) ms; ln one two && rm one two && echo works";
+    let undone = node.run(script, PATIENCE)?;
+    println!("  {CANARY}: {}", undone.text().trim());
+    ensure!(undone.success() && undone.text().contains("works"), "the function is not back");
+    let status = wait(stage, "KernelOops", |status| status.reason.as_deref() == Some("KernelOops"))?;
+    println!("  {CANARY}: {} {}", status.state, status.message.as_deref().unwrap_or_default());
+    ensure!(status.level == Level::UNPATCHED, "level {} is on", status.level);
+    let calm = node.run("echo 1 > /proc/sys/kernel/panic_on_oops", Duration::from_secs(30))?;
+    ensure!(calm.success(), "panic_on_oops: {}", calm.text());
+    cleared_by_root_alone(stage, &node, "suspected since")
+}
+
 /// Waits until the canary's status is as wanted.
-fn wait(
+pub(super) fn wait(
     stage: &Stage<'_>,
     what: &str,
     wanted: impl Fn(&NodePatchStatus) -> bool,
@@ -125,7 +149,7 @@ fn wait(
     wait_of(stage, CANARY, what, wanted)
 }
 
-fn wait_of(
+pub(super) fn wait_of(
     stage: &Stage<'_>,
     node: &str,
     what: &str,

@@ -1,0 +1,146 @@
+//! What Invivo's programs take of a node: memory, processor, wake-ups.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use invivo_terms::Level;
+
+use crate::Lab;
+use crate::bench::PATIENCE;
+use crate::demo::{NODES, RECIPE};
+use crate::fleet::{Fleet, Seen};
+use crate::node::Node;
+use crate::product::Product;
+use crate::rebundle;
+
+/// The two programs that every node runs.
+const ON_A_NODE: [&str; 2] = ["invivo-agent", "invivo-loader"];
+/// The set of the large bundle.
+const LARGE_SET: &str = "2026-11-24.1";
+const LARGE: usize = 1 << 20;
+/// How long wake-ups are counted.
+const WATCHED: Duration = Duration::from_mins(2);
+/// Longest that a script takes which does not wait.
+const AT_ONCE: Duration = Duration::from_secs(30);
+
+/// Resident memory of each program on each node that runs it.
+pub(crate) fn memory(lab: &Lab) -> anyhow::Result<()> {
+    for program in ["invivo-agent", "invivo-loader", "invivo-operator", "invivo-patch-server"] {
+        for node in lab.nodes()? {
+            let script = format!("for p in $(pidof {program}); do grep VmRSS /proc/$p/status; done");
+            let output = node.run(&script, AT_ONCE)?;
+            let kib: Vec<u64> =
+                output.text().split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            if !kib.is_empty() {
+                let sum: u64 = kib.iter().sum();
+                println!("| resident memory, {program} on {} | {sum} KiB |", node.name());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Ticks of processor time by node and program.
+pub(crate) struct ProcessorTime(BTreeMap<(String, &'static str), u64>);
+
+/// Processor time of agent and loader so far, user and system, in hundredths of a second.
+pub(crate) fn processor_time(lab: &Lab) -> anyhow::Result<ProcessorTime> {
+    let mut ticks = BTreeMap::new();
+    for name in NODES {
+        let node = lab.node(name)?;
+        for program in ON_A_NODE {
+            // The name is in brackets and may hold anything; from the third field on there are none.
+            let script = format!("sed 's/.*) //' /proc/$(pidof {program})/stat | cut -d' ' -f12,13");
+            ticks.insert((name.to_owned(), program), sum(&node, &script)?);
+        }
+    }
+    Ok(ProcessorTime(ticks))
+}
+
+impl ProcessorTime {
+    pub(crate) fn tell_since(&self, before: &Self, length: Duration) {
+        for (key, ticks) in &self.0 {
+            let spent = ticks.saturating_sub(before.0.get(key).copied().unwrap_or_default());
+            let milli = Duration::from_millis(spent * 10).as_secs_f64() * 1000.0 / length.as_secs_f64();
+            println!(
+                "| processor at rest, {} on {}, probes and scrapes within | {milli:.2} mCPU |",
+                key.1, key.0
+            );
+        }
+    }
+}
+
+/// A bundle of a MiB goes on: the most memory that both programs ever had, and their containers.
+pub(crate) fn a_large_bundle(lab: &Lab, product: &Product<'_>, fleet: &Fleet) -> anyhow::Result<()> {
+    let repository = product.old_repository("demo")?;
+    let patch = product.build_patch(RECIPE)?;
+    let bundle = rebundle::of_size(&patch, LARGE_SET, LARGE, &product.folder("large")?)?;
+    let size = std::fs::metadata(&bundle)?.len();
+    repository.add(product, &bundle, LARGE_SET, "test")?;
+    product.apply(&product.policy_at_once(LARGE_SET))?;
+    for name in NODES {
+        fleet.wait(&format!("level 2 on {name}"), PATIENCE, || {
+            let status = fleet.patches()?.remove(name).and_then(|patch| patch.status).unwrap_or_default();
+            Ok(if status.level == Level(2) {
+                Seen::Answer(())
+            } else {
+                Seen::NotYet(format!("{} {:?}", status.state, status.reason))
+            })
+        })?;
+        let node = lab.node(name)?;
+        for program in ON_A_NODE {
+            let peak = sum(&node, &format!("grep VmHWM /proc/$(pidof {program})/status"))?;
+            let group = format!("/sys/fs/cgroup$(cut -d: -f3 /proc/$(pidof {program})/cgroup)/memory.peak");
+            let container = sum(&node, &format!("cat {group}"))? / 1024;
+            println!(
+                "| most resident memory with a bundle of {size} bytes, {program} on {name} | {peak} KiB; memory.peak {container} KiB |"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Wake-ups of each program on one node whose kubelet stands still and whose agent nobody scrapes.
+pub(crate) fn wake_ups(lab: &Lab) -> anyhow::Result<()> {
+    let node = lab.node("node2")?;
+    let quiet = node.run(
+        "kill -STOP $(pidof kubelet) && nft -f - <<'END'
+table inet invivo_lab_quiet {
+  chain forward { type filter hook forward priority -300; tcp dport 9464 drop; }
+}
+END",
+        AT_ONCE,
+    )?;
+    ensure!(quiet.success(), "make {} quiet: {}", node.name(), quiet.text());
+    let counted = count_wake_ups(&node);
+    let loud = node.run("nft delete table inet invivo_lab_quiet; kill -CONT $(pidof kubelet)", AT_ONCE)?;
+    ensure!(loud.success(), "end the quiet of {}: {}", node.name(), loud.text());
+    for (program, count) in counted? {
+        let minutes = WATCHED.as_secs_f64() / 60.0;
+        #[allow(clippy::cast_precision_loss, reason = "a handful")]
+        let each = count as f64 / minutes;
+        println!("| wake-ups per minute at rest, {program} | {each:.1} |");
+    }
+    Ok(())
+}
+
+fn count_wake_ups(node: &Node) -> anyhow::Result<Vec<(&'static str, u64)>> {
+    let count = |program: &str| {
+        sum(node, &format!("cat /proc/$(pidof {program})/task/*/status | grep ^voluntary_ctxt_switches"))
+    };
+    std::thread::sleep(Duration::from_secs(5));
+    let before = ON_A_NODE.map(count).into_iter().collect::<anyhow::Result<Vec<u64>>>()?;
+    std::thread::sleep(WATCHED);
+    let after = ON_A_NODE.map(count).into_iter().collect::<anyhow::Result<Vec<u64>>>()?;
+    let counts = before.iter().zip(after).map(|(before, after)| after.saturating_sub(*before));
+    Ok(ON_A_NODE.into_iter().zip(counts).collect())
+}
+
+/// The sum of the numbers that a script prints.
+fn sum(node: &Node, script: &str) -> anyhow::Result<u64> {
+    let output = node.run(script, AT_ONCE)?;
+    let numbers: Vec<u64> = output.text().split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    ensure!(output.success() && !numbers.is_empty(), "{}: {script}: {}", node.name(), output.text());
+    numbers.into_iter().reduce(u64::saturating_add).context("no number")
+}
