@@ -40,10 +40,10 @@ pub struct Machine {
     pub error_records: Option<PathBuf>,
 }
 
-/// A virtio disk.
+/// A disk: virtio's, or NVMe's where a server is behind it.
 #[derive(Debug, Clone)]
 pub struct Disk {
-    /// The file behind it.
+    /// The file or socket behind it.
     pub file: PathBuf,
     /// The form of that file.
     pub format: Format,
@@ -58,6 +58,9 @@ pub enum Format {
     Raw,
     /// QEMU's copy-on-write form.
     Qcow2,
+    /// No file but the socket of a server that speaks NBD, with a cache that flushes empty. Its guest
+    /// sees an NVMe disk, for which most kernels need no module.
+    Served,
 }
 
 /// A virtio network card on a tap device that exists already.
@@ -68,6 +71,9 @@ pub struct Tap {
     /// The card's address.
     pub mac: String,
 }
+
+/// Of a served disk: nothing smaller is read or written.
+const BLOCK: u32 = 4096;
 
 /// Size of the store of error records. One record is 8 KiB; an oops and its panic fill four or so.
 const ERROR_RECORDS: &str = "256K";
@@ -110,7 +116,7 @@ impl Machine {
         list.pair("-append", format!("{} {told}", self.append).trim());
         for (index, disk) in self.disks.iter().enumerate() {
             list.pair("-drive", disk.drive(index));
-            list.pair("-device", format!("virtio-blk-pci,drive=disk{index}"));
+            list.pair("-device", disk.device(index));
         }
         if let Some(tap) = &self.nic {
             list.pair(
@@ -149,17 +155,34 @@ impl Disk {
         Self { file: file.into(), format: Format::Qcow2, read_only: false }
     }
 
+    /// A guest's own disk behind the socket of an NBD server, which is told of every flush.
+    pub fn served(socket: impl Into<PathBuf>) -> Self {
+        Self { file: socket.into(), format: Format::Served, read_only: false }
+    }
+
     fn drive(&self, index: usize) -> OsString {
-        let format = match self.format {
-            Format::Raw => "raw",
-            Format::Qcow2 => "qcow2",
+        let (format, behind) = match self.format {
+            Format::Raw => ("raw", ""),
+            Format::Qcow2 => ("qcow2", ""),
+            Format::Served => ("raw", "nbd+unix:///?socket="),
         };
-        let access = if self.read_only {
-            "readonly=on,file.locking=off,cache=writeback"
-        } else {
-            "cache=unsafe,discard=unmap"
+        let access = match (self.read_only, self.format) {
+            (true, _) => "readonly=on,file.locking=off,cache=writeback",
+            (false, Format::Raw | Format::Qcow2) => "cache=unsafe,discard=unmap",
+            (false, Format::Served) => "cache=writeback",
         };
-        joined(format!("if=none,id=disk{index},format={format},{access},file="), &self.file)
+        joined(format!("if=none,id=disk{index},format={format},{access},file={behind}"), &self.file)
+    }
+
+    fn device(&self, index: usize) -> String {
+        match self.format {
+            Format::Raw | Format::Qcow2 => format!("virtio-blk-pci,drive=disk{index}"),
+            Format::Served => {
+                format!(
+                    "nvme,serial=disk{index},drive=disk{index},logical_block_size={BLOCK},physical_block_size={BLOCK}"
+                )
+            }
+        }
     }
 }
 
@@ -210,6 +233,15 @@ mod tests {
     fn a_comma_in_a_path_does_not_become_an_option() {
         let arguments = machine().arguments();
         assert!(arguments.iter().any(|word| word.to_string_lossy().ends_with("file=/a,,b")));
+    }
+
+    #[test]
+    fn a_served_disk_is_told_of_every_flush() {
+        let drive = Disk::served("/s").drive(0).into_string().unwrap();
+        assert!(
+            drive.contains("cache=writeback") && drive.ends_with("file=nbd+unix:///?socket=/s"),
+            "{drive}"
+        );
     }
 
     #[test]
