@@ -81,14 +81,15 @@ impl Missed {
     }
 
     /// The kernel did not take a module. A key that is missing is the node's state, and no fault of the
-    /// patch.
+    /// patch; so is whatever forbids it to load any. Not every lockdown can be seen beforehand: that of
+    /// secure boot is told of in securityfs alone, which a container does not have.
     pub(crate) fn load(errno: Errno, signing: Signing) -> Self {
         let (name, meaning) = errno::of_load(errno);
         match (signing, errno) {
             (Signing::Enforced | Signing::Lockdown, Errno::KEYREJECTED | Errno::NOKEY) => {
                 return Self::fault(Fault::ModuleSigningKeyMissing, format!("{name}: {meaning}"));
             }
-            (Signing::Lockdown, Errno::PERM) => {
+            (Signing::Off | Signing::Enforced | Signing::Lockdown, Errno::PERM) => {
                 return Self::fault(Fault::Lockdown, format!("{name}: {meaning}"));
             }
             (Signing::Off | Signing::Enforced | Signing::Lockdown, _) => {}

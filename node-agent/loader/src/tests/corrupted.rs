@@ -191,5 +191,15 @@ fn a_signature_by_a_key_that_the_kernel_does_not_trust_is_a_key_that_is_missing(
         // Without enforcement it is a damaged module.
         assert_eq!(Missed::load(errno, Signing::Off).reason, refusal(Refusal::LoadRefused));
     }
-    assert_eq!(Missed::load(Errno::PERM, Signing::Lockdown).reason, fault(Fault::Lockdown));
+}
+
+#[test]
+fn a_load_that_the_kernel_forbids_is_no_fault_of_the_patch_whether_that_could_be_seen_before_or_not() {
+    use crate::missed::Missed;
+    use invivo_wire::Signing;
+    use rustix::io::Errno;
+    for signing in [Signing::Lockdown, Signing::Enforced, Signing::Off] {
+        let missed = Missed::load(Errno::PERM, signing);
+        assert_eq!((missed.state, missed.reason), (NodeState::Refused, fault(Fault::Lockdown)));
+    }
 }
