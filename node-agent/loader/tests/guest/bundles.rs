@@ -1,0 +1,255 @@
+//! Patches by hand for the guest's own kernel, published and signed as an author does it.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use invivo_feed::{Clocks, Floors, verify_proof};
+use invivo_guest::Initramfs;
+use invivo_patch_builder::{
+    Cache, KernelLock, PatchedObject, cc, facts, resolve,
+    template::{self, Fill},
+    tree,
+};
+use invivo_terms::{Digest, Level, ModuleName};
+use jiff::Timestamp;
+use object::{Object as _, ObjectSection as _};
+
+use crate::file_system::FileSystem;
+use crate::plan::{Facts, Generation, Offer};
+use crate::repository::{Author, Bundle};
+
+/// The kernel of every guest here.
+const RELEASE: &str = "6.1.0-47-cloud-amd64";
+
+/// How often the repository's documents are renewed; a node that has seen a later one takes no earlier.
+pub(crate) const GENERATIONS: u32 = 6;
+
+/// What is different in each module.
+struct Made {
+    level: u32,
+    /// It redirects a second function.
+    second: bool,
+    /// It has a signature for the kernel's own check, by a key that no kernel knows.
+    signed: bool,
+}
+
+/// The second redirects more than those before and after it.
+const OURS: [Made; 4] = [
+    Made { level: 1, second: false, signed: false },
+    Made { level: 2, second: true, signed: false },
+    Made { level: 3, second: false, signed: false },
+    Made { level: SIGNED, second: false, signed: true },
+];
+/// The level whose module is signed.
+pub(crate) const SIGNED: u32 = 5;
+/// By an author whom nobody pinned.
+const STRANGERS: Made = Made { level: 4, second: false, signed: false };
+
+const CMDLINE: &str = "cmdline_proc_show";
+const VERSION: &str = "version_proc_show";
+
+impl Made {
+    fn name(&self) -> Result<ModuleName, Box<dyn Error>> {
+        Ok(format!("invivo_l{0}_{0:016x}", self.level).parse()?)
+    }
+
+    fn set(&self) -> String {
+        format!("2026-11-21.{}", self.level)
+    }
+
+    fn part(&self, function: &str) -> String {
+        format!(
+            "// SPDX-License-Identifier: GPL-2.0\n#include <linux/seq_file.h>\n\n\
+             static int {function}(struct seq_file *seq, void *v)\n{{\n\
+             \tseq_puts(seq, \"level {}\\n\");\n\treturn 0;\n}}\n\n\
+             extern typeof({function}) invivo_new_{function} __alias({function});\n",
+            self.level
+        )
+    }
+
+    fn sources(&self, lock: &KernelLock) -> Result<BTreeMap<String, String>, Box<dyn Error>> {
+        let functions: Vec<_> = [CMDLINE].into_iter().chain(self.second.then_some(VERSION)).collect();
+        let parts: Vec<_> = functions.iter().map(|function| self.part(function)).collect();
+        let objects = [PatchedObject {
+            name: "vmlinux".to_owned(),
+            functions: functions.iter().map(|function| (*function).to_owned()).collect(),
+        }];
+        Ok(template::sources(&Fill {
+            name: &self.name()?,
+            level: Level(self.level),
+            set: &self.set().parse()?,
+            build_id: &lock.build_id,
+            inputs: &Digest::from_bytes(&[0; 32]),
+            fixes: "",
+            objects: &objects,
+            parts: &parts.iter().map(String::as_str).collect::<Vec<_>>(),
+        }))
+    }
+}
+
+/// What every guest has: a kernel, and bundles for it.
+pub(crate) struct Bundles {
+    pub(crate) image: PathBuf,
+    pub(crate) root: Digest,
+    pub(crate) offers: Vec<Offer>,
+    pub(crate) file_system: FileSystem,
+    files: BTreeMap<String, Vec<u8>>,
+}
+
+impl Bundles {
+    /// Builds and publishes them.
+    pub(crate) fn make() -> Result<Self, Box<dyn Error>> {
+        let cache = Cache::from_env()?;
+        let mut tell = |step, words: &str| eprintln!("{step:8} {words}");
+        let lock =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../recipes/kernels/{RELEASE}.yaml"));
+        let lock = KernelLock::read(&lock)?;
+        let kernel = facts::read(&cache, &lock, &mut tell)?;
+        let tree = tree::make(&cache, &lock, &mut tell)?;
+        let mut modules = compile(&lock, &tree)?;
+        for made in OURS.iter().chain([&STRANGERS]) {
+            let module = modules.get_mut(&made.level).ok_or("not compiled")?;
+            *module = resolve(module, &tree, &kernel.symbols)?.0.bytes;
+            if made.signed {
+                *module = sign(&tree, module)?;
+            }
+        }
+        let take = |made: &Made| modules.get(&made.level).cloned().ok_or("not compiled");
+
+        let now = Timestamp::now();
+        let (ours, stranger) = (Author::new("example", now), Author::new("stranger", now));
+        let publish = |author: &Author, made: &Made| -> Result<Bundle, Box<dyn Error>> {
+            let name = made.name()?.to_string();
+            Ok(author.publish_module(&lock.build_id, made.level, &made.set(), &name, take(made)?))
+        };
+        let published = OURS.iter().map(|made| publish(&ours, made)).collect::<Result<Vec<_>, _>>()?;
+        let strange = publish(&stranger, &STRANGERS)?;
+
+        let file_system = FileSystem::from_env()?;
+        let mut files = BTreeMap::new();
+        for (path, bytes) in file_system.modules().iter().zip(file_system.module_files(&cache, &lock)?) {
+            files.insert(file_name(path).to_owned(), bytes);
+        }
+        let mut offers = Vec::new();
+        for bundle in published.iter().chain([&strange]) {
+            files.insert(module_file(bundle.level), bundle.module.clone());
+            offers.push(offer(bundle)?);
+        }
+        for number in 0..GENERATIONS {
+            ours.refresh();
+            for (bundle, offer) in published.iter().zip(&mut offers) {
+                let bundle = ours.of_now(bundle);
+                offer.generations.push(Generation { floors: floors(&bundle, &ours.root(), now)? });
+                files.insert(proof_file(bundle.level, number), bundle.proof);
+            }
+        }
+        if let Some(offer) = offers.last_mut() {
+            offer.generations.push(Generation { floors: floors(&strange, &stranger.root(), now)? });
+            files.insert(proof_file(strange.level, 0), strange.proof);
+        }
+        Ok(Self { image: kernel.image, root: ours.root(), offers, file_system, files })
+    }
+
+    /// Adds them to what a guest begins with.
+    pub(crate) fn pack(&self, archive: Initramfs) -> Initramfs {
+        self.files.iter().fold(archive, |archive, (name, bytes)| archive.file(name, 0o444, bytes))
+    }
+
+    pub(crate) fn facts(&self) -> Facts {
+        Facts { root: self.root.clone(), offers: self.offers.clone(), file_system: self.file_system }
+    }
+}
+
+/// Where a guest has one of its kernel's own modules.
+pub(crate) fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// Where a guest has a module.
+pub(crate) fn module_file(level: Level) -> String {
+    format!("l{level}.ko")
+}
+
+/// Where a guest has a proof.
+pub(crate) fn proof_file(level: Level, generation: u32) -> String {
+    format!("l{level}-{generation}.proof")
+}
+
+fn offer(bundle: &Bundle) -> Result<Offer, Box<dyn Error>> {
+    let elf = object::File::parse(bundle.module.as_slice())?;
+    let note = elf.section_by_name(".note.gnu.build-id").ok_or("a module without a build id")?;
+    Ok(Offer {
+        build_id: bundle.build_id.clone(),
+        level: bundle.level,
+        set: bundle.set.clone(),
+        set_digest: bundle.set_digest.clone(),
+        manifest: bundle.manifest_digest(),
+        module: invivo_feed::digest(&bundle.module),
+        note: note.data()?.to_vec(),
+        generations: Vec::new(),
+    })
+}
+
+fn floors(bundle: &Bundle, root: &Digest, now: Timestamp) -> Result<Floors, Box<dyn Error>> {
+    let proof = serde_json::from_slice(&bundle.proof)?;
+    let proven = verify_proof(&proof, root, &Floors::default(), Clocks { own: now, server: None })?;
+    Ok(proven.catalogue.floors().clone())
+}
+
+fn compile(lock: &KernelLock, tree: &Path) -> Result<BTreeMap<u32, Vec<u8>>, Box<dyn Error>> {
+    cc::check_compiler(&lock.compiler)?;
+    let mut sources = BTreeMap::new();
+    let all: Vec<_> = OURS.iter().chain([&STRANGERS]).collect();
+    let mut folders = String::new();
+    for made in &all {
+        let name = made.name()?;
+        sources.extend(made.sources(lock)?.into_iter().map(|(path, text)| (format!("{name}/{path}"), text)));
+        folders = format!("{folders} {name}/");
+    }
+    sources.insert("Kbuild".to_owned(), format!("obj-m :={folders}\n"));
+    let work = tempfile::tempdir()?;
+    let first = all.first().ok_or("no modules")?.name()?;
+    cc::compile(tree, work.path(), &format!("{first}/{first}"), &sources)?;
+    let read = |made: &&Made| {
+        let name = made.name()?;
+        Ok((made.level, std::fs::read(work.path().join(format!("{name}/{name}.ko")))?))
+    };
+    all.iter().map(read).collect()
+}
+
+/// Signs a module as a distribution does, by a key made for the occasion.
+fn sign(tree: &Path, module: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    let (key, file) = (folder.path().join("key.pem"), folder.path().join("module.ko"));
+    std::fs::write(&file, module)?;
+    run(Command::new("openssl")
+        .args([
+            "req",
+            "-new",
+            "-x509",
+            "-nodes",
+            "-batch",
+            "-sha256",
+            "-newkey",
+            "rsa:2048",
+            "-subj",
+            "/CN=nobody",
+        ])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(folder.path().join("certificate.pem")))?;
+    let certificate = folder.path().join("certificate.pem");
+    run(Command::new(tree.join("scripts/sign-file")).arg("sha256").args([&key, &certificate, &file]))?;
+    Ok(std::fs::read(file)?)
+}
+
+fn run(command: &mut Command) -> Result<(), Box<dyn Error>> {
+    let output = command.output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)).into())
+}

@@ -1,0 +1,286 @@
+//! What runs in a guest: its first process, which is this very program. It starts the loader as a
+//! node does, does what the plan says, and tells on the console what it sees.
+
+mod deeds;
+mod work;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use invivo_feed::Floors;
+use invivo_loader::store::Store;
+use invivo_terms::{Level, Mechanism};
+use invivo_wire::{Answer, ApplyRequest, AskError, Order, ROOT_SOCKET, Request, RollBackRequest, State, ask};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::bundles::{module_file, proof_file};
+use crate::plan::{Bytes, Deed, End, Kernel, Look, Plan, Said, Step};
+
+/// Where the plan lies.
+pub(crate) const PLAN: &str = "/plan.json";
+/// Before each line that is for the host.
+pub(crate) const MARK: &str = "invivo-said: ";
+const SOCKET: &str = "/run/loader.sock";
+const STATE: &str = "/state/invivo";
+/// Of the instructions.
+const OBJECT: &str = "uid";
+/// For anything here; under emulation too.
+const PATIENCE: Duration = Duration::from_mins(2);
+const LOOK: Duration = Duration::from_millis(200);
+
+/// CAP_DAC_READ_SEARCH and CAP_SYS_MODULE: what the loader's container has.
+const KEPT: [libc::c_ulong; 2] = [2, 16];
+const LAST_CAPABILITY: libc::c_ulong = 40;
+
+/// The first process of a guest.
+pub(crate) fn run() {
+    let plan: Plan = serde_json::from_slice(&fs::read(PLAN).unwrap()).unwrap();
+    deeds::mounts(plan.facts.file_system);
+    let clock = (Timestamp::now(), Instant::now());
+    plan.before.iter().copied().for_each(deeds::done);
+    let mut guest = Guest { loader: start(&plan), plan, clock };
+    guest.go();
+}
+
+struct Guest {
+    loader: Child,
+    plan: Plan,
+    /// The patch server's: right, whatever befalls the node's own.
+    clock: (Timestamp, Instant),
+}
+
+impl Guest {
+    fn go(&mut self) {
+        let state = self.first_answer();
+        say(&Said::Up(Box::new(look(state))));
+        for step in self.plan.steps.clone() {
+            say(&Said::Asks(step.clone()));
+            let answer = match &step {
+                Step::Settle => settle(),
+                Step::Apply { .. } | Step::RollBack { .. } | Step::Hold { .. } | Step::ClearVerdicts => {
+                    self.ask(&step)
+                }
+                Step::Meanwhile(deed) => {
+                    deeds::done(*deed);
+                    Answer::State(Box::new(now()))
+                }
+                Step::Restart(deeds) => self.restart(deeds),
+                Step::Cycles { count, revision } => {
+                    say(&Said::Cycled(self.cycles(*count, *revision)));
+                    Answer::State(Box::new(now()))
+                }
+                Step::Compare { count, revision } => {
+                    say(&Said::Compared(self.comparisons(*count, *revision)));
+                    Answer::State(Box::new(now()))
+                }
+            };
+            let state = now();
+            say(&Said::Answered(Box::new(answer), Box::new(look(state))));
+        }
+        say(&Said::Done(deeds::complaints()));
+        match self.plan.end {
+            End::PowerOff => self.power_off(),
+            End::Cut => go_on_looking(),
+        }
+    }
+
+    fn first_answer(&mut self) -> State {
+        let start = Instant::now();
+        loop {
+            // Its socket is there a moment before anybody listens.
+            match ask(Path::new(SOCKET), &Request::State, &[], PATIENCE) {
+                Ok(answer) => return state_of(answer),
+                Err(AskError::Connect(_)) => thread::sleep(Duration::from_millis(5)),
+                Err(error) => panic!("{error:?}"),
+            }
+            if let Some(status) = self.loader.try_wait().unwrap() {
+                say(&Said::LoaderEnded(status.to_string()));
+                panic!("the loader has ended");
+            }
+            assert!(start.elapsed() < PATIENCE, "no loader came up");
+        }
+    }
+
+    fn ask(&self, step: &Step) -> Answer {
+        let order = |revision| Order { object: OBJECT.to_owned(), revision };
+        let deadline = Timestamp::now() + SignedDuration::from_mins(10);
+        let (request, blobs) = match step {
+            Step::Apply { level, generation, revision, bytes } => {
+                let offer = self.plan.facts.offers.iter().find(|offer| offer.level == *level).unwrap();
+                let mut module = fs::read(Path::new("/").join(module_file(*level))).unwrap();
+                let middle = module.len() / 2;
+                match bytes {
+                    Bytes::Good => {}
+                    Bytes::Changed => module[middle] ^= 1,
+                }
+                let proof = fs::read(Path::new("/").join(proof_file(*level, *generation))).unwrap();
+                let request = ApplyRequest {
+                    order: order(*revision),
+                    build_id: offer.build_id.clone(),
+                    level: *level,
+                    set: offer.set.clone(),
+                    digest: offer.set_digest.clone(),
+                    manifest: offer.manifest.clone(),
+                    mechanism: Mechanism::Livepatch,
+                    deadline,
+                    settle_after_seconds: self.plan.settle_after_seconds,
+                    floors: Floors::default(),
+                    server_date: Some(self.clock.0 + self.clock.1.elapsed()),
+                };
+                (Request::Apply(request), vec![proof, module])
+            }
+            Step::RollBack { revision } => {
+                (Request::RollBack(RollBackRequest { order: order(*revision), deadline }), Vec::new())
+            }
+            Step::Hold { revision } => (Request::Hold { order: order(*revision) }, Vec::new()),
+            Step::ClearVerdicts => (Request::ClearVerdicts, Vec::new()),
+            Step::Settle
+            | Step::Meanwhile(_)
+            | Step::Restart(_)
+            | Step::Cycles { .. }
+            | Step::Compare { .. } => (Request::State, Vec::new()),
+        };
+        let blobs: Vec<&[u8]> = blobs.iter().map(Vec::as_slice).collect();
+        let socket = match step {
+            // A person's, on the node.
+            Step::ClearVerdicts => Path::new(STATE).join(ROOT_SOCKET),
+            _ => PathBuf::from(SOCKET),
+        };
+        ask(&socket, &request, &blobs, PATIENCE).unwrap()
+    }
+
+    fn restart(&mut self, meanwhile: &[Deed]) -> Answer {
+        self.end_loader();
+        meanwhile.iter().copied().for_each(deeds::done);
+        self.loader = start(&self.plan);
+        Answer::State(Box::new(self.first_answer()))
+    }
+
+    fn end_loader(&mut self) {
+        self.loader.kill().unwrap();
+        self.loader.wait().unwrap();
+        // Nobody listens there any more.
+        fs::remove_file(SOCKET).unwrap();
+    }
+
+    fn power_off(&mut self) {
+        self.end_loader();
+        deeds::unmount("/state");
+        rustix::system::reboot(rustix::system::RebootCommand::PowerOff).unwrap();
+    }
+}
+
+fn now() -> State {
+    state_of(ask(Path::new(SOCKET), &Request::State, &[], PATIENCE).unwrap())
+}
+
+/// Until nothing is unsettled.
+fn settle() -> Answer {
+    let start = Instant::now();
+    loop {
+        let state = now();
+        if state.settles_in_seconds.is_none() || start.elapsed() > PATIENCE {
+            return Answer::State(Box::new(state));
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+/// The power goes when the host wants.
+fn go_on_looking() {
+    let mut before = None;
+    loop {
+        let state = now();
+        let news = (state.state, state.level, state.reason);
+        if before != Some(news) {
+            say(&Said::Looks(Box::new(look(state))));
+            before = Some(news);
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+fn state_of(answer: Answer) -> State {
+    match answer {
+        Answer::State(state) => *state,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// One line, in one write: the kernel and the loader speak on the same console.
+fn say(said: &Said) {
+    let line = format!("\n{MARK}{}\n", serde_json::to_string(said).unwrap());
+    let mut console = io::stdout().lock();
+    console.write_all(line.as_bytes()).unwrap();
+    console.flush().unwrap();
+}
+
+fn look(state: State) -> Look {
+    // Where it cannot be read, the loader says so.
+    let journal = Store::new(Path::new(STATE)).open().unwrap_or_default();
+    Look { at: since_boot(), state, journal, kernel: kernel() }
+}
+
+fn since_boot() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(time.tv_sec * 1000 + time.tv_nsec / 1_000_000).unwrap()
+}
+
+fn kernel() -> Kernel {
+    let is = |patch: &Path, file: &str, value: &str| {
+        fs::read_to_string(patch.join(file)).is_ok_and(|text| text.trim() == value)
+    };
+    let on = children("/sys/kernel/livepatch").into_iter().filter(|name| {
+        let patch = Path::new("/sys/kernel/livepatch").join(name);
+        is(&patch, "enabled", "1") && is(&patch, "transition", "0")
+    });
+    let ours = children("/sys/module").into_iter().filter(|name| name.starts_with("invivo"));
+    let note = |name: String| {
+        fs::read(Path::new("/sys/module").join(name).join("notes/.note.gnu.build-id")).unwrap_or_default()
+    };
+    let level = |file: &str| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.strip_prefix("level ")?.trim().parse().ok().map(Level)
+    };
+    Kernel {
+        on: on.collect(),
+        modules: ours.map(note).collect::<BTreeSet<_>>(),
+        cmdline: level("/proc/cmdline"),
+        version: level("/proc/version"),
+    }
+}
+
+fn children(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// The loader as its container has it, but for the folders: root with two capabilities.
+fn start(plan: &Plan) -> Child {
+    let mut loader = Command::new("/invivo-loader");
+    loader
+        .env_clear()
+        .args(["--socket", SOCKET, "--state", STATE, "--livepatch", "/sys/kernel/livepatch"])
+        .args(["--proc", "/proc", "--sys", "/sys", "--records", "/sys/fs/pstore"])
+        .args(["--root", plan.facts.root.as_str(), "--least-settling", "1"])
+        .stdin(Stdio::null());
+    // SAFETY: prctl takes numbers and touches no memory; nothing else is done after the fork.
+    unsafe { loader.pre_exec(drop_capabilities) };
+    loader.spawn().unwrap()
+}
+
+fn drop_capabilities() -> io::Result<()> {
+    for capability in (0..=LAST_CAPABILITY).filter(|capability| !KEPT.contains(capability)) {
+        // SAFETY: prctl takes numbers and touches no memory.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
