@@ -34,6 +34,8 @@ host-packages: # A C compiler is all that cargo itself needs; the lab installs t
 	@command -v gcc >/dev/null || (apt-get update -q && apt-get install -y -q gcc libc6-dev)
 	@command -v gcc-12 >/dev/null && command -v make >/dev/null && [ -e /usr/lib/x86_64-linux-gnu/libelf.so.1 ] \
 	  || (apt-get update -q && apt-get install -y -q gcc-12 libc6-dev make libelf1 lz4 xz-utils)
+	@command -v mke2fs >/dev/null && command -v openssl >/dev/null \
+	  || (apt-get update -q && apt-get install -y -q e2fsprogs openssl)
 
 .PHONY: demo
 demo: build ## The whole way: lab, patch, repository, charts, canary, rest, roll back, again
@@ -49,12 +51,23 @@ test: test-fast ## Every test: units, real API server, the lab's scenarios
 
 .PHONY: test-all
 test-all: test-fast ## The same, and what takes longer
+	INVIVO_ALL=1 INVIVO_POWER_CUTS=0 $(GUEST_TEST)
 	$(LAB) test --all
 
 .PHONY: test-fast
 test-fast: build ## The tests that need no lab; kinds and policies are tried on a real API server
 	set -o pipefail; tools=$$($(LAB) tools | tee >(cat >&2) | tail -n 1) && \
 	  INVIVO_TOOLS="$$tools" cargo test --workspace --locked
+
+# The loader alone in a guest; what takes minutes there is not tried by plain `cargo test`.
+GUEST_TEST := cargo test --workspace --locked --test guest -- --nocapture
+POWER_CUTS := nothing_promised_is_lost_and_nothing_convicted_is_loaded_whenever_the_power_is_cut
+
+.PHONY: soak
+soak: build ## 500 power cuts of the loader's node on ext4, and 500 on xfs
+	@command -v mkfs.xfs >/dev/null || (apt-get update -q && apt-get install -y -q xfsprogs)
+	INVIVO_POWER_CUTS=500 INVIVO_FILE_SYSTEM=ext4 $(GUEST_TEST) --exact $(POWER_CUTS)
+	INVIVO_POWER_CUTS=500 INVIVO_FILE_SYSTEM=xfs $(GUEST_TEST) --exact $(POWER_CUTS)
 
 .PHONY: lint
 lint: own-target ## Formatting and clippy, warnings are errors
