@@ -67,10 +67,13 @@ static int __init invivo_patch_init(void)
 		return ret;
 
 	ret = klp_enable_patch(&invivo_patch);
-	if (ret)
+	if (ret) {
 		invivo_targets_exit();
+		return ret;
+	}
 
-	return ret;
+	invivo_targets_enabled(&invivo_patch);
+	return 0;
 }
 
 /*

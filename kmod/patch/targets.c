@@ -12,12 +12,15 @@
  *   6.4. Livepatch tells the patch when that happens (post_unpatch), and what
  *   was written is cleared here. Later kernels do the same themselves;
  * - the target was refused because a function to be replaced is not in it. No
- *   kernel clears then, and none tells: the parameter "heal" does on demand.
+ *   kernel clears then, and none tells: the file "heal" does on demand. It is
+ *   beside "enabled", so that whoever may switch the patch may heal it and
+ *   needs no other part of sysfs.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/elf.h>
 #include <linux/errno.h>
+#include <linux/kobject.h>
 #include <linux/livepatch.h>
 #include <linux/memory.h>
 #include <linux/module.h>
@@ -26,6 +29,7 @@
 #include <linux/printk.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/sysfs.h>
 #include <linux/types.h>
 #include <asm/text-patching.h>
 
@@ -86,13 +90,14 @@ static size_t invivo_rela_size(const Elf_Rela *rela)
 }
 
 /*
- * Clears what livepatch wrote for @target. Nothing can be running in it: new
- * code is reached only through the target, which is not there or is leaving.
+ * Looks at every place that livepatch writes for @target, and clears it if @clear.
+ * Nothing can be running in it: new code is reached only through the target,
+ * which is not there or is leaving.
  *
  * Context: may sleep, klp_mutex held; takes text_mutex.
  * Return: the number of places that were not clear.
  */
-static unsigned int invivo_clear(const char *target)
+static unsigned int invivo_written(const char *target, bool clear)
 {
 	const struct klp_modinfo *info = THIS_MODULE->klp_info;
 	static const u64 zero;
@@ -115,46 +120,69 @@ static unsigned int invivo_clear(const char *target)
 
 			if (!memcmp(loc, &zero, size))
 				continue;
-			text_poke(loc, &zero, size);
+			if (clear)
+				text_poke(loc, &zero, size);
 			count++;
 		}
 	}
-	text_poke_sync();
+	if (clear && count)
+		text_poke_sync();
 	mutex_unlock(&text_mutex);
 
 	return count;
 }
 
 /*
- * Write-only: the name of a target that is not loaded; clears what an attempt
- * to load it has left. Harmless where nothing was left.
+ * The targets that were refused and would be again, one a line. They are not
+ * loaded, and what an attempt to load them has left stands in the patch.
  *
- * Context: write to the parameter's file, may sleep; takes klp_mutex.
- * Return: 0, -EBUSY if the target is loaded, -ENOENT if the patch has no such
- * target, -EAGAIN while the patch itself is being loaded or removed.
+ * Context: read of the patch's file, may sleep; takes klp_mutex, but does not
+ * wait for it: livepatch may hold it for many seconds.
+ * Return: the length, -EAGAIN if livepatch is at work.
  */
-static int invivo_heal(const char *value, const struct kernel_param *kp)
+static ssize_t heal_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
 {
-	size_t len = strcspn(value, "\n");
+	struct klp_object *obj;
+	int len = 0;
+
+	if (!mutex_trylock(&klp_mutex))
+		return -EAGAIN;
+	for (obj = invivo_targets; obj->funcs; obj++)
+		if (obj->name && !obj->mod && invivo_written(obj->name, false))
+			len += sysfs_emit_at(buf, len, "%s\n", obj->name);
+	mutex_unlock(&klp_mutex);
+
+	return len;
+}
+
+/*
+ * The name of a target that is not loaded: clears what an attempt to load it
+ * has left. Harmless where nothing was left.
+ *
+ * Context: write to the patch's file, may sleep; takes klp_mutex, as writing to
+ * "enabled" does. The file goes with the patch's folder, outside klp_mutex.
+ * Return: @size, -EBUSY if the target is loaded, -ENOENT if the patch has no
+ * such target.
+ */
+static ssize_t heal_store(struct kobject *kobj, struct kobj_attribute *attr, const char *buf,
+			  size_t size)
+{
+	size_t len = strcspn(buf, "\n");
 	struct klp_object *obj;
 	unsigned int count;
-	int ret = -ENOENT;
-
-	/* As a parameter of the load it comes before there is a klp_info. */
-	if (THIS_MODULE->state != MODULE_STATE_LIVE)
-		return -EAGAIN;
+	ssize_t ret = -ENOENT;
 
 	mutex_lock(&klp_mutex);
 	for (obj = invivo_targets; obj->funcs; obj++) {
-		if (!obj->name || strlen(obj->name) != len || strncmp(obj->name, value, len))
+		if (!obj->name || strlen(obj->name) != len || strncmp(obj->name, buf, len))
 			continue;
 		if (obj->mod) {
 			ret = -EBUSY;
 			break;
 		}
-		count = invivo_clear(obj->name);
+		count = invivo_written(obj->name, true);
 		pr_info("healed %s: %u relocations cleared\n", obj->name, count);
-		ret = 0;
+		ret = size;
 		break;
 	}
 	mutex_unlock(&klp_mutex);
@@ -162,12 +190,7 @@ static int invivo_heal(const char *value, const struct kernel_param *kp)
 	return ret;
 }
 
-static const struct kernel_param_ops invivo_heal_ops = {
-	.set = invivo_heal,
-};
-
-module_param_cb(heal, &invivo_heal_ops, NULL, 0200);
-MODULE_PARM_DESC(heal, "write-only: a target that is not loaded, to clear what a refused load left");
+static struct kobj_attribute invivo_heal = __ATTR_RW_MODE(heal, 0600);
 
 /*
  * Called by livepatch before it patches a target, be it loaded or coming.
@@ -197,7 +220,7 @@ static void invivo_post_unpatch(struct klp_object *obj)
 #ifndef HAVE_KLP_CLEAR_RELOCS
 	/* A target that stays is patched by another patch next, never by this one. */
 	if (obj->mod->state != MODULE_STATE_LIVE) {
-		unsigned int count = invivo_clear(obj->name);
+		unsigned int count = invivo_written(obj->name, true);
 
 		pr_debug("%s goes: %u relocations cleared\n", obj->name, count);
 	}
@@ -261,6 +284,23 @@ int __init invivo_targets_init(struct klp_object *objects)
 	invivo_targets = objects;
 	invivo_pinned = kcalloc(obj - objects, sizeof(*invivo_pinned), GFP_KERNEL);
 	return invivo_pinned ? 0 : -ENOMEM;
+}
+
+/**
+ * invivo_targets_enabled() - make the patch's own files
+ * @patch:	the patch, enabled
+ *
+ * The patch is at work by now and cannot be refused any more; without the file
+ * it cannot heal.
+ *
+ * Context: module init, after klp_enable_patch(); may sleep.
+ */
+void __init invivo_targets_enabled(struct klp_patch *patch)
+{
+	int ret = sysfs_create_file(&patch->kobj, &invivo_heal.attr);
+
+	if (ret)
+		pr_warn("no file heal: %d\n", ret);
 }
 
 /**

@@ -11,6 +11,7 @@
 #ifdef INVIVO_TARGETS
 
 int invivo_targets_init(struct klp_object *objects);
+void invivo_targets_enabled(struct klp_patch *patch);
 void invivo_targets_exit(void);
 
 /*
@@ -24,6 +25,10 @@ extern struct mutex klp_mutex;
 static inline int invivo_targets_init(struct klp_object *objects)
 {
 	return 0;
+}
+
+static inline void invivo_targets_enabled(struct klp_patch *patch)
+{
 }
 
 static inline void invivo_targets_exit(void)

@@ -115,15 +115,22 @@ static void init_fails(void)
 
 static void wrong_build(void)
 {
+	static const char file[] = "/sys/kernel/livepatch/" FIRST "/heal";
+	bool before, needed, needed_then;
 	int wrong, right, healed, then, loaded, unknown;
 
 	on(FIRST, "");
+	before = begins(file, "tgt");
 	wrong = load_file("/tgt-nofunction.ko", "");
 	right = load("tgt", "");
+	needed = begins(file, "tgt\n");
 	healed = heal(FIRST, "tgt\n");
+	needed_then = begins(file, "tgt");
 	then = load("tgt", "");
 	say("4 no such function: %s, right %s, heal %s, right %s with %d", name(wrong), name(right),
 	    name(healed), name(then), value());
+	say("4 needs heal: before %s, refused %s, healed %s, loaded %s", yes(before), yes(needed),
+	    yes(needed_then), yes(begins(file, "tgt")));
 
 	loaded = heal(FIRST, "tgt");
 	unknown = heal(FIRST, "tg");
@@ -135,8 +142,8 @@ static void wrong_build(void)
 	unload("tgt");
 	off(FIRST);
 
-	say("4 heal: loaded %s, unknown %s, while the patch is loaded %s", name(loaded),
-	    name(unknown), name(load(FIRST, "heal=tgt")));
+	say("4 heal: loaded %s, unknown %s, after the patch %s", name(loaded), name(unknown),
+	    name(heal(FIRST, "tgt")));
 }
 
 static void patch_comes_first(void)

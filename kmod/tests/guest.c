@@ -188,7 +188,7 @@ int heal(const char *patch, const char *target)
 {
 	char path[256];
 
-	snprintf(path, sizeof(path), "/sys/module/%s/parameters/heal", patch);
+	snprintf(path, sizeof(path), LIVEPATCH "%s/heal", patch);
 	return write_file(path, target);
 }
 
