@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use invivo_terms::{Arch, BuildId, Digest, Fingerprint, Level, ModuleName, RepositoryName, SetName};
+use invivo_terms::{
+    Arch, BuildId, Digest, Fingerprint, Level, ModuleName, RepositoryName, SetName, TargetName,
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -336,6 +338,14 @@ pub struct ManifestModule {
     pub sha256: Digest,
     /// What it changes.
     pub objects: Vec<PatchedObject>,
+}
+
+impl ManifestModule {
+    /// The kernel modules among what it changes. A manifest that was read has no other objects than
+    /// these and `vmlinux`.
+    pub fn targets(&self) -> impl Iterator<Item = (TargetName, &BuildId)> {
+        self.objects.iter().filter_map(|object| Some((object.name.parse().ok()?, object.build_id.as_ref()?)))
+    }
 }
 
 /// Part of the kernel that a module changes.

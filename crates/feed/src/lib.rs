@@ -32,7 +32,7 @@ pub use folder::{Folder, FolderError, FolderLook};
 pub use keyring::{MAX_CERTIFICATE, MAX_KEYS};
 pub use modinfo::{ModInfo, RunningKernel, check_running};
 pub use proof::{Proof, Signed};
-pub use read::{MAX_LEVELS, MAX_MODULES, MAX_SETS, MAX_SUMMARY, MAX_VERSION};
+pub use read::{MAX_LEVELS, MAX_MODULES, MAX_OBJECTS, MAX_SETS, MAX_SUMMARY, MAX_VERSION};
 pub use rejection::{Document, Rejection};
 pub use signature::{MAX_SIGNATURES, ROLE_NOTATION};
 

@@ -31,6 +31,8 @@ pub struct ModInfo {
     pub level: Option<String>,
     /// `invivo_set`
     pub set: Option<String>,
+    /// `invivo_features`, separated by commas: what it can do for the modules that it changes.
+    pub features: Option<String>,
 }
 
 impl ModInfo {
@@ -63,7 +65,14 @@ impl ModInfo {
             build_id: fields.build_id,
             level: fields.level,
             set: fields.set,
+            features: fields.features,
         })
+    }
+
+    /// Whether it says that it can do this. The kernel ignores a parameter that a module does not
+    /// have, so this is asked before one is passed.
+    pub fn can(&self, feature: &str) -> bool {
+        self.features.iter().flat_map(|features| features.split(',')).any(|one| one == feature)
     }
 
     /// Compares with the manifest that names the module.
@@ -147,6 +156,7 @@ struct Fields {
     build_id: Option<String>,
     level: Option<String>,
     set: Option<String>,
+    features: Option<String>,
 }
 
 impl Fields {
@@ -158,6 +168,7 @@ impl Fields {
             "invivo_build_id" => &mut self.build_id,
             "invivo_level" => &mut self.level,
             "invivo_set" => &mut self.set,
+            "invivo_features" => &mut self.features,
             _ => return Ok(()),
         };
         if field.replace(value.to_owned()).is_some() {

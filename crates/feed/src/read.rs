@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use invivo_terms::{Digest, Refusal, RepositoryName};
+use invivo_terms::{Digest, Refusal, RepositoryName, TargetName};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::document::{
-    FileReference, Index, KernelDocument, LevelEntry, Manifest, Role, TimestampDocument, Trust, cap, life,
+    FileReference, Index, KernelDocument, LevelEntry, Manifest, PatchedObject, Role, TimestampDocument,
+    Trust, cap, life,
 };
 use crate::{Document, Rejection, digest};
 
@@ -19,6 +20,8 @@ pub const MAX_SETS: usize = 10_000;
 pub const MAX_LEVELS: usize = 1_000;
 /// The most modules of one level. One, today; a level for several objects may need more.
 pub const MAX_MODULES: usize = 8;
+/// The most parts of the kernel that one module changes; what the module itself can leave out again.
+pub const MAX_OBJECTS: usize = 128;
 /// The longest summary of a set, in characters.
 pub const MAX_SUMMARY: usize = 1_024;
 
@@ -185,7 +188,32 @@ fn level(entry: &LevelEntry) -> Result<(), Rejection> {
 
 /// Parses a manifest whose bytes are the ones named.
 pub(crate) fn manifest(bytes: &[u8]) -> Result<Manifest, Rejection> {
-    parse(Document::Manifest, bytes)
+    let manifest: Manifest = parse(Document::Manifest, bytes)?;
+    manifest.modules.iter().try_for_each(|module| objects(&module.objects))?;
+    Ok(manifest)
+}
+
+/// The kernel itself is told by its build id already; every other object is a module with its own.
+fn objects(objects: &[PatchedObject]) -> Result<(), Rejection> {
+    let bad = |detail: String| Err(malformed(Document::Manifest, detail));
+    if objects.len() > MAX_OBJECTS {
+        return bad(format!("{} objects, {MAX_OBJECTS} allowed", objects.len()));
+    }
+    let mut names = BTreeSet::new();
+    for object in objects {
+        let name = &object.name;
+        let is_kernel = name == "vmlinux";
+        if !is_kernel && let Err(error) = name.parse::<TargetName>() {
+            return bad(error.to_string());
+        }
+        if !names.insert(name) {
+            return bad(format!("object {name} stands twice"));
+        }
+        if is_kernel == object.build_id.is_some() {
+            return bad(format!("object {name}: a module has a build id of its own, and only a module"));
+        }
+    }
+    Ok(())
 }
 
 fn version(document: Document, version: u64) -> Result<(), Rejection> {

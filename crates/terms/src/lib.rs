@@ -12,6 +12,7 @@ mod name;
 mod node;
 mod number;
 mod refusal;
+mod target;
 mod version;
 
 pub use digest::Digest;
@@ -19,10 +20,11 @@ pub use duration::HumanDuration;
 pub use excuse::Excuse;
 pub use hold::Hold;
 pub use kernel::{Arch, BuildId, Mechanism};
-pub use name::{Fingerprint, InvalidName, ModuleName, RepositoryName, SetName, TargetSet};
+pub use name::{Fingerprint, InvalidName, ModuleName, RepositoryName, SetName, TargetName, TargetSet};
 pub use node::NodeState;
 pub use number::{Level, Revision};
 pub use refusal::Refusal;
+pub use target::TargetState;
 pub use version::{effective_version, label_value};
 
 /// Node label put by the operator on every node it governs; the agent DaemonSet follows it.

@@ -158,6 +158,19 @@ impl ModuleName {
     }
 }
 
+checked_name!(
+    /// The name of a kernel module that a patch changes, as the kernel has it: `nf_tables`, never
+    /// `nf-tables`. It stands in parameters and in paths, so it holds nothing else.
+    TargetName,
+    r"^[A-Za-z0-9_]{1,55}$",
+    "1 to 55 letters, digits and underscores; not vmlinux",
+    |t| {
+        (1..=55).contains(&t.len())
+            && t.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            && t != "vmlinux"
+    }
+);
+
 /// What a policy aims at: `Latest`, `None`, or a set's name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -250,6 +263,16 @@ mod tests {
             "invivo_l1_0123",
         ] {
             assert!(bad.parse::<ModuleName>().is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_target_is_named_as_the_kernel_names_modules_and_can_be_nothing_but_one_name() {
+        for good in ["nf_tables", "8021q", "x"] {
+            assert_eq!(good.parse::<TargetName>().unwrap().as_str(), good);
+        }
+        for bad in ["", "nf-tables", "a,b", "..", "a/b", "a b", "a.ko", "vmlinux", &"x".repeat(56)] {
+            assert!(bad.parse::<TargetName>().is_err(), "{bad:?} was accepted");
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the documents mean.
 
 use invivo_terms::Level;
+use serde_json::json;
 
 use super::{House, addition, at, bundle, days, now};
 use crate::document::{Channel, Index, SetStatus};
@@ -82,4 +83,33 @@ fn the_later_clock_judges_expiry_and_the_earlier_one_withholding() {
     let clocks = Clocks { own: now(), server: Some(days(1)) };
     assert_eq!((clocks.later(), clocks.earlier()), (days(1), now()));
     assert_eq!((at(now()).later(), at(now()).earlier()), (now(), now()));
+}
+
+#[test]
+fn what_a_module_changes_is_the_kernel_and_modules_with_builds_of_their_own() {
+    let sample = bundle('a', 1, 1);
+    let build = "b".repeat(40);
+    let with = |objects: serde_json::Value| {
+        let mut manifest = serde_json::to_value(&sample.manifest).unwrap();
+        manifest["modules"][0]["objects"] = objects;
+        crate::read::manifest(&serde_json::to_vec(&manifest).unwrap())
+    };
+    let object =
+        |name: &str, build: Option<&str>| json!({"name": name, "buildId": build, "functions": ["f"]});
+    let good = with(json!([object("vmlinux", None), object("nf_tables", Some(&build))])).unwrap();
+    let targets: Vec<_> = good.modules[0].targets().map(|(name, build)| format!("{name} {build}")).collect();
+    assert_eq!(targets, [format!("nf_tables {build}")]);
+    let many = |count: usize| (0..count).map(|n| object(&format!("m{n}"), Some(&build))).collect();
+    assert!(with(many(crate::MAX_OBJECTS)).is_ok());
+    for bad in [
+        many(crate::MAX_OBJECTS + 1),
+        json!([object("nf_tables", None)]),
+        json!([object("vmlinux", Some(&build))]),
+        json!([object("nf-tables", Some(&build))]),
+        json!([object("a,b", Some(&build))]),
+        json!([object("a", Some(&build)), object("a", Some(&build))]),
+        json!([object("a", Some("b"))]),
+    ] {
+        assert_eq!(with(bad.clone()).unwrap_err().refusal, invivo_terms::Refusal::Malformed, "{bad}");
+    }
 }
