@@ -85,6 +85,9 @@ pub struct Apply {
     pub deadline: Time,
     /// Applied for this long without trouble is settled.
     pub settle_after: HumanDuration,
+    /// Kernel modules that are another build on the node may be left out, as the policy says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_partial: bool,
     /// What the node ran before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<OnNode>,

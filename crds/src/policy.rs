@@ -53,6 +53,11 @@ pub struct PatchPolicySpec {
     /// In which order and how fast.
     #[serde(default)]
     pub rollout: Rollout,
+    /// Load a level also on nodes where a kernel module that it changes is another build than the
+    /// level was made for, or cannot be known, and leave that module as it is. Such a node is held
+    /// otherwise (`ForeignTarget`).
+    #[serde(default)]
+    pub allow_partial: bool,
     /// No new instruction is given; what is under way ends.
     #[serde(default)]
     pub paused: bool,

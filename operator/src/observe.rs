@@ -255,6 +255,7 @@ fn instructed(spec: &NodePatchSpec) -> rollout::Instructed {
             mechanism: apply.mechanism,
             deadline: apply.deadline.0,
             settle_after: apply.settle_after.get(),
+            allow_partial: apply.allow_partial,
             from: apply.from.as_ref().map_or((Level::UNPATCHED, None), |from| (from.level, from.set.clone())),
             attempt: apply.attempt,
         }),

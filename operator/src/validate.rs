@@ -100,6 +100,7 @@ impl Checked {
             node_deadline: spec.rollout.node_deadline.get(),
             paused: spec.paused,
             mechanism: Mechanism::Livepatch,
+            allow_partial: spec.allow_partial,
         };
         Ok(Self { selector, stages: selectors, policy })
     }

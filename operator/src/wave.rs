@@ -251,6 +251,7 @@ impl Order {
                     mechanism: apply.mechanism,
                     deadline: Time(apply.deadline),
                     settle_after: HumanDuration::from_secs(apply.settle_after.as_secs()),
+                    allow_partial: apply.allow_partial,
                     from: Some(OnNode { level, set }),
                     attempt: apply.attempt,
                 });

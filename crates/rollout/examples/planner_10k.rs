@@ -120,6 +120,7 @@ fn world() -> Result<World, InvalidName> {
             node_deadline: Duration::from_mins(10),
             paused: false,
             mechanism: Mechanism::Livepatch,
+            allow_partial: false,
         },
         offer: Offer::Sets(sets),
         memory: Memory::default(),

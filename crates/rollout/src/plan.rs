@@ -301,6 +301,7 @@ impl Dispatch<'_> {
                     mechanism: self.policy.mechanism,
                     deadline,
                     settle_after: if soak.is_zero() { SETTLE } else { soak },
+                    allow_partial: self.policy.allow_partial,
                     from: (report.level, report.set.clone()),
                     attempt,
                 }))

@@ -289,6 +289,9 @@ fn rest(excuse: Excuse, spec: Option<&Instructed>, policy: &Policy) -> Option<(H
         Excuse::NotTried => Hold::NotTried,
         Excuse::KeyMissing => Hold::ModuleSigningKeyMissing,
         Excuse::Lockdown => Hold::Lockdown,
+        // Since then the policy has come to allow what held it.
+        Excuse::ForeignTarget if policy.allow_partial && !allows_partial(spec) => return None,
+        Excuse::ForeignTarget => Hold::ForeignTarget,
         Excuse::Blocked => Hold::BlockedByThreads,
         Excuse::Lost => return None,
     };
@@ -389,6 +392,13 @@ fn is_ours(node: &Node, rollout: &RolloutMemory) -> bool {
         Instruction::Apply(apply) => Some(apply.deadline) > rollout.before && runs(&apply.build_id),
         Instruction::RollBack { deadline, .. } => Some(*deadline) > rollout.before,
         Instruction::Hold => false,
+    }
+}
+
+fn allows_partial(spec: Option<&Instructed>) -> bool {
+    match spec.map(|spec| &spec.instruction) {
+        Some(Instruction::Apply(apply)) => apply.allow_partial,
+        Some(Instruction::RollBack { .. } | Instruction::Hold) | None => false,
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Policy {
     pub paused: bool,
     /// How patches take effect.
     pub mechanism: Mechanism,
+    /// Kernel modules that are another build on a node may be left out.
+    pub allow_partial: bool,
 }
 
 /// What a policy aims at.
@@ -163,6 +165,8 @@ pub struct Apply {
     pub deadline: Timestamp,
     /// Applied for this long is settled.
     pub settle_after: std::time::Duration,
+    /// Kernel modules that are another build on the node may be left out.
+    pub allow_partial: bool,
     /// What the node ran before.
     pub from: (Level, Option<SetName>),
     /// How many times this rollout has now begun to move the node, counted from 1.

@@ -71,6 +71,8 @@ holds! {
     ModuleSigningKeyMissing => "enrol the patch author's key on the node, which needs a reboot; see docs/runbooks",
     /// The node's kernel is locked down and does not take the module. The next attempt comes by itself.
     Lockdown => "enrol the patch author's key on the node, or use signed bundles; see docs/runbooks",
+    /// A kernel module that the patch changes is another build on the node. The next attempt comes by itself.
+    ForeignTarget => "install the module that came with the kernel, or set spec.allowPartial; see docs/runbooks",
     /// This node's instruction ended without success; a new attempt needs a new instruction.
     AttemptEnded => "see status.reason and status.message of its NodePatch",
     /// Another policy governs this node.

@@ -23,6 +23,9 @@ pub enum Forbidden {
         /// The feed of the instruction.
         feed: String,
     },
+    /// The policy demands whole patches.
+    #[error("policy {0} does not allow to leave modules out")]
+    Partial(String),
     /// The policy aims at something else.
     #[error("policy {policy} aims at {target}, not at {set}")]
     OtherTarget {
@@ -48,6 +51,9 @@ pub fn by_policy(apply: &Apply, policy: &PatchPolicy, feed: &PatchFeed) -> Resul
             takes: policy.spec.feed.clone(),
             feed: feed_name,
         });
+    }
+    if apply.allow_partial && !policy.spec.allow_partial {
+        return Err(Forbidden::Partial(policy.name_any()));
     }
     let allowed = match &policy.spec.target.set {
         TargetSet::Latest => true,
@@ -139,6 +145,19 @@ mod tests {
             "spec": {"source": {"repository": {"url": "http://x/"}}, "trust": {"rootSha256": "0".repeat(64)}}
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn modules_are_left_out_only_where_the_policy_allows_it() {
+        let (whole, feed) = (apply(), feed("production"));
+        let partial = Apply { allow_partial: true, ..apply() };
+        let strict = policy("production", "Latest");
+        let mut lenient = strict.clone();
+        lenient.spec.allow_partial = true;
+        assert_eq!(by_policy(&partial, &strict, &feed), Err(Forbidden::Partial("workers".to_owned())));
+        for (apply, policy) in [(&whole, &strict), (&whole, &lenient), (&partial, &lenient)] {
+            assert_eq!(by_policy(apply, policy, &feed), Ok(()));
+        }
     }
 
     #[test]

@@ -46,6 +46,7 @@ pub(crate) fn apply() -> What {
         mechanism: Mechanism::Livepatch,
         deadline: Time("2026-11-21T12:10:00Z".parse().unwrap()),
         settle_after: HumanDuration::from_secs(1800),
+        allow_partial: false,
         from: None,
         attempt: 1,
     }))

@@ -2,7 +2,7 @@
 
 use super::fleet::{Fleet, MINUTE, after, set, stage};
 use crate::{Instruction, Wish};
-use invivo_terms::{Hold, Level, NodeState};
+use invivo_terms::{Excuse, Hold, Level, NodeState};
 
 /// The rest is under way, one node at a time; the canary has shown that the patch works.
 fn rest_under_way(nodes: u32) -> Fleet {
@@ -144,6 +144,27 @@ fn a_blocked_node_is_excused_where_its_build_was_shown_to_work() {
     assert_eq!(fleet.decide(), ["r2"]);
     assert_eq!((fleet.hold("r1"), fleet.rollout().failed), (Some(Hold::BlockedByThreads), 0));
     assert_eq!(fleet.plan().stage.unwrap().excused, 1);
+}
+
+#[test]
+fn a_node_with_a_foreign_module_is_tried_again_later_or_at_once_where_it_may_be_left_out() {
+    let mut fleet = rest_under_way(2);
+    fleet.pass(MINUTE);
+    fleet.end("r1", NodeState::Refused);
+    fleet.report("r1").excuse = Some(Excuse::ForeignTarget);
+    assert_eq!(fleet.decide(), ["r2"]);
+    assert_eq!((fleet.hold("r1"), fleet.rollout().failed), (Some(Hold::ForeignTarget), 0));
+    fleet.obey("r2");
+    assert!(fleet.decide().is_empty());
+    fleet.world.policy.allow_partial = true;
+    assert_eq!(fleet.decide(), ["r1"]);
+    assert!(matches!(
+        &fleet.node("r1").spec.as_ref().unwrap().instruction,
+        Instruction::Apply(apply) if apply.allow_partial
+    ));
+    fleet.end("r1", NodeState::Refused);
+    fleet.report("r1").excuse = Some(Excuse::ForeignTarget);
+    assert!(fleet.decide().is_empty(), "it was told already");
 }
 
 #[test]

@@ -65,6 +65,7 @@ impl Fleet {
                     node_deadline: Duration::from_secs(10 * MINUTE),
                     paused: false,
                     mechanism: Mechanism::Livepatch,
+                    allow_partial: false,
                 },
                 offer: Offer::Sets(vec![set(1, &[(1, 1)])]),
                 memory: Memory::default(),

@@ -423,6 +423,7 @@ fn instruction(choice: u8, kernel: u32, level: u32, attempt: u32, at: Timestamp)
             mechanism: invivo_terms::Mechanism::Livepatch,
             deadline,
             settle_after: std::time::Duration::from_mins(30),
+            allow_partial: false,
             from: (Level(0), None),
             attempt,
         }),
