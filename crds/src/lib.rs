@@ -20,7 +20,7 @@ pub use feed::{
 };
 pub use node::{
     Apply, Blocker, CANARY_PATCH, Evidence, HoldInstruction, LastSwitch, NodeKernel, NodePatch,
-    NodePatchSpec, NodePatchStatus, OnNode, RollBack, Signing,
+    NodePatchSpec, NodePatchStatus, OnNode, RollBack, Signing, TargetCounts,
 };
 pub use policy::{
     HoldCount, NodeCounts, PatchPolicy, PatchPolicySpec, PatchPolicyStatus, Proven, Rollout, RolloutKey,

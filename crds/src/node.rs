@@ -1,6 +1,8 @@
 //! `NodePatch`: one node; the only thing an agent writes.
 
-use invivo_terms::{BuildId, Digest, HumanDuration, Level, Mechanism, NodeState, Revision, SetName};
+use invivo_terms::{
+    BuildId, Digest, HumanDuration, Level, Mechanism, NodeState, Revision, SetName, TargetState,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -178,6 +180,78 @@ pub struct NodePatchStatus {
     /// What the last change of the running code took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_switch: Option<LastSwitch>,
+    /// How many of the kernel modules that the level changes stand in which state; absent for a level
+    /// that changes none. Modules that merely come and go are no reason to write: `absent`,
+    /// `patched` and `pinned` are as of the last write. The loader's log names each that is not well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub targets: Option<TargetCounts>,
+}
+
+/// Kernel modules that a level changes, counted by their states.
+#[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetCounts {
+    /// Not loaded; patched when they come.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub absent: u32,
+    /// Loaded and patched.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub patched: u32,
+    /// Patched, and not to be unloaded while they are.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub pinned: u32,
+    /// Left out of the patch: they were another build when it was loaded.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub skipped: u32,
+    /// Refused by the kernel, and not healed yet.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub needs_heal: u32,
+    /// Refused again after they were healed.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub refused: u32,
+    /// Another build is loaded, or on disk for the next load.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub foreign_build: u32,
+    /// Which build they are cannot be known.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unknown_build: u32,
+}
+
+impl TargetCounts {
+    /// Of so many states; none of none.
+    pub fn of(states: impl IntoIterator<Item = TargetState>) -> Option<Self> {
+        let mut counts = None;
+        for state in states {
+            let count = counts.get_or_insert_with(Self::default).of_state(state);
+            *count = count.saturating_add(1);
+        }
+        counts
+    }
+
+    /// The same with the modules that are well counted together: which of them are loaded is no news.
+    #[must_use]
+    pub fn settled(self) -> Self {
+        let absent = self.absent.saturating_add(self.patched).saturating_add(self.pinned);
+        Self { absent, patched: 0, pinned: 0, ..self }
+    }
+
+    fn of_state(&mut self, state: TargetState) -> &mut u32 {
+        match state {
+            TargetState::Absent => &mut self.absent,
+            TargetState::Patched => &mut self.patched,
+            TargetState::Pinned => &mut self.pinned,
+            TargetState::Skipped => &mut self.skipped,
+            TargetState::NeedsHeal => &mut self.needs_heal,
+            TargetState::Refused => &mut self.refused,
+            TargetState::ForeignBuild => &mut self.foreign_build,
+            TargetState::UnknownBuild => &mut self.unknown_build,
+        }
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 /// A thread that kept a transition from ending.

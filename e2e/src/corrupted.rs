@@ -43,6 +43,7 @@ pub(crate) fn ask_loader(
         mechanism: apply.mechanism,
         deadline: jiff::Timestamp::now() + jiff::SignedDuration::from_mins(5),
         settle_after_seconds: 5,
+        allow_partial: apply.allow_partial,
         floors: Floors::default(),
         server_date: None,
     });

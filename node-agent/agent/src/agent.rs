@@ -404,6 +404,7 @@ async fn carry_out(
                 mechanism: apply.mechanism,
                 deadline: apply.deadline.0,
                 settle_after_seconds: apply.settle_after.get().as_secs(),
+                allow_partial: apply.allow_partial,
                 floors: fetched.floors,
                 server_date: fetched.server_date,
             };

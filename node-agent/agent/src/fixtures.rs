@@ -33,6 +33,7 @@ pub(crate) fn loader(object: &str, revision: i64, state: NodeState) -> State {
         blockers: Vec::new(),
         switch_millis: None,
         floors: invivo_feed::Floors::default(),
+        targets: Vec::new(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use invivo_terms::NodeState;
+use invivo_terms::{NodeState, TargetState};
 use invivo_wire::State;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -33,6 +33,20 @@ struct StateLabels {
     state: StateLabel,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct TargetLabel(TargetState);
+
+impl EncodeLabelValue for TargetLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.0.as_str(), encoder)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TargetLabels {
+    state: TargetLabel,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: String,
@@ -44,6 +58,7 @@ pub struct Metrics {
     kernel: Family<KernelLabels, Gauge>,
     level: Gauge,
     state: Family<StateLabels, Gauge>,
+    targets: Family<TargetLabels, Gauge>,
     settled: Gauge,
     unpatched: Gauge,
     failures: Family<ReasonLabels, Counter>,
@@ -67,6 +82,11 @@ impl Metrics {
         node.register("kernel", "1; the running kernel and its effective version", metrics.kernel.clone());
         node.register("level", "Level that the kernel shows as applied, 0 unpatched", metrics.level.clone());
         node.register("state", "1 for the state that the node is in", metrics.state.clone());
+        node.register(
+            "targets",
+            "Kernel modules that the applied level changes, by how they stand",
+            metrics.targets.clone(),
+        );
         node.register("settled", "1 while the level comes back after a boot", metrics.settled.clone());
         node.register(
             "unpatched_seconds",
@@ -100,6 +120,11 @@ impl Metrics {
         self.level.set(i64::from(loader.level.0));
         for one in NodeState::ALL {
             self.state.get_or_create(&StateLabels { state: StateLabel(one) }).set(i64::from(one == state));
+        }
+        for one in TargetState::ALL {
+            let count = loader.targets.iter().filter(|target| target.state == one).count();
+            let gauge = self.targets.get_or_create(&TargetLabels { state: TargetLabel(one) });
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         self.settled.set(i64::from(loader.state == NodeState::Settled));
         self.unpatched.set(i64::from(loader.unpatched_seconds.unwrap_or(0)));

@@ -1,6 +1,6 @@
 //! The status that answers an instruction: the loader's words, or the agent's own verdict over them.
 
-use invivo_api::{Blocker, Evidence, LastSwitch, NodeKernel, NodePatchStatus, Signing};
+use invivo_api::{Blocker, Evidence, LastSwitch, NodeKernel, NodePatchStatus, Signing, TargetCounts};
 use invivo_terms::{Level, Mechanism, NodeState, Revision};
 use invivo_wire::{Reason, State};
 use jiff::Timestamp;
@@ -59,6 +59,7 @@ pub fn of(loader: &State, own: &Own<'_>, observed: Revision, now: Timestamp) -> 
             Own::Working { .. } | Own::Ended(_) => Vec::new(),
         },
         last_switch: loader.switch_millis.map(|millis| LastSwitch { millis }),
+        targets: TargetCounts::of(loader.targets.iter().map(|target| target.state)),
     }
 }
 
@@ -95,9 +96,13 @@ fn cut(mut text: String, bytes: usize) -> String {
     text
 }
 
-/// Whether the status must be written: times alone are no news.
+/// Whether the status must be written: times alone are no news, nor are modules that come and go.
 pub fn differs(wanted: &NodePatchStatus, written: Option<&NodePatchStatus>) -> bool {
-    let timeless = |status: &NodePatchStatus| NodePatchStatus { since: None, ..status.clone() };
+    let timeless = |status: &NodePatchStatus| NodePatchStatus {
+        since: None,
+        targets: status.targets.clone().map(TargetCounts::settled),
+        ..status.clone()
+    };
     written.is_none_or(|written| timeless(wanted) != timeless(written))
 }
 
@@ -107,7 +112,7 @@ mod tests {
     use crate::fixtures::{instruction, loader};
     use crate::instruction::What;
     use crate::verdict::Cause;
-    use invivo_terms::Refusal;
+    use invivo_terms::{Refusal, TargetState};
 
     fn now() -> Timestamp {
         "2026-11-21T12:00:00Z".parse().unwrap()
@@ -149,6 +154,29 @@ mod tests {
         assert!(!differs(&later, Some(&status)));
         assert!(differs(&NodePatchStatus { level: Level(1), ..status.clone() }, Some(&status)));
         assert!(differs(&status, None));
+    }
+
+    #[test]
+    fn modules_are_counted_and_only_those_that_are_not_well_are_news() {
+        let with = |states: &[TargetState]| {
+            let target = |(at, state): (usize, &TargetState)| invivo_wire::Target {
+                name: format!("m{at}").parse().unwrap(),
+                state: *state,
+            };
+            let mut state = loader("uid", 5, NodeState::Settled);
+            state.targets = states.iter().enumerate().map(target).collect();
+            of(&state, &Own::Nothing, Revision(5), now())
+        };
+        let (absent, patched) = (TargetState::Absent, TargetState::Patched);
+        assert_eq!(with(&[]).targets, None);
+        let known = with(&[absent, patched, patched]);
+        let counts = TargetCounts { absent: 1, patched: 2, ..TargetCounts::default() };
+        assert_eq!(known.targets, Some(counts));
+        assert!(!differs(&with(&[patched, absent, absent]), Some(&known)), "one came and two went");
+        for state in TargetState::ALL {
+            assert_eq!(differs(&with(&[absent, patched, state]), Some(&known)), !state.is_well(), "{state}");
+        }
+        assert!(differs(&with(&[absent, patched]), Some(&known)));
     }
 
     #[test]

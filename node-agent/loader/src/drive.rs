@@ -1,6 +1,7 @@
 //! Step after step, until what is wanted is reached or cannot be.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CString;
 use std::time::Duration;
 
 use invivo_terms::{Digest, ModuleName};
@@ -76,6 +77,7 @@ impl<K: Kernel> Loader<K> {
         let mut blockers: Option<Vec<Blocker>> = None;
         let mut under: Option<ModuleName> = None;
         let mut watch = HealthWatch::of(&drive, &self.journal);
+        let mut parameters = CString::default();
         loop {
             let seen = self.kernel.seen()?;
             under = match &drive.goal {
@@ -107,13 +109,17 @@ impl<K: Kernel> Loader<K> {
                         }
                     }
                 }
-                Step::Journal => self.write_down(&mut drive)?,
+                Step::Journal => {
+                    let task = drive.task.as_ref().map(|(task, _)| task);
+                    parameters = self.parameters(&seen, task, drive.image)?;
+                    self.write_down(&mut drive)?;
+                }
                 Step::Load => {
                     let image =
                         drive.image.ok_or_else(|| Missed::fault(Fault::Vanished, "the patch is gone"))?;
                     told = Some(now);
                     let signing = self.running.kernel.signing;
-                    self.kernel.load(image).map_err(|errno| Missed::load(errno, signing))?;
+                    self.kernel.load(image, &parameters).map_err(|errno| Missed::load(errno, signing))?;
                 }
                 Step::Switch(name, enabled) => {
                     told = told.or(Some(now));

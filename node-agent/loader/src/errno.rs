@@ -10,9 +10,10 @@ pub fn passes(errno: Errno) -> bool {
 /// Name and meaning of an error of `init_module`.
 pub fn of_load(errno: Errno) -> (String, &'static str) {
     let (name, meaning) = match errno {
-        Errno::INVAL => {
-            ("EINVAL", "the module was made for another kernel build, or a symbol it needs is not there")
-        }
+        Errno::INVAL => (
+            "EINVAL",
+            "the module was made for another kernel build, or a symbol it needs is not there, perhaps in a target",
+        ),
         Errno::NOEXEC => (
             "ENOEXEC",
             "version magic or symbol versions differ, livepatch is not built in, or the file is damaged",
@@ -27,6 +28,8 @@ pub fn of_load(errno: Errno) -> (String, &'static str) {
             ("EPERM", "CAP_SYS_MODULE is missing, modules are disabled, or the kernel is locked down")
         }
         Errno::NOMEM => ("ENOMEM", "no memory"),
+        Errno::SRCH => ("ESRCH", "`skip` names what is not a target of the patch"),
+        Errno::NODATA => ("ENODATA", "`skip` names everything that the patch changes"),
         Errno::NOENT => ("ENOENT", "a symbol that the module needs is not in this kernel"),
         Errno::AGAIN => ("EAGAIN", "the kernel asks to try again"),
         other => return (format!("errno {}", other.raw_os_error()), "see the node's kernel log"),

@@ -1,12 +1,14 @@
 //! A kernel that holds state instead of code: modules, live patches, transitions, boots.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
 use invivo_feed::ModInfo;
-use invivo_terms::{Arch, BuildId, Mechanism, ModuleName};
+use invivo_terms::{Arch, BuildId, Mechanism, ModuleName, TargetName};
 use invivo_wire::{Blocker, Kernel as KernelFacts, Signing};
 use jiff::{SignedDuration, Timestamp};
 use rustix::io::Errno;
@@ -15,6 +17,7 @@ use crate::health::Health;
 use crate::kernel::Kernel;
 use crate::running::{Running, RunningError};
 use crate::seen::{Patch, Resident, Seen};
+use crate::targets::{Build, Builds, Shown, Target};
 use crate::verdict::Record;
 
 #[derive(Debug)]
@@ -48,6 +51,16 @@ pub(crate) struct World {
     pub(crate) switches: u32,
     /// Where the loader is killed.
     pub(crate) killed: Option<Killed>,
+    /// The builds of the modules that there are, of files and loaded.
+    pub(crate) builds: BTreeMap<TargetName, Builds>,
+    /// What is shown of targets; what is not here is not patched.
+    pub(crate) shown: BTreeMap<TargetName, Shown>,
+    /// What was to be healed, in order.
+    pub(crate) heals: Vec<TargetName>,
+    /// It is not let.
+    pub(crate) cannot_heal: bool,
+    /// The parameters of the loads, in order.
+    pub(crate) parameters: Vec<String>,
     /// After how many more looks and deeds the loader is killed.
     pub(crate) calls_left: Option<u32>,
     /// Where it is killed once a stuck transition has ended after all.
@@ -110,6 +123,11 @@ impl Fake {
             reversal: Some(Duration::from_millis(700)),
             ends: None,
             switches: 0,
+            builds: BTreeMap::new(),
+            shown: BTreeMap::new(),
+            heals: Vec::new(),
+            cannot_heal: false,
+            parameters: Vec::new(),
             killed: None,
             calls_left: None,
             killed_then: None,
@@ -237,7 +255,30 @@ impl Kernel for Fake {
         vec![Blocker { tid: 77, comm: "sleeper".to_owned(), pod_uid: None, container: None }]
     }
 
-    fn load(&mut self, image: &[u8]) -> Result<(), Errno> {
+    fn builds(&self, _: &str, targets: &[Target]) -> BTreeMap<TargetName, Builds> {
+        let world = self.0.borrow();
+        let none = Builds { file: Build::None, loaded: Build::None };
+        let of = |name: &TargetName| world.builds.get(name).unwrap_or(&none).clone();
+        targets.iter().map(|target| (target.name.clone(), of(&target.name))).collect()
+    }
+
+    fn shown(&self, _: &ModuleName, _: &[Target]) -> BTreeMap<TargetName, Shown> {
+        self.0.borrow().shown.clone()
+    }
+
+    fn heal(&self, _: &ModuleName, target: &TargetName) -> io::Result<()> {
+        let mut world = self.0.borrow_mut();
+        world.heals.push(target.clone());
+        if world.cannot_heal {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        if let Some(shown) = world.shown.get_mut(target) {
+            shown.needs_heal = false;
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, image: &[u8], parameters: &CStr) -> Result<(), Errno> {
         self.call();
         assert_ne!(self.killed(), Some(Killed::BeforeLoad), "killed");
         let mut world = self.0.borrow_mut();
@@ -264,6 +305,7 @@ impl Kernel for Fake {
         world.patches.push((Patch { name: name.to_string(), enabled: true, transition: true }, until));
         world.modules.push(name);
         world.loads.push(image.to_vec());
+        world.parameters.push(parameters.to_str().unwrap().to_owned());
         Ok(())
     }
 

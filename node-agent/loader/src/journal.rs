@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::health::Health;
+use crate::targets::Changes;
 use crate::verdict::Verdicts;
 
 /// The journal, one file in the state folder. Written before and after everything that is done.
@@ -106,6 +107,12 @@ pub struct Loaded {
     pub settle_after_seconds: u64,
     /// The pinned root that the proof begins with.
     pub root: Digest,
+    /// What it changes.
+    #[serde(default)]
+    pub changes: Changes,
+    /// Targets may be left out of it.
+    #[serde(default)]
+    pub allow_partial: bool,
 }
 
 /// What is on.

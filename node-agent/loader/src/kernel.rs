@@ -1,19 +1,23 @@
 //! The few things that the loader does to a kernel, and the clocks it goes by.
 
-use std::ffi::CString;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
 use std::time::Duration;
 
-use invivo_terms::ModuleName;
+use invivo_terms::{ModuleName, TargetName};
 use invivo_wire::Blocker;
 use jiff::Timestamp;
 use rustix::io::Errno;
 use rustix::time::ClockId;
 
 use crate::health::Health;
+use crate::installed::Installed;
 use crate::running::{Folders, Names, Running, RunningError};
 use crate::seen::Seen;
+use crate::targets::{Builds, Shown, Target};
 use crate::verdict::Record;
 
 /// A kernel. The real one, or a test's.
@@ -48,12 +52,25 @@ pub trait Kernel {
     /// At most five threads whose patch state is still `old`.
     fn blockers(&self, old: i8) -> Vec<Blocker>;
 
-    /// `init_module(2)` of exactly these bytes, without parameters.
+    /// The builds of these modules, loaded and on disk for this release.
+    fn builds(&self, release: &str, targets: &[Target]) -> BTreeMap<TargetName, Builds>;
+
+    /// What it shows of the targets of this patch, which is on.
+    fn shown(&self, patch: &ModuleName, targets: &[Target]) -> BTreeMap<TargetName, Shown>;
+
+    /// Lets a patch clear what a refused load of a target has left in it.
     ///
     /// # Errors
     ///
     /// The kernel's.
-    fn load(&mut self, image: &[u8]) -> Result<(), Errno>;
+    fn heal(&self, patch: &ModuleName, target: &TargetName) -> io::Result<()>;
+
+    /// `init_module(2)` of exactly these bytes, with these parameters.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    fn load(&mut self, image: &[u8], parameters: &CStr) -> Result<(), Errno>;
 
     /// `delete_module(2)`, never by force.
     ///
@@ -83,12 +100,13 @@ pub trait Kernel {
 #[derive(Debug)]
 pub struct Linux {
     folders: Folders,
+    installed: RefCell<Installed>,
 }
 
 impl Linux {
     /// Seen through these folders.
     pub fn new(folders: Folders) -> Self {
-        Self { folders }
+        Self { folders, installed: RefCell::default() }
     }
 }
 
@@ -117,8 +135,22 @@ impl Kernel for Linux {
         crate::blockers::observe(&self.folders, old)
     }
 
-    fn load(&mut self, image: &[u8]) -> Result<(), Errno> {
-        rustix::system::init_module(image, c"")
+    fn builds(&self, release: &str, targets: &[Target]) -> BTreeMap<TargetName, Builds> {
+        let folder = self.folders.modules.join(release);
+        let names = targets.iter().map(|target| &target.name);
+        self.installed.borrow_mut().builds(&folder, &self.folders.sys, names)
+    }
+
+    fn shown(&self, patch: &ModuleName, targets: &[Target]) -> BTreeMap<TargetName, Shown> {
+        crate::shown::observe(&self.folders, patch, targets.iter().map(|target| &target.name))
+    }
+
+    fn heal(&self, patch: &ModuleName, target: &TargetName) -> io::Result<()> {
+        crate::shown::heal(&self.folders, patch, target)
+    }
+
+    fn load(&mut self, image: &[u8], parameters: &CStr) -> Result<(), Errno> {
+        rustix::system::init_module(image, parameters)
     }
 
     fn unload(&mut self, name: &ModuleName) -> Result<(), Errno> {

@@ -6,12 +6,14 @@
 
 mod again;
 mod blockers;
+mod care;
 mod drive;
 pub mod errno;
 #[cfg(test)]
 mod fake;
 pub mod filter;
 pub mod health;
+pub mod installed;
 pub mod journal;
 mod judge;
 pub mod kernel;
@@ -24,10 +26,12 @@ mod recover;
 pub mod report;
 pub mod running;
 pub mod seen;
+pub mod shown;
 mod slots;
 pub mod socket;
 pub mod step;
 pub mod store;
+pub mod targets;
 #[cfg(test)]
 mod tests;
 mod undo;

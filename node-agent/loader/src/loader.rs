@@ -18,6 +18,7 @@ use crate::running::{Running, RunningError};
 use crate::seen::{Patch, Seen};
 use crate::step::{Goal, Phase};
 use crate::store::Store;
+use crate::targets::Memory;
 use crate::verdict::Record;
 use crate::verify::{Passed, Verified, Verify};
 
@@ -48,6 +49,8 @@ pub struct Loader<K> {
     least_settling: Duration,
     /// When it began, since boot.
     pub(crate) began: Duration,
+    /// What was done for the modules that the patch changes.
+    pub(crate) memory: Memory,
 }
 
 impl<K: Kernel> Loader<K> {
@@ -73,6 +76,7 @@ impl<K: Kernel> Loader<K> {
             waiting: None,
             least_settling: Duration::ZERO,
             began,
+            memory: Memory::default(),
         };
         loader.come_up();
         Ok(loader)
@@ -90,6 +94,11 @@ impl<K: Kernel> Loader<K> {
                 self.look();
                 self.state()
             }
+            (Request::Look, []) => {
+                self.look();
+                self.mind_targets();
+                self.state()
+            }
             (Request::Hold { .. } | Request::RollBack(_) | Request::ClearVerdicts, [])
             | (Request::Apply(_), [_, _])
                 if !self.known =>
@@ -102,6 +111,7 @@ impl<K: Kernel> Loader<K> {
             (Request::ClearVerdicts, []) => return self.clear_verdicts(),
             (
                 Request::State
+                | Request::Look
                 | Request::Hold { .. }
                 | Request::RollBack(_)
                 | Request::Apply(_)
@@ -125,8 +135,9 @@ impl<K: Kernel> Loader<K> {
     pub fn state(&self) -> std::io::Result<State> {
         let seen = self.kernel.seen()?;
         let waiting = self.waiting.as_ref().map(|waiting| &waiting.why);
+        let targets = self.targets(&seen);
         let (since_boot, now) = (self.kernel.since_boot(), self.kernel.now());
-        Ok(report::state(&self.journal, waiting, &self.running, &seen, since_boot, now))
+        Ok(report::state(&self.journal, waiting, &self.running, &seen, targets, since_boot, now))
     }
 
     /// What the loader does by itself: tries again what failed in passing, and looks.
@@ -136,6 +147,7 @@ impl<K: Kernel> Loader<K> {
         } else {
             self.look();
             self.mind_health();
+            self.mind_targets();
         }
     }
 

@@ -3,8 +3,8 @@
 //! Needs: an emptyDir for the socket (writable here, read-only in the agent; with `fsGroup` its
 //! setgid bit gives the socket its group); hostPaths: `/var/lib/invivo` at `/host/state`,
 //! `/sys/kernel/livepatch` at `/host/livepatch` (writable, outside `/sys`), and read-only `/proc`
-//! at `/host/proc`, `/sys/fs/pstore` at `/host/pstore`, `/var/lib/systemd/pstore` at
-//! `/host/pstore-archive`.
+//! at `/host/proc`, `/lib/modules` at `/host/modules`, `/sys/fs/pstore` at `/host/pstore`,
+//! `/var/lib/systemd/pstore` at `/host/pstore-archive`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,6 +32,9 @@ struct Arguments {
     /// The host's /proc.
     #[arg(long, env = "INVIVO_PROC", default_value = "/host/proc")]
     proc: PathBuf,
+    /// The host's /lib/modules, read only: the modules that a patch may change.
+    #[arg(long, env = "INVIVO_MODULES", default_value = "/host/modules")]
+    modules: PathBuf,
     /// Any /sys, read only: the kernel's notes and what it demands of modules.
     #[arg(long, env = "INVIVO_SYS", default_value = "/sys")]
     sys: PathBuf,
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
             proc: arguments.proc,
             livepatch: arguments.livepatch,
             records: arguments.records,
+            modules: arguments.modules,
         },
         roots: arguments.roots.into_iter().collect(),
         agent: arguments.agent_uid,

@@ -50,6 +50,8 @@ impl Missed {
             | Fault::Lockdown
             | Fault::NoLivepatch
             | Fault::LowerLevel => (NodeState::Refused, Remedy::Nothing),
+            // A file on disk or a module that is loaded; both may change.
+            Fault::ForeignTarget => (NodeState::Refused, Remedy::TryAgain),
             Fault::NodeIo | Fault::JournalUnreadable => (NodeState::Failed, Remedy::TryAgain),
             Fault::RebootedUnsettled | Fault::RebootedBringingBack => (NodeState::Suspected, Remedy::Nothing),
             Fault::RebootedAgain | Fault::PanicNamesPatch | Fault::ConvictedHere => {

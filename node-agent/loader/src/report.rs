@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use invivo_terms::{Level, NodeState, effective_version};
-use invivo_wire::{Kernel, State};
+use invivo_wire::{Kernel, State, Target};
 use jiff::Timestamp;
 
 use crate::journal::{Active, Journal, Outcome};
@@ -17,6 +17,7 @@ pub fn state(
     waiting: Option<&Outcome>,
     running: &Running,
     seen: &Seen,
+    targets: Vec<Target>,
     since_boot: Duration,
     now: Timestamp,
 ) -> State {
@@ -46,7 +47,7 @@ pub fn state(
         effective: effective_version(
             version(&running.kernel),
             level,
-            loaded.and_then(|loaded| loaded.complete.as_deref()),
+            loaded.and_then(|loaded| loaded.complete.as_deref()).filter(|_| is_whole(&targets)),
         ),
         state: known.unwrap_or_else(|| at_rest(level, active)),
         since: outcome.map_or(now, |outcome| outcome.since),
@@ -61,8 +62,14 @@ pub fn state(
         evidence: outcome.and_then(|outcome| outcome.evidence.clone()),
         blockers: outcome.map(|outcome| outcome.blockers.clone()).unwrap_or_default(),
         switch_millis: outcome.and_then(|outcome| outcome.switch_millis),
+        targets,
         floors: journal.last_root.as_ref().map(|root| journal.floors_of(root)).unwrap_or_default(),
     }
+}
+
+/// The author's claim is about the whole patch.
+fn is_whole(targets: &[Target]) -> bool {
+    targets.iter().all(|target| target.state.is_well())
 }
 
 fn version(kernel: &Kernel) -> &str {

@@ -47,6 +47,8 @@ pub struct Folders {
     /// Where the host keeps records of panics, read-only: `/sys/fs/pstore` and
     /// `/var/lib/systemd/pstore`.
     pub records: Vec<PathBuf>,
+    /// `/lib/modules` of the host, read-only.
+    pub modules: PathBuf,
 }
 
 #[cfg(test)]
@@ -54,7 +56,13 @@ impl Folders {
     /// All of them below one, for tests.
     pub(crate) fn below(root: &Path) -> Self {
         let at = |name: &str| root.join(name);
-        Self { sys: at("sys"), proc: at("proc"), livepatch: at("livepatch"), records: Vec::new() }
+        Self {
+            sys: at("sys"),
+            proc: at("proc"),
+            livepatch: at("livepatch"),
+            records: Vec::new(),
+            modules: at("modules"),
+        }
     }
 }
 
@@ -142,7 +150,7 @@ fn text(path: &Path) -> Result<String, RunningError> {
 
 /// The note of owner `GNU` and type 3. The notes are walked, not searched: the same bytes can stand
 /// in another note's description.
-fn build_id(notes: &[u8]) -> Option<BuildId> {
+pub(crate) fn build_id(notes: &[u8]) -> Option<BuildId> {
     const BUILD_ID_NOTE: u32 = 3;
     let word = |at: usize| {
         let bytes: [u8; 4] = notes.get(at..at.checked_add(4)?)?.try_into().ok()?;

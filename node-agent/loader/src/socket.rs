@@ -69,10 +69,14 @@ impl Peers {
     /// The agent's word is the network's: verdicts are for people on the node.
     pub const fn may_ask(self, request: &Request) -> bool {
         match (self, request) {
-            (Self::Root, Request::State | Request::ClearVerdicts)
+            (Self::Root, Request::State | Request::Look | Request::ClearVerdicts)
             | (
                 Self::Agent(_),
-                Request::State | Request::Apply(_) | Request::RollBack(_) | Request::Hold { .. },
+                Request::State
+                | Request::Look
+                | Request::Apply(_)
+                | Request::RollBack(_)
+                | Request::Hold { .. },
             ) => true,
             (Self::Root, Request::Apply(_) | Request::RollBack(_) | Request::Hold { .. })
             | (Self::Agent(_), Request::ClearVerdicts) => false,

@@ -248,6 +248,8 @@ mod tests {
             complete: None,
             settle_after_seconds: 1800,
             root: some,
+            changes: crate::targets::Changes::default(),
+            allow_partial: false,
         }
     }
 

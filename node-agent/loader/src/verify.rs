@@ -15,6 +15,7 @@ use jiff::Timestamp;
 
 use crate::journal::Loaded;
 use crate::running::Running;
+use crate::targets::{Changes, Target};
 
 /// Ends every module that is signed for the kernel's own check.
 const SIGNATURE_MARK: &[u8] = b"~Module signature appended~\n";
@@ -115,8 +116,8 @@ impl Verify for Pinned {
         let found = leads_to(running, &wanted, &proven, &digest(&proof.manifest), passed.module)?;
         let loaded = Loaded {
             build_id: request.build_id.clone(),
-            module: found.name,
-            module_digest: found.sha256,
+            module: found.name.clone(),
+            module_digest: found.sha256.clone(),
             level: request.level,
             set: request.set.clone(),
             set_digest: request.digest.clone(),
@@ -124,6 +125,8 @@ impl Verify for Pinned {
             complete: proven.manifest.complete,
             settle_after_seconds: request.settle_after_seconds,
             root,
+            changes: changes(&found),
+            allow_partial: request.allow_partial,
         };
         Ok(Verified { loaded, floors: proven.catalogue.floors().clone() })
     }
@@ -141,7 +144,8 @@ impl Verify for Pinned {
         let root = self.root(&proof)?;
         let proven = verify_settled(&proof, &root)?;
         let found = leads_to(running, &wanted, &proven, &digest(&proof.manifest), module)?;
-        if found.name == loaded.module && root == loaded.root {
+        let same_targets = changes(&found).targets == loaded.changes.targets;
+        if found.name == loaded.module && root == loaded.root && same_targets {
             Ok(())
         } else {
             Err(rejected(Refusal::MixAndMatch, Document::Module, "not the module that the journal names"))
@@ -161,6 +165,14 @@ impl Pinned {
         } else {
             Err(rejected(Refusal::WrongRoot, Document::Trust, format!("{root} is not pinned on this node")))
         }
+    }
+}
+
+fn changes(module: &ManifestModule) -> Changes {
+    let target = |(name, build_id): (_, &BuildId)| Target { name, build_id: build_id.clone() };
+    Changes {
+        kernel: module.objects.iter().any(|object| object.build_id.is_none()),
+        targets: module.targets().map(target).collect(),
     }
 }
 

@@ -10,7 +10,8 @@ pub use ask::{AskError, Patient, ask};
 
 use invivo_feed::Floors;
 use invivo_terms::{
-    Arch, BuildId, Digest, Level, Mechanism, ModuleName, NodeState, Refusal, Revision, SetName,
+    Arch, BuildId, Digest, Level, Mechanism, ModuleName, NodeState, Refusal, Revision, SetName, TargetName,
+    TargetState,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,9 @@ pub const ROOT_SOCKET: &str = "root.sock";
 pub enum Request {
     /// How do things stand?
     State,
+    /// Something came or went among the kernel's modules: look, see to it, and say how things stand.
+    /// Where to look and what to do about it the loader decides by itself.
+    Look,
     /// Bring the kernel to a level. Two blobs follow the head: the proof (JSON), the module's bytes.
     Apply(ApplyRequest),
     /// Take every patch off.
@@ -73,6 +77,9 @@ pub struct ApplyRequest {
     pub deadline: Timestamp,
     /// Seconds of quiet after which the level counts as settled.
     pub settle_after_seconds: u64,
+    /// Kernel modules that are another build here than the patch is for may be left out of it.
+    #[serde(default)]
+    pub allow_partial: bool,
     /// Highest floors that the agent knows from the cluster; they only raise the loader's own.
     pub floors: Floors,
     /// The patch server's `Date` at the fetch.
@@ -146,6 +153,19 @@ pub struct State {
     pub switch_millis: Option<u32>,
     /// The versions below which the loader believes nothing, of the repository last heard of.
     pub floors: Floors,
+    /// The kernel modules that the patch changes, while it is on.
+    #[serde(default)]
+    pub targets: Vec<Target>,
+}
+
+/// A kernel module that the patch changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Target {
+    /// Its name.
+    pub name: TargetName,
+    /// How it stands.
+    pub state: TargetState,
 }
 
 /// What is held against one bundle on a node.
@@ -298,6 +318,9 @@ pub enum Fault {
     WarningNamesPatch,
     /// The patch was active and is gone, by nobody's instruction.
     Vanished,
+    /// A kernel module that the patch changes is another build here, or its build cannot be known;
+    /// the whole patch is held.
+    ForeignTarget,
 }
 
 impl Reason {
@@ -327,6 +350,7 @@ impl Reason {
                 Fault::KernelWarning => "KernelWarning",
                 Fault::WarningNamesPatch => "WarningNamesPatch",
                 Fault::Vanished => "Vanished",
+                Fault::ForeignTarget => "ForeignTarget",
             },
         }
     }

@@ -14,6 +14,7 @@ use crate::fixtures;
 struct World {
     state: State,
     asked: usize,
+    looks: usize,
     applied: Vec<(Vec<u8>, Vec<u8>)>,
     settling: Duration,
     applied_at: Option<Instant>,
@@ -36,6 +37,7 @@ impl FakeLoader {
         let world = Arc::new(Mutex::new(World {
             state,
             asked: 0,
+            looks: 0,
             applied: Vec::new(),
             settling: Duration::from_mins(30),
             applied_at: None,
@@ -71,6 +73,10 @@ impl FakeLoader {
         self.world().asked
     }
 
+    pub(super) fn looks(&self) -> usize {
+        self.world().looks
+    }
+
     pub(super) fn applied(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         self.world().applied.clone()
     }
@@ -85,6 +91,7 @@ impl World {
         self.asked += 1;
         match request {
             Request::State => {}
+            Request::Look => self.looks += 1,
             Request::ClearVerdicts => panic!("that is not for an agent to ask"),
             Request::Hold { order } => self.state.order = Some(order),
             Request::RollBack(request) => {

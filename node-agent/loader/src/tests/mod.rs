@@ -10,6 +10,7 @@ mod memory;
 #[allow(dead_code, reason = "the agent's tests need more of it")]
 mod repository;
 mod schedules;
+mod targets;
 mod verdicts;
 
 use std::collections::BTreeSet;
@@ -68,6 +69,7 @@ impl Trial {
             mechanism: invivo_terms::Mechanism::Livepatch,
             deadline: self.now() + SignedDuration::from_mins(10),
             settle_after_seconds: 1800,
+            allow_partial: false,
             floors: invivo_feed::Floors::default(),
             server_date: Some(self.now()),
         }

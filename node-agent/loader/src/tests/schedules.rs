@@ -154,6 +154,7 @@ impl<'a> Node<'a> {
             mechanism: invivo_terms::Mechanism::Livepatch,
             deadline: now + SignedDuration::from_mins(10),
             settle_after_seconds: 600,
+            allow_partial: false,
             floors: Floors::default(),
             server_date: None,
         };

@@ -121,8 +121,7 @@ impl Bundles {
         let now = Timestamp::now();
         let (ours, stranger) = (Author::new("example", now), Author::new("stranger", now));
         let publish = |author: &Author, made: &Made| -> Result<Bundle, Box<dyn Error>> {
-            let name = made.name()?.to_string();
-            Ok(author.publish_module(&lock.build_id, made.level, &made.set(), &name, take(made)?))
+            Ok(author.publish_made(&lock.build_id, &made.set(), made.name()?, take(made)?))
         };
         let published = OURS.iter().map(|made| publish(&ours, made)).collect::<Result<Vec<_>, _>>()?;
         let strange = publish(&stranger, &STRANGERS)?;
