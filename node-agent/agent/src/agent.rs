@@ -21,10 +21,14 @@ use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::status::{self, Own};
 use crate::step::{self, Step};
+use crate::uevents::Uevents;
 use crate::verdict::{Cause, Trouble, Verdict};
 
 /// The loader is asked how things stand at least this often.
 const LOOK: Duration = Duration::from_mins(1);
+/// How long modules may go on coming and going before the loader is woken for all of them: at a boot
+/// there are hundreds.
+const GATHER: Duration = Duration::from_secs(2);
 /// A step that lasts longer is reported.
 const LONG: Duration = Duration::from_secs(10);
 /// How often a refusal is looked at again before it counts: the mirror may be between two states.
@@ -53,6 +57,10 @@ pub struct Agent {
     waits_for: Option<(Trouble, String)>,
     /// The object was in the list that is being read.
     in_list: bool,
+    /// Modules that come and go.
+    uevents: Uevents,
+    /// Some have since the loader last looked.
+    moved: bool,
 }
 
 /// When to look again.
@@ -95,7 +103,15 @@ impl Agent {
             trying: None,
             waits_for: None,
             in_list: false,
+            uevents: Uevents::default(),
+            moved: false,
         }
+    }
+
+    /// Wakes the loader when modules come and go.
+    #[must_use]
+    pub fn hearing(self, uevents: Uevents) -> Self {
+        Self { uevents, ..self }
     }
 
     /// Waits until the policy that keeps agents apart is seen to hold. Until then nothing is done:
@@ -126,6 +142,7 @@ impl Agent {
     ) {
         let mut listed = false;
         let mut wake = Instant::now();
+        let mut uevents = std::mem::take(&mut self.uevents);
         loop {
             tokio::select! {
                 event = events.next() => match event {
@@ -144,6 +161,11 @@ impl Agent {
                     }
                     None => return,
                 },
+                () = uevents.module_moved() => {
+                    self.moved = true;
+                    wake = wake.min(Instant::now() + GATHER);
+                    continue;
+                }
                 () = tokio::time::sleep_until(wake), if listed => {}
             }
             wake = Instant::now()
@@ -197,8 +219,12 @@ impl Agent {
 
     /// One round.
     async fn work(&mut self) -> Next {
-        let state = match self.loader.state().await {
-            Ok(state) => state,
+        let asked = if self.moved { self.loader.look().await } else { self.loader.state().await };
+        let state = match asked {
+            Ok(state) => {
+                self.moved = false;
+                state
+            }
             Err(error) => return self.loader_silent(&error),
         };
         self.health.set(None);

@@ -18,6 +18,7 @@ pub mod status;
 pub mod step;
 #[cfg(test)]
 mod tests;
+pub mod uevents;
 pub mod verdict;
 
 use std::net::SocketAddr;
@@ -33,6 +34,7 @@ use crate::agent::Agent;
 use crate::cluster::Cluster;
 use crate::loader::Loader;
 use crate::metrics::Metrics;
+use crate::uevents::Uevents;
 
 /// How an agent is set up.
 #[derive(Debug, Clone)]
@@ -84,7 +86,8 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
 async fn work(settings: Settings, client: Client, metrics: Metrics, trouble: health::Trouble) {
     let cluster = Cluster::new(client, settings.node);
     let loader = Loader::new(settings.socket);
-    let agent = Agent::new(cluster.clone(), loader, settings.patch_server, metrics, trouble);
+    let agent = Agent::new(cluster.clone(), loader, settings.patch_server, metrics, trouble)
+        .hearing(Uevents::listen());
     agent.wait_for_fence().await;
     let only_ours = watcher::Config::default().fields(&format!("metadata.name={}", cluster.node()));
     let events = watcher(cluster.node_patches(), only_ours).default_backoff();

@@ -46,6 +46,15 @@ impl Loader {
         self.ask(Request::State, Vec::new(), AT_ONCE).await
     }
 
+    /// How things stand, once the loader has looked at modules that came or went.
+    ///
+    /// # Errors
+    ///
+    /// See [`LoaderError`].
+    pub async fn look(&self) -> Result<State, LoaderError> {
+        self.ask(Request::Look, Vec::new(), AT_ONCE).await
+    }
+
     /// Asks for something and waits up to `patience` for how things stand afterwards.
     ///
     /// # Errors

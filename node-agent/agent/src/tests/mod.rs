@@ -23,6 +23,7 @@ use crate::cluster::Cluster;
 use crate::health;
 use crate::loader::Loader;
 use crate::metrics::Metrics;
+use crate::uevents::{Uevents, announce};
 use api::FakeApi;
 use node::FakeLoader;
 use repository::{Author, Bundle};
@@ -95,12 +96,21 @@ impl Trial {
 }
 
 fn start(api: &FakeApi, loader: &FakeLoader, patch_server: &str) -> (tokio::task::JoinHandle<()>, Events) {
+    start_hearing(Uevents::default(), api, loader, patch_server)
+}
+
+fn start_hearing(
+    uevents: Uevents,
+    api: &FakeApi,
+    loader: &FakeLoader,
+    patch_server: &str,
+) -> (tokio::task::JoinHandle<()>, Events) {
     let (events, stream) = mpsc::unbounded();
     let metrics = Metrics::register(&mut Registry::default());
     let cluster = Cluster::new(api.client(), "node1".to_owned());
     let loader = Loader::new(loader.socket());
     let trouble = health::Trouble::default();
-    let agent = Agent::new(cluster, loader, patch_server.to_owned(), metrics, trouble);
+    let agent = Agent::new(cluster, loader, patch_server.to_owned(), metrics, trouble).hearing(uevents);
     let running = tokio::spawn(async move {
         agent.wait_for_fence().await;
         Box::pin(agent.run(stream)).await;
@@ -289,4 +299,29 @@ async fn an_agent_that_could_write_for_others_does_nothing() {
     assert_eq!((trial.api.writes(), trial.loader.asked()), (0, 0));
     trial.api.fence_is_down(false);
     trial.observed(1).await;
+}
+
+#[tokio::test]
+async fn modules_that_come_wake_the_loader_once_for_all_of_them() {
+    let mut trial = Trial::new().await;
+    trial.agent.abort();
+    let uevents = Uevents::listen();
+    (trial.agent, trial.events) = start_hearing(uevents, &trial.api, &trial.loader, &trial.patch_server);
+    trial.instruct(1, &json!({"hold": {}}));
+    trial.observed(1).await;
+    assert_eq!(trial.loader.looks(), 0);
+    for name in ["exfat", "nf_tables", "pktgen"] {
+        let message = format!("add@/module/{name}\0ACTION=add\0DEVPATH=/module/{name}\0SUBSYSTEM=module\0");
+        if !announce(message.as_bytes()) {
+            eprintln!("SKIP: only root may have the kernel announce something");
+            return;
+        }
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while trial.loader.looks() == 0 {
+        assert!(Instant::now() < deadline, "the loader was not woken");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((trial.loader.looks(), trial.api.writes()), (1, 1));
 }
