@@ -66,7 +66,7 @@ impl Patch {
         let mut sources = template::sources(&Fill {
             name: &self.name()?,
             level: Level(self.level),
-            set: &"2026-11-21.1".parse()?,
+            set: &format!("2026-11-21.{}", self.level).parse()?,
             build_id: &lock.build_id,
             inputs: &Digest::from_bytes(&[0; 32]),
             fixes: "",
