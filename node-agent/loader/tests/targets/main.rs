@@ -148,8 +148,7 @@ fn fill(archive: Initramfs, lock: &KernelLock, modules: &Modules) -> Result<Init
     let bundles: Vec<Bundle> =
         LEVELS.iter().map(|(level, names)| publish(*level, names)).collect::<Result<_, _>>()?;
     let mut archive = archive.file("root", 0o444, author.root().as_str().as_bytes());
-    // Under the documents of the last: the loader goes back to no index before it.
-    for bundle in bundles.iter().map(|bundle| author.renew(bundle)) {
+    for bundle in &bundles {
         let request = ApplyRequest {
             order: Order { object: "uid".to_owned(), revision: Revision(0) },
             build_id: bundle.build_id.clone(),
@@ -167,7 +166,8 @@ fn fill(archive: Initramfs, lock: &KernelLock, modules: &Modules) -> Result<Init
         let level = bundle.level;
         archive = archive
             .file(&format!("request{level}"), 0o444, &serde_json::to_vec(&request)?)
-            .file(&format!("proof{level}"), 0o444, &bundle.proof)
+            // All under the documents of the last: the loader goes back to none before them.
+            .file(&format!("proof{level}"), 0o444, &author.proof_of_today(bundle))
             .file(&format!("patch{level}.ko"), 0o444, &bundle.module);
     }
     let tgt = of("tgt")?;
