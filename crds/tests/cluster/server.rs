@@ -118,7 +118,8 @@ impl ApiServer {
             .args([
                 "--bind-address=127.0.0.1",
                 "--service-account-issuer=https://kubernetes.default.svc",
-                "--service-cluster-ip-range=10.96.0.0/24",
+                // So large that the patch server's address is among those that are not given out at random.
+                "--service-cluster-ip-range=10.96.0.0/16",
                 "--authorization-mode=Node,RBAC",
                 "--disable-admission-plugins=ServiceAccount",
                 "--endpoint-reconciler-type=none",

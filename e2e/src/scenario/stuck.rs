@@ -12,14 +12,17 @@ use crate::rebundle::{ByHand, TELL_EAGAIN};
 
 const SET: &str = "2026-11-23.3";
 
-/// A thread of the agent's own pod makes a link on a file system that is frozen: it sleeps within the
-/// function that is to be replaced, and nothing wakes it.
+/// A pod of somebody's.
+const POD: &str = "sleeper";
+/// A thread of the pod whose uid stands before this makes a link on a file system that is frozen: it
+/// sleeps within the function that is to be replaced, and nothing wakes it.
 const BLOCK: &str = "
 set -e
 modprobe loop
 cd /run && truncate -s 32M frozen.img && mke2fs -q -t ext4 frozen.img && mkdir -p frozen
 mount -o loop frozen.img frozen && touch frozen/one && fsfreeze -f frozen
-group=/sys/fs/cgroup$(cut -d: -f3 /proc/$(pidof invivo-agent)/cgroup)
+of_pod=$(find /sys/fs/cgroup -type d -name \"*pod$(echo $pod | tr - _)*\" | head -n 1)
+group=$(find $of_pod -type d -name 'cri-containerd-*' | head -n 1)
 nohup sh -c \"echo \\$\\$ > $group/cgroup.procs; exec ln /run/frozen/one /run/frozen/two\" >/dev/null 2>&1 &
 sleep 1
 grep -q do_linkat /proc/$(pidof -s ln)/stack
@@ -32,36 +35,38 @@ pub(super) fn thread_in_a_pod(stage: &Stage<'_>) -> anyhow::Result<()> {
     let bundle = by_hand.make(&stage.product.build_patch(RECIPE)?, &stage.product.folder("stuck")?)?;
     stage.repository.add(&stage.product, &bundle, SET, "test")?;
     let node = stage.node(CANARY)?;
-    let blocked = node.run(BLOCK, Duration::from_mins(1))?;
+    let pod = start_pod(stage)?;
+    let blocked = node.run(&format!("pod={pod}\n{BLOCK}"), Duration::from_mins(1))?;
     ensure!(blocked.success(), "a thread that blocks: {}", blocked.text());
-    let result = named_and_reversed(stage);
+    let result = named_and_reversed(stage, &pod);
     let released = node.run(RELEASE, Duration::from_mins(1))?;
     println!("  {CANARY}: released: {}", released.text().trim().replace('\n', " "));
     ensure!(released.text().contains("two"), "the link was not made: the function had been replaced");
+    stage.product.kubectl(&["delete", "pod", POD, "--grace-period=1"])?;
     result
 }
 
-fn named_and_reversed(stage: &Stage<'_>) -> anyhow::Result<()> {
+/// Starts the pod on the canary; its uid.
+fn start_pod(stage: &Stage<'_>) -> anyhow::Result<String> {
+    let pod = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {POD}}}\nspec:\n  nodeName: {CANARY}\n  \
+         containers: [{{name: sleeper, image: \"registry.lab/pause:1\"}}]\n"
+    );
+    stage.product.apply(&pod)?;
+    stage.product.kubectl(&["wait", "pod", POD, "--for=condition=Ready", "--timeout=120s"])?;
+    let uid = stage.product.kubectl(&["get", "pod", POD, "-o", "jsonpath={.metadata.uid}"])?;
+    Ok(uid.trim().to_owned())
+}
+
+fn named_and_reversed(stage: &Stage<'_>, pod: &str) -> anyhow::Result<()> {
     let policy = stage.product.policy(SET).replace("  rollout:\n", "  rollout:\n    nodeDeadline: 40s\n");
     stage.product.apply(&policy)?;
     let status = wait(stage, "Blocked", |status| status.state == NodeState::Blocked)?;
     println!("  {CANARY}: {}", status.message.as_deref().unwrap_or_default());
     ensure!(status.level == Level::UNPATCHED, "level {} is on", status.level);
     let blocker = status.blockers.iter().find(|blocker| blocker.comm == "ln").context("ln is not named")?;
-    let pod = stage.product.kubectl(&[
-        "get",
-        "pod",
-        "-n",
-        "invivo-system",
-        "-l",
-        "app.kubernetes.io/name=invivo-agent",
-        "--field-selector",
-        &format!("spec.nodeName={CANARY}"),
-        "-o",
-        "jsonpath={.items[0].metadata.uid}",
-    ])?;
     println!("  {CANARY}: thread {} ({}) of pod {:?}", blocker.tid, blocker.comm, blocker.pod_uid);
-    ensure!(blocker.pod_uid.as_deref() == Some(pod.trim()), "its pod is {}", pod.trim());
+    ensure!(blocker.pod_uid.as_deref() == Some(pod), "its pod is {pod}");
     stage.target_at_once("None")?;
     stage.fleet.wait_at_target(crate::product::POLICY, "None", PATIENCE)
 }

@@ -17,8 +17,8 @@ pub fn observe<'a>(
     targets: impl Iterator<Item = &'a TargetName>,
 ) -> BTreeMap<TargetName, Shown> {
     let parameter = |name: &str| {
-        let path = folders.sys.join("module").join(patch.as_str()).join("parameters").join(name);
-        fs::read_to_string(path).unwrap_or_default()
+        let file = folders.sys.join("module").join(patch.as_str()).join("parameters").join(name);
+        fs::read_to_string(file).unwrap_or_default()
     };
     let (skip, pinned) = (parameter("skip"), parameter("pin").trim() == "Y");
     // Not shown while livepatch is at work: seen at the next look.
@@ -43,8 +43,8 @@ pub fn observe<'a>(
 /// The kernel's, of `kmod/README.md`; `NotFound` for a patch that cannot heal.
 pub fn heal(folders: &Folders, patch: &ModuleName, target: &TargetName) -> io::Result<()> {
     // Opened and not made: where there is no such file a write must not leave one.
-    let path = folders.livepatch.join(patch.as_str()).join("heal");
-    let mut file = fs::OpenOptions::new().write(true).open(path)?;
+    let place = folders.livepatch.join(patch.as_str()).join("heal");
+    let mut file = fs::OpenOptions::new().write(true).open(place)?;
     io::Write::write_all(&mut file, target.as_str().as_bytes())
 }
 

@@ -165,6 +165,7 @@ impl Held {
 }
 
 /// What the kernel shows of a target, while the patch is on.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own that the kernel shows")]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Shown {
     /// It is patched.

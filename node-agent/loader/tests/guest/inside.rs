@@ -130,6 +130,7 @@ impl Guest {
                     mechanism: Mechanism::Livepatch,
                     deadline,
                     settle_after_seconds: self.plan.settle_after_seconds,
+                    allow_partial: false,
                     floors: Floors::default(),
                     server_date: Some(self.clock.0 + self.clock.1.elapsed()),
                 };

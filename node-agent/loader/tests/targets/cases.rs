@@ -51,8 +51,8 @@ impl Guest {
         for (name, from) in files {
             fs::copy(Path::new("/").join(from), kernel.join(name)).unwrap();
         }
-        let index: String = files.iter().map(|(name, _)| format!("kernel/{name}:\n")).collect();
-        fs::write(self.modules.join("modules.dep"), index).unwrap();
+        let lines: Vec<String> = files.iter().map(|(name, _)| format!("kernel/{name}:\n")).collect();
+        fs::write(self.modules.join("modules.dep"), lines.concat()).unwrap();
     }
 
     fn restart(&mut self) {

@@ -1,6 +1,12 @@
 //! The loader as it is shipped, in guests with real kernels, with patches by hand of modules by hand:
 //! builds are compared before a load, targets come and go, and one that the kernel refused is healed.
 //! Downloads some 90 MB once; with them in the cache it takes a minute or two under emulation.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails"
+)]
 
 mod cases;
 #[path = "../../../../patch-builder/tests/targets/modules.rs"]

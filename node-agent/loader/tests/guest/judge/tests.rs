@@ -64,6 +64,7 @@ fn look(level: u32, state: NodeState, revision: i64) -> Look {
         message: None,
         evidence: None,
         blockers: Vec::new(),
+        targets: Vec::new(),
         switch_millis: None,
         floors: if revision > 0 { floors("example", 6) } else { Floors::default() },
     };
