@@ -117,7 +117,7 @@ pub(super) fn oops_survived(stage: &Stage<'_>) -> anyhow::Result<()> {
     /// It oopses where no lock is held: a thread that dies with one would stay in the patch for ever.
     const SET: &str = "2026-11-23.2";
     let faulty =
-        ByHand { set: SET, level: 4, function: FUNCTION, replaces: "do_linkat", code: rebundle::OOPS };
+        ByHand { set: SET, level: 6, function: FUNCTION, replaces: "do_linkat", code: rebundle::OOPS };
     let bundle = faulty.make(&stage.product.build_patch(RECIPE)?, &stage.product.folder("oops")?)?;
     stage.repository.add(&stage.product, &bundle, SET, "test")?;
     let node = stage.node(CANARY)?;
@@ -125,7 +125,7 @@ pub(super) fn oops_survived(stage: &Stage<'_>) -> anyhow::Result<()> {
     let lenient = node.run("echo 0 > /proc/sys/kernel/panic_on_oops", Duration::from_secs(30))?;
     ensure!(lenient.success(), "panic_on_oops: {}", lenient.text());
     stage.target(SET)?;
-    wait(stage, "level 4", |status| status.level == Level(4))?;
+    wait(stage, "level 6", |status| status.level == Level(6))?;
     let script = "cd /tmp; touch one; ln one two; began=$(date +%s%3N)
         until ! ls /sys/kernel/livepatch | grep -q ^invivo_; do sleep 0.1; done
         echo restored after $(($(date +%s%3N) - began)) ms; ln one two && rm one two && echo works";
