@@ -264,22 +264,19 @@ impl<'a> Product<'a> {
 
     /// The policy with another feed.
     pub fn policy_of(&self, feed: &str, target: &str) -> String {
-        format!(
-            "apiVersion: invivo.dev/v1alpha1\nkind: PatchPolicy\nmetadata: {{name: {POLICY}}}\nspec:\n  feed: {feed}\n  \
-             target: {{set: \"{target}\"}}\n  rollout:\n    stages:\n    - name: canary\n      \
+        let stages = format!(
+            "    - name: canary\n      \
              nodeSelector: {{matchLabels: {{invivo.dev/canary: \"true\"}}}}\n      soak: {canary}s\n    \
              - name: rest\n      maxParallel: 1\n      soak: {rest}s\n",
             canary = CANARY_SOAK.as_secs(),
             rest = REST_SOAK.as_secs(),
-        )
+        );
+        policy_in(feed, target, &stages)
     }
 
     /// The policy with this target, for all nodes at the same time and nearly without a soak.
     pub fn policy_at_once(&self, target: &str) -> String {
-        format!(
-            "apiVersion: invivo.dev/v1alpha1\nkind: PatchPolicy\nmetadata: {{name: {POLICY}}}\nspec:\n  feed: {FEED}\n  \
-             target: {{set: \"{target}\"}}\n  rollout:\n    stages:\n    - {{name: all, maxParallel: 10, soak: 1s}}\n"
-        )
+        policy_in(FEED, target, "    - {name: all, maxParallel: 10, soak: 1s}\n")
     }
 
     fn run_aloud(&self, arguments: &[&str]) -> anyhow::Result<()> {
@@ -294,6 +291,13 @@ impl<'a> Product<'a> {
     fn helm(&self, arguments: &[&str]) -> anyhow::Result<String> {
         Ok(command::output(self.lab.helm().args(arguments))?)
     }
+}
+
+fn policy_in(feed: &str, target: &str, stages: &str) -> String {
+    format!(
+        "apiVersion: invivo.dev/v1alpha1\nkind: PatchPolicy\nmetadata: {{name: {POLICY}}}\nspec:\n  feed: {feed}\n  \
+         target: {{set: \"{target}\"}}\n  rollout:\n    stages:\n{stages}"
+    )
 }
 
 /// Every file below `folder`, by its path there, sorted.

@@ -37,16 +37,17 @@ pub(crate) fn refused_by_kernel(bundle: &Path, set: &str, folder: &Path) -> anyh
 /// A patch by hand: the real one with other code, perhaps in place of another function.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ByHand<'a> {
+    /// Sets and levels of a repository only rise: in the order in which the scenarios publish them.
     pub(crate) set: &'a str,
     pub(crate) level: u8,
-    /// The function that the real patch replaces.
-    pub(crate) function: &'a str,
-    /// The kernel's function that this one replaces; no longer a name than the other's.
+    /// The kernel's function that this one replaces; no longer a name than [`FUNCTION`].
     pub(crate) replaces: &'a str,
     /// What it does instead.
     pub(crate) code: &'a [u8],
 }
 
+/// The function that the real patch replaces.
+pub(crate) const FUNCTION: &str = "ip_options_get";
 /// `ud2`: whoever calls it makes the kernel oops.
 pub(crate) const OOPS: &[u8] = &[0x0f, 0x0b];
 /// `mov $-11,%rax; ret`: whoever calls it is told `EAGAIN`.
@@ -61,14 +62,14 @@ impl ByHand<'_> {
         /// The kernel's own hook takes the first bytes of a function.
         const HOOK: usize = 5;
         let (manifest, mut module) = at_level(bundle, self.set, self.level)?;
-        let at = place_of(&module, self.function)? + HOOK;
+        let at = place_of(&module, FUNCTION)? + HOOK;
         module
             .get_mut(at..at + self.code.len())
             .context("a function without a body")?
             .copy_from_slice(self.code);
-        if self.replaces != self.function {
+        if self.replaces != FUNCTION {
             let named = |name: &str| [name.as_bytes(), b"\0"].concat();
-            let (old, mut new) = (named(self.function), named(self.replaces));
+            let (old, mut new) = (named(FUNCTION), named(self.replaces));
             ensure!(new.len() <= old.len(), "{} is too long a name", self.replaces);
             new.resize(old.len(), 0);
             replace(&mut module, &old, &new)?;

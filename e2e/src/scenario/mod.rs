@@ -25,6 +25,7 @@ use crate::demo::{CANARY, NODES, RECIPE};
 use crate::fleet::Fleet;
 use crate::node::Node;
 use crate::product::{POLICY, Product, REPOSITORY_PORT, Repository};
+use crate::rebundle::ByHand;
 use crate::{Lab, network};
 
 /// One node, from instruction to report, under emulation and with others at work.
@@ -188,6 +189,13 @@ impl<'a> Stage<'a> {
 
     pub(crate) fn target(&self, target: &str) -> anyhow::Result<()> {
         self.product.apply(&self.product.policy(target))
+    }
+
+    /// Publishes a patch by hand, in the test channel, so that only who names its set gets it.
+    pub(crate) fn publish(&self, by_hand: &ByHand<'_>) -> anyhow::Result<()> {
+        let folder = self.product.folder(&format!("by-hand-{}", by_hand.set))?;
+        let bundle = by_hand.make(&self.product.build_patch(RECIPE)?, &folder)?;
+        self.repository.add(&self.product, &bundle, by_hand.set, "test")
     }
 
     /// For all nodes at the same time: where the stages are not what is tried.

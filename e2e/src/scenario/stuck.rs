@@ -5,12 +5,12 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use invivo_terms::{Level, NodeState};
 
-use super::verdicts::{FUNCTION, wait};
+use super::verdicts::wait;
 use super::{PATIENCE, Stage};
-use crate::demo::{CANARY, RECIPE};
+use crate::demo::CANARY;
 use crate::rebundle::{ByHand, TELL_EAGAIN};
 
-const SET: &str = "2026-11-23.3";
+const SET: &str = "2026-11-23.2";
 
 /// A pod of somebody's.
 const POD: &str = "sleeper";
@@ -31,9 +31,7 @@ const RELEASE: &str =
     "cd /run; fsfreeze -u frozen; sleep 1; ls frozen; umount frozen; rm frozen.img; rmdir frozen";
 
 pub(super) fn thread_in_a_pod(stage: &Stage<'_>) -> anyhow::Result<()> {
-    let by_hand = ByHand { set: SET, level: 5, function: FUNCTION, replaces: "do_linkat", code: TELL_EAGAIN };
-    let bundle = by_hand.make(&stage.product.build_patch(RECIPE)?, &stage.product.folder("stuck")?)?;
-    stage.repository.add(&stage.product, &bundle, SET, "test")?;
+    stage.publish(&ByHand { set: SET, level: 5, replaces: "do_linkat", code: TELL_EAGAIN })?;
     let node = stage.node(CANARY)?;
     let pod = start_pod(stage)?;
     let blocked = node.run(&format!("pod={pod}\n{BLOCK}"), Duration::from_mins(1))?;

@@ -8,27 +8,21 @@ use invivo_terms::{Level, NodeState};
 
 use super::{PATIENCE, Stage};
 use crate::check::Hole;
-use crate::demo::{CANARY, NODES, RECIPE};
+use crate::demo::{CANARY, NODES};
 use crate::fleet::Seen;
 use crate::node::Node;
 use crate::product::POLICY;
-use crate::rebundle::{self, ByHand};
+use crate::rebundle::{ByHand, FUNCTION, OOPS};
 
 /// The set whose patch oopses when it is called.
 const FAULTY_SET: &str = "2026-11-23.1";
-/// The function that the recipe replaces.
-pub(super) const FUNCTION: &str = "ip_options_get";
 /// A node that is no canary.
 const STEADY: &str = "node2";
 /// Where `invivo` is put on a node.
 const PROGRAM: &str = "/run/invivo-cli";
 
 pub(super) fn panic_in_the_patch(stage: &Stage<'_>) -> anyhow::Result<()> {
-    let faulty =
-        ByHand { set: FAULTY_SET, level: 3, function: FUNCTION, replaces: FUNCTION, code: rebundle::OOPS };
-    let bundle = faulty.make(&stage.product.build_patch(RECIPE)?, &stage.product.folder("faulty")?)?;
-    // In the test channel, so that only who names it gets it.
-    stage.repository.add(&stage.product, &bundle, FAULTY_SET, "test")?;
+    stage.publish(&ByHand { set: FAULTY_SET, level: 3, replaces: FUNCTION, code: OOPS })?;
     stage.target(FAULTY_SET)?;
     wait(stage, "level 3", |status| status.level == Level(3))?;
     let node = stage.node(CANARY)?;
@@ -115,11 +109,8 @@ pub(super) fn taken_off_by_hand(stage: &Stage<'_>) -> anyhow::Result<()> {
 
 pub(super) fn oops_survived(stage: &Stage<'_>) -> anyhow::Result<()> {
     /// It oopses where no lock is held: a thread that dies with one would stay in the patch for ever.
-    const SET: &str = "2026-11-23.2";
-    let faulty =
-        ByHand { set: SET, level: 6, function: FUNCTION, replaces: "do_linkat", code: rebundle::OOPS };
-    let bundle = faulty.make(&stage.product.build_patch(RECIPE)?, &stage.product.folder("oops")?)?;
-    stage.repository.add(&stage.product, &bundle, SET, "test")?;
+    const SET: &str = "2026-11-23.3";
+    stage.publish(&ByHand { set: SET, level: 6, replaces: "do_linkat", code: OOPS })?;
     let node = stage.node(CANARY)?;
     // kubelet sets it to 1 when it starts.
     let lenient = node.run("echo 0 > /proc/sys/kernel/panic_on_oops", Duration::from_secs(30))?;

@@ -81,10 +81,30 @@ fn is_of_module(message: &[u8]) -> bool {
     moved && fields.any(|field| field == b"SUBSYSTEM=module")
 }
 
-/// Has the kernel announce this to all who listen in this network namespace; false if it will not.
-/// It takes such wishes from root, in a message of its own with a number behind.
+/// Who listens and who can have the kernel announce something, both in a network namespace of their
+/// own: nobody else on the machine hears of it. None without root, whom alone the kernel obeys.
 #[cfg(test)]
-pub(crate) fn announce(message: &[u8]) -> bool {
+#[allow(unsafe_code, reason = "leaving a namespace is unsafe for what it may share, here nothing")]
+pub(crate) fn apart() -> Option<(Uevents, OwnedFd)> {
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIP: only root may have the kernel announce something");
+        return None;
+    }
+    let runtime = tokio::runtime::Handle::current();
+    let sockets = std::thread::spawn(move || {
+        // SAFETY: only the network is left, by this thread alone.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+        let _entered = runtime.enter();
+        (Uevents::listen(), open().unwrap())
+    });
+    Some(sockets.join().unwrap())
+}
+
+/// Has the kernel announce this to all who listen in the socket's network namespace. It takes such
+/// wishes in a message of its own with a number behind.
+#[cfg(test)]
+pub(crate) fn announce(socket: &OwnedFd, message: &[u8]) {
     const HEADER: u32 = 16;
     let mut bytes = Vec::new();
     bytes.extend((HEADER + u32::try_from(message.len()).unwrap()).to_ne_bytes());
@@ -93,8 +113,7 @@ pub(crate) fn announce(message: &[u8]) -> bool {
     bytes.extend([0; 8]);
     bytes.extend(message);
     let to_kernel = SocketAddrNetlink::new(0, 0);
-    let may = rustix::process::geteuid().is_root();
-    may && rustix::net::sendto(open().unwrap(), &bytes, SendFlags::empty(), &to_kernel).is_ok()
+    rustix::net::sendto(socket, &bytes, SendFlags::empty(), &to_kernel).unwrap();
 }
 
 #[cfg(test)]
@@ -129,29 +148,22 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_kernel_announces_is_heard_and_of_modules_alone() {
-        let mut heard = Uevents::listen();
+        let Some((mut heard, socket)) = apart() else { return };
         assert!(heard.0.is_some());
-        if !announce(&message("add@/devices/virtual/net/lo", "net")) {
-            eprintln!("SKIP: only root may have the kernel announce something");
-            return;
-        }
-        announce(&message("change@/module/exfat", "module"));
+        announce(&socket, &message("add@/devices/virtual/net/lo", "net"));
+        announce(&socket, &message("change@/module/exfat", "module"));
         let wait = Duration::from_millis(200);
         assert!(tokio::time::timeout(wait, heard.module_moved()).await.is_err(), "none has come or gone");
-        announce(&message("remove@/module/exfat", "module"));
+        announce(&socket, &message("remove@/module/exfat", "module"));
         tokio::time::timeout(Duration::from_secs(10), heard.module_moved()).await.unwrap();
     }
 
     #[tokio::test]
     async fn what_programs_announce_by_themselves_is_not_heard() {
-        let mut heard = Uevents::listen();
-        let socket = open().unwrap();
+        let Some((mut heard, socket)) = apart() else { return };
         let to_all = SocketAddrNetlink::new(0, KERNEL);
         let message = message("add@/module/exfat", "module");
-        if rustix::net::sendto(&socket, &message, SendFlags::empty(), &to_all).is_err() {
-            eprintln!("SKIP: only root may announce something");
-            return;
-        }
+        rustix::net::sendto(&socket, &message, SendFlags::empty(), &to_all).unwrap();
         let wait = Duration::from_millis(200);
         assert!(tokio::time::timeout(wait, heard.module_moved()).await.is_err());
     }

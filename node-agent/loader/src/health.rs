@@ -47,6 +47,9 @@ pub enum Harm {
 }
 
 impl Harm {
+    /// Each of them.
+    pub const ALL: [Self; 3] = [Self::Oops, Self::Lockup, Self::Warning];
+
     /// Its name on the wire.
     pub const fn fault(self) -> Fault {
         match self {

@@ -71,9 +71,7 @@ impl Missed {
 
     /// The kernel suffered.
     pub(crate) fn is_harm(&self) -> bool {
-        [Harm::Oops, Harm::Lockup, Harm::Warning]
-            .map(|harm| Reason::Fault(harm.fault()))
-            .contains(&self.reason)
+        Harm::ALL.map(|harm| Reason::Fault(harm.fault())).contains(&self.reason)
     }
 
     pub(crate) fn journal(error: &StoreError) -> Self {
