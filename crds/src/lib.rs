@@ -8,25 +8,30 @@
 
 mod condition;
 mod feed;
+mod history;
 mod node;
 mod policy;
 mod selector;
 mod set;
+mod window;
 mod yaml;
 
 pub use condition::{ConditionType, condition, set_conditions};
 pub use feed::{
     CoveredKernel, PatchFeed, PatchFeedSpec, PatchFeedStatus, Repository, RepositoryStatus, Source, Trust,
 };
+pub use history::{FinishedRollout, Outcome, RolloutEvidence};
 pub use node::{
     Apply, Blocker, CANARY_PATCH, Evidence, HoldInstruction, LastSwitch, NodeKernel, NodePatch,
     NodePatchSpec, NodePatchStatus, OnNode, RollBack, Signing, TargetCounts,
 };
 pub use policy::{
-    HoldCount, NodeCounts, PatchPolicy, PatchPolicySpec, PatchPolicyStatus, Proven, Rollout, RolloutKey,
-    RolloutStatus, Stage, StageNodes, StageStatus, Target,
+    Cut, CutKernel, Expedite, HoldCount, NewNodes, NodeCounts, OnFailure, OnWithdrawn, PatchPolicy,
+    PatchPolicySpec, PatchPolicyStatus, Proven, Rollout, RolloutKey, RolloutStatus, Stage, StageNodes,
+    StageStatus, Supersede, Target,
 };
 pub use set::{Fix, PatchSet, PatchSetSpec, PatchSetStatus, SetNodes};
+pub use window::{Blackout, Day, Window};
 pub use yaml::{all_kinds, chart_yaml, yaml};
 
 /// The API group.

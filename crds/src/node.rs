@@ -103,6 +103,9 @@ pub struct Apply {
 #[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RollBack {
+    /// Where the node goes next, by another instruction; absent where it stays unpatched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<OnNode>,
     /// No attempt starts after this.
     pub deadline: Time,
     /// How many times the rollout has now begun to move this node.

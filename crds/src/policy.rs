@@ -4,12 +4,19 @@ use invivo_terms::{BuildId, Digest, Hold, HumanDuration, Level, Mechanism, SetNa
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::history::{FinishedRollout, RolloutEvidence};
 use crate::selector::selector;
+use crate::window::{Blackout, Window};
 
 fn one() -> IntOrString {
     IntOrString::Int(1)
+}
+
+fn zero() -> IntOrString {
+    IntOrString::Int(0)
 }
 
 fn ten_minutes() -> HumanDuration {
@@ -42,11 +49,16 @@ pub struct PatchPolicySpec {
     /// The PatchFeed to take from.
     #[schemars(length(min = 1, max = 63))]
     pub feed: String,
-    /// The nodes; all of them where it is empty. A node belongs to one policy: it stays where it
-    /// is, else the older policy has it, else the first by name.
+    /// The nodes; all of them where it is empty. A node belongs to one policy: to the one of the
+    /// highest priority; among equals it stays where it is, else the older policy has it, else the
+    /// first by name.
     #[serde(default)]
     #[schemars(schema_with = "selector")]
     pub node_selector: LabelSelector,
+    /// Which policy has a node that several select.
+    #[serde(default)]
+    #[schemars(range(min = -1000, max = 1000))]
+    pub priority: i32,
     /// What the nodes shall run.
     #[serde(default)]
     pub target: Target,
@@ -58,9 +70,81 @@ pub struct PatchPolicySpec {
     /// otherwise (`ForeignTarget`).
     #[serde(default)]
     pub allow_partial: bool,
+    /// When nodes may start; at any time where there is none.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub windows: Vec<Window>,
+    /// When they may not, whatever the windows say.
+    #[serde(default)]
+    #[schemars(length(max = 32))]
+    pub blackouts: Vec<Blackout>,
+    /// What a node gets whose stage has not begun and that has less than this policy has proven for
+    /// its kernel build: new nodes, as a rule.
+    #[serde(default)]
+    pub new_nodes: NewNodes,
     /// No new instruction is given; what is under way ends.
     #[serde(default)]
     pub paused: bool,
+    /// Only plan: nothing is instructed, the plan is published.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What a node gets whose stage has not begun.
+#[derive(JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NewNodes {
+    /// The level that this policy has proven for its kernel build.
+    #[default]
+    Proven,
+    /// Nothing until its stage begins.
+    Staged,
+}
+
+/// What becomes of a rollout when `Latest` comes to be a newer set.
+#[derive(JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Supersede {
+    /// It ends first.
+    #[default]
+    Finish,
+    /// The newer set's begins at once.
+    Restart,
+}
+
+/// What follows when more nodes fail than the budget allows.
+#[derive(JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnFailure {
+    /// Nothing starts any more.
+    #[default]
+    Pause,
+    /// Neither, and the nodes that this rollout moved go back where they came from, at the
+    /// stage's pace; only if two nodes say so, or a gate, or a node that is lost.
+    RollBack,
+}
+
+/// What becomes of a level whose set is withdrawn.
+#[derive(JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnWithdrawn {
+    /// It stays.
+    #[default]
+    Keep,
+    /// It is taken off.
+    RollBack,
+}
+
+/// An emergency: soaks are skipped.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Expedite {
+    /// The set whose soaks are skipped, and no other's.
+    pub set: SetName,
+    /// Why, for people.
+    #[schemars(length(min = 1, max = 256))]
+    pub reason: String,
+    /// Who asks for it; must be the one who writes it.
+    #[schemars(length(min = 1, max = 253))]
+    pub user: String,
+    /// Up to when.
+    pub until: Time,
 }
 
 /// What the nodes shall run.
@@ -87,10 +171,10 @@ pub struct Rollout {
     #[schemars(length(max = 16))]
     #[x_kube(
         validation = Rule::new("self.all(a, self.exists_one(b, b.name == a.name))").message("stage names must differ"),
-        validation = Rule::new("self.size() == 0 || self.all(s, has(s.nodeSelector) || s.name == self[self.size() - 1].name)")
-            .message("only the last stage may leave out nodeSelector"),
-        validation = Rule::new("self.all(s, s.name != 'rest' || !has(s.nodeSelector))")
-            .message("a stage named rest has no nodeSelector: it is all the other nodes")
+        validation = Rule::new("self.size() == 0 || self.all(s, has(s.nodeSelector) || has(s.share) || s.name == self[self.size() - 1].name)")
+            .message("only the last stage may leave out both nodeSelector and share"),
+        validation = Rule::new("self.all(s, s.name != 'rest' || (!has(s.nodeSelector) && !has(s.share)))")
+            .message("a stage named rest has neither nodeSelector nor share: it is all the other nodes")
     )]
     pub stages: Vec<Stage>,
     /// One node, from instruction to applied. After it the attempt is undone and reported.
@@ -98,26 +182,64 @@ pub struct Rollout {
     #[x_kube(validation = Rule::new("self.matches('[1-9][0-9]*[dhm]|([3-9][0-9]|[1-9][0-9]{2,})s')")
         .message("nodeDeadline must be at least 30s"))]
     pub node_deadline: HumanDuration,
+    /// What becomes of this rollout when `Latest` comes to be a newer set.
+    #[serde(default)]
+    pub supersede: Supersede,
+    /// How many nodes may fail in one rollout: a number, or a share of the policy's nodes such as
+    /// `5%`, rounded down. When more fail, `onFailure` follows.
+    #[serde(default = "zero")]
+    #[schemars(extend("minimum" = 0, "pattern" = "^([0-9]|[1-9][0-9]|100)%$"))]
+    pub failure_budget: IntOrString,
+    /// What follows when more nodes fail.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    /// What becomes of a level whose set is withdrawn.
+    #[serde(default)]
+    pub on_withdrawn: OnWithdrawn,
+    /// An emergency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expedite: Option<Expedite>,
 }
 
 impl Default for Rollout {
     fn default() -> Self {
-        Self { stages: Vec::new(), node_deadline: ten_minutes() }
+        Self {
+            stages: Vec::new(),
+            node_deadline: ten_minutes(),
+            supersede: Supersede::default(),
+            failure_budget: zero(),
+            on_failure: OnFailure::default(),
+            on_withdrawn: OnWithdrawn::default(),
+            expedite: None,
+        }
     }
 }
 
 /// One step of a rollout.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.nodeSelector) || !has(self.share)")
+    .message("a stage has a nodeSelector or a share, not both"))]
 pub struct Stage {
     /// Unique within the policy.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("a stage name is lower-case letters, digits and dashes"))]
     pub name: String,
-    /// The stage's nodes, among those that the policy selects. Left out in the last stage: all the others.
+    /// The stage's nodes, among those that the policy selects. Left out, with `share`, in the last
+    /// stage: all the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "selector")]
     pub node_selector: Option<LabelSelector>,
+    /// The stage's nodes as a share of the policy's nodes of each kernel build, such as `10%`, rounded
+    /// up, at least one, of those that no stage before it has. Which ones is decided when it begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^([1-9][0-9]?|100)%$"))]
+    pub share: Option<String>,
+    /// A label by whose values nodes move one group after the other, such as
+    /// `topology.kubernetes.io/zone`. Nodes without it are one group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 317))]
+    pub spread: Option<String>,
     /// Go on although the stage matches no node. Otherwise that holds the rollout (`EmptyStage`).
     #[serde(default)]
     pub optional: bool,
@@ -162,6 +284,10 @@ pub struct PatchPolicyStatus {
     /// What happens next and when, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_action: Option<String>,
+    /// The last rollouts that are over, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub history: Vec<FinishedRollout>,
 }
 
 /// A rollout: moving the policy's nodes to one resolved target.
@@ -170,6 +296,12 @@ pub struct PatchPolicyStatus {
 pub struct RolloutStatus {
     /// Which rollout this is.
     pub key: RolloutKey,
+    /// When it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// The set that the policy aimed at before, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<SetName>,
     /// Attempts begun so far; a node that is tried again counts again. Raised by compare-and-swap
     /// before a wave is written.
     pub started: u32,
@@ -180,12 +312,44 @@ pub struct RolloutStatus {
     /// Every stage is through.
     #[serde(default)]
     pub complete: bool,
+    /// It failed, and the nodes that it moved go back where they came from.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub returning: bool,
+    /// Which nodes the stages have taken that take a share.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub cuts: Vec<Cut>,
+    /// Who failed, and how.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub evidence: Vec<RolloutEvidence>,
     /// The latest deadline of the rollouts before this one; later ones belong to this rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Time>,
     /// The latest deadline given in this rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Time>,
+}
+
+/// Which nodes a stage has taken that takes a share.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cut {
+    /// Index of the stage.
+    pub stage: u32,
+    /// For each kernel build, up to which place in the rollout's order.
+    #[schemars(length(max = 64))]
+    pub kernels: Vec<CutKernel>,
+}
+
+/// A cut for one kernel build.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CutKernel {
+    /// The build.
+    pub build_id: BuildId,
+    /// The place of the last node that is in the stage.
+    pub last: u64,
 }
 
 /// Which rollout this is. Any difference makes another rollout.

@@ -10,6 +10,8 @@ use kube::core::{Selector, SelectorExt};
 pub struct Claimant {
     /// The policy's name.
     pub name: String,
+    /// Which of several that want a node has it.
+    pub priority: i32,
     /// When it was made.
     pub created: Timestamp,
     /// Which nodes it wants; none if that cannot be read now. Such a policy takes no new node and
@@ -17,8 +19,8 @@ pub struct Claimant {
     pub selector: Option<Selector>,
 }
 
-/// The policy that has a node with these labels: the one that it is `bound` to while that one
-/// still wants it, else the oldest that does, else the first by name.
+/// The policy that has a node with these labels: of those of the highest priority that want it the
+/// one that it is `bound` to, else the oldest, else the first by name.
 pub fn claim<'a>(
     labels: &BTreeMap<String, String>,
     bound: Option<&str>,
@@ -31,7 +33,10 @@ pub fn claim<'a>(
     };
     let mut wanting: Vec<&Claimant> = claimants.iter().filter(wants).collect();
     wanting.sort_by(|a, b| {
-        is_bound(b).cmp(&is_bound(a)).then(a.created.cmp(&b.created)).then_with(|| a.name.cmp(&b.name))
+        (b.priority.cmp(&a.priority))
+            .then(is_bound(b).cmp(&is_bound(a)))
+            .then(a.created.cmp(&b.created))
+            .then_with(|| a.name.cmp(&b.name))
     });
     wanting.first().copied()
 }
@@ -43,6 +48,7 @@ mod tests {
     fn claimant(name: &str, created: i64, selector: Option<&str>) -> Claimant {
         Claimant {
             name: name.into(),
+            priority: 0,
             created: Timestamp::from_second(created).unwrap(),
             selector: selector.map(|key| {
                 if key.is_empty() {
@@ -75,6 +81,18 @@ mod tests {
         assert_eq!(name(claim(&labels(&["gpu"]), Some("young"), &policies)), Some("young"));
         assert_eq!(name(claim(&labels(&[]), Some("young"), &policies)), Some("old"));
         assert_eq!(name(claim(&labels(&[]), Some("deleted"), &policies)), Some("old"));
+    }
+
+    #[test]
+    fn a_higher_priority_takes_a_node_over_and_an_equal_one_does_not() {
+        let mut policies = [claimant("old", 1, Some("")), claimant("young", 9, Some("gpu"))];
+        policies[1].priority = 1;
+        assert_eq!(name(claim(&labels(&["gpu"]), Some("old"), &policies)), Some("young"));
+        assert_eq!(name(claim(&labels(&[]), Some("young"), &policies)), Some("old"));
+        policies[0].priority = 1;
+        for bound in ["old", "young"] {
+            assert_eq!(name(claim(&labels(&["gpu"]), Some(bound), &policies)), Some(bound));
+        }
     }
 
     #[test]

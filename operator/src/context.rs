@@ -21,6 +21,9 @@ pub struct Context {
     pub sights: Arc<Sights>,
     /// The instructions of which it is not known yet whether they are written.
     pub waves: Waves,
+    /// Held from a decision until its count is written, where the whole fleet has a limit: two
+    /// policies decided at once would each take what is left of it.
+    pub fleet: tokio::sync::Mutex<()>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where Events go.

@@ -67,6 +67,11 @@ pub fn of_policy(old: Option<&PatchPolicyStatus>, new: &PatchPolicyStatus) -> Ve
                 text,
             ));
         }
+        if rollout.returning && !was.is_some_and(|was| same && was.returning) {
+            let evidence = rollout.evidence.iter().map(|found| format!("{}: {}", found.who, found.what));
+            let text = format!("rollout {number} to {target}: {}", evidence.collect::<Vec<_>>().join("; "));
+            notes.push(Note::new(true, "RollingBack", format!("Rollout{number}"), text));
+        }
         if rollout.complete && was.is_some_and(|was| same && !was.complete) {
             let (started, failed) = (rollout.started, rollout.failed);
             let text = format!("rollout {number} to {target}; nodes instructed: {started}, failed: {failed}");

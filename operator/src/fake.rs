@@ -109,6 +109,7 @@ impl Fake {
         let router = Router::new().fallback(answer).with_state(self.clone());
         let client = Client::new(router, "default");
         let stores = Stores::default();
+        stores.stop.set(false);
         self.refresh(&stores);
         Context {
             recorder: Recorder::new(client.clone(), "test".into()),
@@ -116,6 +117,7 @@ impl Fake {
             stores: Arc::new(stores),
             sights: Arc::new(Sights::default()),
             waves: Waves::default(),
+            fleet: tokio::sync::Mutex::default(),
             metrics: Arc::new(Metrics::default()),
         }
     }

@@ -3,7 +3,10 @@
 //! The status holds whole seconds, so decisions are made at whole seconds too; what is read back
 //! is exactly what was written.
 
-use invivo_api::{PatchPolicyStatus, Proven, RolloutKey, RolloutStatus, StageNodes, StageStatus};
+use invivo_api::{
+    Cut, CutKernel, FinishedRollout, Outcome, PatchPolicyStatus, Proven, RolloutEvidence, RolloutKey,
+    RolloutStatus, StageNodes, StageStatus,
+};
 use invivo_rollout::{Memory, RolloutMemory, StageView};
 use invivo_terms::SetName;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -22,6 +25,44 @@ pub fn recall(status: Option<&PatchPolicyStatus>) -> Memory {
     Memory {
         rollout: status.rollout.as_ref().map(|rollout| recall_rollout(rollout, status.stage.as_ref())),
         proven,
+        history: status.history.iter().map(recall_finished).collect(),
+    }
+}
+
+fn recall_finished(finished: &FinishedRollout) -> invivo_rollout::Finished {
+    invivo_rollout::Finished {
+        number: finished.number,
+        from: finished.from.parse().ok(),
+        to: finished.to.parse().ok(),
+        outcome: match finished.outcome {
+            Outcome::Complete => invivo_rollout::Outcome::Complete,
+            Outcome::Superseded => invivo_rollout::Outcome::Superseded,
+            Outcome::Failed => invivo_rollout::Outcome::Failed,
+            Outcome::RolledBack => invivo_rollout::Outcome::RolledBack,
+        },
+        started: finished.started,
+        failed: finished.failed,
+        since: finished.since.0,
+        ended: finished.ended.0,
+        evidence: recall_evidence(&finished.evidence),
+    }
+}
+
+fn recall_evidence(evidence: &[RolloutEvidence]) -> Vec<invivo_rollout::Evidence> {
+    let recall = |evidence: &RolloutEvidence| invivo_rollout::Evidence {
+        who: evidence.who.clone(),
+        gate: evidence.gate,
+        at: evidence.at.0,
+        what: evidence.what.clone(),
+    };
+    evidence.iter().map(recall).collect()
+}
+
+fn recall_cut(cut: &Cut) -> invivo_rollout::Cut {
+    let kernels = cut.kernels.iter().map(|kernel| (kernel.build_id.clone(), kernel.last));
+    invivo_rollout::Cut {
+        stage: usize::try_from(cut.stage).unwrap_or(usize::MAX),
+        kernels: kernels.collect(),
     }
 }
 
@@ -40,7 +81,12 @@ fn recall_rollout(rollout: &RolloutStatus, stage: Option<&StageStatus>) -> Rollo
         stage: stage.map_or(0, |stage| usize::try_from(stage.index).unwrap_or(usize::MAX)),
         stage_since: stage.map_or(jiff::Timestamp::UNIX_EPOCH, |stage| stage.since.0),
         soak_until: stage.and_then(|stage| stage.soak_until.as_ref()).map(|until| until.0),
+        since: rollout.since.as_ref().map_or(jiff::Timestamp::UNIX_EPOCH, |since| since.0),
+        from: rollout.from.clone(),
+        cuts: rollout.cuts.iter().map(recall_cut).collect(),
         complete: rollout.complete,
+        returning: rollout.returning,
+        evidence: recall_evidence(&rollout.evidence),
         before: rollout.before.as_ref().map(|before| before.0),
         deadline: rollout.deadline.as_ref().map(|deadline| deadline.0),
     }
@@ -57,10 +103,55 @@ pub fn write_rollout(memory: &RolloutMemory) -> RolloutStatus {
         started: memory.started,
         finished: memory.finished,
         failed: memory.failed,
+        since: Some(Time(memory.since)),
+        from: memory.from.clone(),
+        cuts: memory.cuts.iter().map(write_cut).collect(),
         complete: memory.complete,
+        returning: memory.returning,
+        evidence: write_evidence(&memory.evidence),
         before: memory.before.map(Time),
         deadline: memory.deadline.map(Time),
     }
+}
+
+fn write_cut(cut: &invivo_rollout::Cut) -> Cut {
+    let kernels = cut.kernels.iter().take(64);
+    Cut {
+        stage: u32::try_from(cut.stage).unwrap_or(u32::MAX),
+        kernels: kernels.map(|(build, last)| CutKernel { build_id: build.clone(), last: *last }).collect(),
+    }
+}
+
+fn write_evidence(evidence: &[invivo_rollout::Evidence]) -> Vec<RolloutEvidence> {
+    let write = |evidence: &invivo_rollout::Evidence| RolloutEvidence {
+        who: evidence.who.clone(),
+        gate: evidence.gate,
+        at: Time(evidence.at),
+        what: evidence.what.clone(),
+    };
+    evidence.iter().map(write).collect()
+}
+
+/// A memory's finished rollouts as they stand in the status.
+pub fn write_history(memory: &Memory) -> Vec<FinishedRollout> {
+    let name = |set: &Option<SetName>| set.as_ref().map_or_else(|| NO_PATCH.to_owned(), ToString::to_string);
+    let write = |finished: &invivo_rollout::Finished| FinishedRollout {
+        number: finished.number,
+        from: name(&finished.from),
+        to: name(&finished.to),
+        outcome: match finished.outcome {
+            invivo_rollout::Outcome::Complete => Outcome::Complete,
+            invivo_rollout::Outcome::Superseded => Outcome::Superseded,
+            invivo_rollout::Outcome::Failed => Outcome::Failed,
+            invivo_rollout::Outcome::RolledBack => Outcome::RolledBack,
+        },
+        started: finished.started,
+        failed: finished.failed,
+        since: Time(finished.since),
+        ended: Time(finished.ended),
+        evidence: write_evidence(&finished.evidence),
+    };
+    memory.history.iter().map(write).collect()
 }
 
 /// A memory's stage as it stands in the status; `view` has its counts from before the nodes that
@@ -111,6 +202,14 @@ mod tests {
         Memory {
             rollout: Some(RolloutMemory {
                 number: 3,
+                since: "2026-11-22T11:00:00Z".parse().unwrap(),
+                from: Some("2026-11-20.1".parse().unwrap()),
+                cuts: vec![invivo_rollout::Cut {
+                    stage: 1,
+                    kernels: [("b".repeat(40).parse().unwrap(), u64::MAX >> 1)].into(),
+                }],
+                returning: true,
+                evidence: vec![evidence()],
                 target: Some(("2026-11-21.1".parse().unwrap(), "a".repeat(64).parse().unwrap())),
                 mechanism: Mechanism::Livepatch,
                 started: 41,
@@ -124,6 +223,26 @@ mod tests {
                 deadline: Some("2026-11-22T12:10:00Z".parse().unwrap()),
             }),
             proven: [("b".repeat(40).parse().unwrap(), (Level(4), "2026-11-21.1".parse().unwrap()))].into(),
+            history: vec![invivo_rollout::Finished {
+                number: 2,
+                from: None,
+                to: Some("2026-11-20.1".parse().unwrap()),
+                outcome: invivo_rollout::Outcome::RolledBack,
+                started: 7,
+                failed: 2,
+                since: "2026-11-21T11:00:00Z".parse().unwrap(),
+                ended: "2026-11-21T12:00:00Z".parse().unwrap(),
+                evidence: vec![evidence()],
+            }],
+        }
+    }
+
+    fn evidence() -> invivo_rollout::Evidence {
+        invivo_rollout::Evidence {
+            who: "node-1".to_owned(),
+            gate: false,
+            at: "2026-11-22T11:30:00Z".parse().unwrap(),
+            what: "Convicted: KernelPanic".to_owned(),
         }
     }
 
@@ -133,6 +252,7 @@ mod tests {
             rollout: Some(write_rollout(rollout)),
             stage: Some(write_stage(rollout, "early", None, 0)),
             proven: write_proven(memory),
+            history: write_history(memory),
             ..PatchPolicyStatus::default()
         };
         let text = serde_json::to_string(&status).unwrap();

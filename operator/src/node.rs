@@ -90,7 +90,13 @@ mod tests {
 
     fn node(labels: &[(&str, &str)]) -> SeenNode {
         let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        SeenNode { uid: "u".into(), labels, ready: true }
+        SeenNode {
+            uid: "u".into(),
+            labels,
+            ready: invivo_rollout::Readiness::Ready,
+            cordoned: false,
+            held: None,
+        }
     }
 
     fn patch(status: Value) -> SeenPatch {
@@ -104,7 +110,12 @@ mod tests {
 
     fn workers() -> [Claimant; 1] {
         let selector = Selector::from(Expression::Exists("worker".into()));
-        [Claimant { name: "p".into(), created: jiff::Timestamp::UNIX_EPOCH, selector: Some(selector) }]
+        [Claimant {
+            name: "p".into(),
+            priority: 0,
+            created: jiff::Timestamp::UNIX_EPOCH,
+            selector: Some(selector),
+        }]
     }
 
     #[test]

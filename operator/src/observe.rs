@@ -11,9 +11,11 @@ use kube::Resource;
 use kube::core::SelectorExt;
 
 use crate::claim::{Claimant, claim};
+use crate::loss::Losses;
 use crate::memory;
 use crate::seen::{SeenNode, SeenPatch};
 use crate::sight::{Own, Server, Sight, Verdict, Verified};
+use crate::stop::EmergencyStop;
 use crate::store::{Entry, Store};
 use crate::validate::{Checked, Invalid};
 
@@ -30,6 +32,12 @@ pub struct Stores {
     pub patches: Arc<Store<SeenPatch>>,
     /// The nodes.
     pub nodes: Arc<Store<SeenNode>>,
+    /// Whether people stopped everything.
+    pub stop: Arc<EmergencyStop>,
+    /// How many nodes may move at once in the whole fleet.
+    pub fleet_limit: Option<u32>,
+    /// Nodes that vanished before they had settled.
+    pub losses: Arc<Losses>,
 }
 
 impl Stores {
@@ -41,6 +49,7 @@ impl Stores {
             ("PatchSet", self.sets.is_complete()),
             ("NodePatch", self.patches.is_complete()),
             ("Node", self.nodes.is_complete()),
+            ("ConfigMap invivo-emergency-stop", self.stop.is_known()),
         ]
         .into_iter()
         .filter_map(|(kind, complete)| (!complete).then_some(kind))
@@ -70,6 +79,7 @@ fn claimant(policy: &Entry<PatchPolicy>) -> Claimant {
     let created = policy.value.meta().creation_timestamp.as_ref();
     Claimant {
         name: policy.name.clone(),
+        priority: policy.value.spec.priority,
         created: created.map_or(Timestamp::MAX, |time| time.0),
         selector: Checked::of(&policy.value.spec).ok().map(|checked| checked.selector),
     }
@@ -196,6 +206,12 @@ pub fn view(stores: &Stores, sights: &Sights, name: &str, now: Timestamp) -> Opt
             policy: checked.policy.clone(),
             offer: feed.offer(),
             memory: memory::recall(policy.value.status.as_ref()),
+            vanished: stores.losses.of(name, policy.value.status.as_ref()),
+            brakes: rollout::Brakes {
+                emergency_stop: stores.stop.is_on(),
+                fleet: stores.fleet_limit.map(|limit| limit.saturating_sub(in_flight(stores))),
+            },
+            gates: Vec::new(),
             nodes,
         };
         let plan = rollout::plan(&world);
@@ -203,6 +219,17 @@ pub fn view(stores: &Stores, sights: &Sights, name: &str, now: Timestamp) -> Opt
         Decision { checked, world, plan, patches }
     });
     Some(View { policy, feed, decision })
+}
+
+/// How many nodes are moving in the whole fleet, as the policies count them.
+fn in_flight(stores: &Stores) -> u32 {
+    let of = |policy: Entry<PatchPolicy>| {
+        let status = policy.value.status.as_ref()?;
+        let rollout = status.rollout.as_ref()?;
+        let seen = status.nodes.as_ref().map_or(0, |nodes| nodes.in_flight);
+        Some(rollout.started.saturating_sub(rollout.finished).max(seen))
+    };
+    stores.policies.all().into_iter().filter_map(of).fold(0, u32::saturating_add)
 }
 
 /// The nodes that a policy wants, as the planner sees them, and their NodePatches.
@@ -226,14 +253,22 @@ fn nodes(
         let seen = rollout::Node {
             stage: checked.stage_of(&node.value.labels),
             ready: node.value.ready,
+            cordoned: node.value.cordoned,
+            held: node.value.held,
+            domains: domains(&checked.spread, &node.value.labels),
             claimed_by_other: owner.is_some_and(|owner| owner.name != policy),
-            spec: patch.as_ref().map(|patch| instructed(&patch.value.spec)),
+            spec: patch.as_ref().map(|patch| instructed(policy, &patch.value.spec)),
             report: status.and_then(|status| report(status, now)),
         };
         nodes.insert(node.name.clone(), seen);
         patches.extend(patch.map(|patch| (node.name, patch)));
     }
     (nodes, patches)
+}
+
+fn domains(spread: &BTreeSet<String>, labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let known = spread.iter().filter_map(|label| Some((label.clone(), labels.get(label)?.clone())));
+    known.collect()
 }
 
 /// The NodePatch of this very node; one that an earlier node of the same name left is not it.
@@ -244,7 +279,7 @@ pub fn patch_of(stores: &Stores, node: &Entry<SeenNode>) -> Option<Entry<SeenPat
         .filter(|patch| patch.value.owner.as_deref() == Some(node.value.uid.as_str()))
 }
 
-fn instructed(spec: &NodePatchSpec) -> rollout::Instructed {
+fn instructed(policy: &str, spec: &NodePatchSpec) -> rollout::Instructed {
     let instruction = match (&spec.apply, &spec.roll_back) {
         (Some(apply), _) => rollout::Instruction::Apply(rollout::Apply {
             build_id: apply.build_id.clone(),
@@ -260,11 +295,17 @@ fn instructed(spec: &NodePatchSpec) -> rollout::Instructed {
             attempt: apply.attempt,
         }),
         (None, Some(roll_back)) => {
-            rollout::Instruction::RollBack { deadline: roll_back.deadline.0, attempt: roll_back.attempt }
+            let to = roll_back.to.as_ref();
+            rollout::Instruction::RollBack {
+                to: to.map_or((Level::UNPATCHED, None), |to| (to.level, to.set.clone())),
+                deadline: roll_back.deadline.0,
+                attempt: roll_back.attempt,
+            }
         }
         (None, None) => rollout::Instruction::Hold,
     };
-    rollout::Instructed { revision: spec.revision, instruction }
+    let by_other = spec.policy.as_deref().is_some_and(|by| by != policy);
+    rollout::Instructed { revision: spec.revision, instruction, by_other }
 }
 
 /// A report counts once it names the kernel. Without an instant it counts as of now, so that no
@@ -279,5 +320,14 @@ fn report(status: &NodePatchStatus, now: Timestamp) -> Option<rollout::Report> {
         state: status.state,
         excuse: Excuse::of(status.state, status.reason.as_deref()),
         since: status.since.as_ref().map_or(now, |since| since.0),
+        why: status.state.is_failure().then(|| why(status)).flatten(),
     })
+}
+
+/// Reason and message as one line.
+fn why(status: &NodePatchStatus) -> Option<String> {
+    match (&status.reason, &status.message) {
+        (Some(reason), Some(message)) => Some(format!("{reason}: {message}")),
+        (one, other) => one.clone().or_else(|| other.clone()),
+    }
 }

@@ -30,6 +30,10 @@ pub struct Options {
         default_value = "invivo-agent,invivo-operator-nodes"
     )]
     pub admission_policies: Vec<String>,
+    /// How many nodes may move at once, over all policies; no limit where it is left out. Two leaders
+    /// at once, which leases make rare, may exceed it by what one of them starts.
+    #[arg(long, env = "INVIVO_FLEET_MAX_IN_FLIGHT")]
+    pub fleet_max_in_flight: Option<u32>,
     /// What is logged: a level, or directives such as `info,invivo_operator=debug`.
     #[arg(long, env = "INVIVO_LOG", default_value = "info")]
     pub log: String,

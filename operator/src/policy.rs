@@ -24,6 +24,10 @@ use crate::write;
 ///
 /// The first write that did not happen. After a failed status write nothing is instructed.
 pub async fn reconcile(context: &Context, name: &str, now: Timestamp) -> Result<Done, Error> {
+    let turn = match context.stores.fleet_limit {
+        Some(_) => Some(context.fleet.lock().await),
+        None => None,
+    };
     let Some(view) = view(&context.stores, &context.sights, name, now) else {
         context.metrics.forget_policy(name);
         context.waves.take(name);
@@ -46,6 +50,7 @@ pub async fn reconcile(context: &Context, name: &str, now: Timestamp) -> Result<
         let notes = event::of_policy(present, &wanted);
         event::publish(&context.recorder, &view.policy.value.object_ref(&()), &notes).await;
     }
+    drop(turn);
     measure(context, name, &wanted);
     let Ok(decision) = &view.decision else { return Ok(Done::default()) };
     wave.add(&view.policy, &wanted, decision);

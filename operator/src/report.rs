@@ -126,7 +126,10 @@ fn nodes(stores: &Stores, decision: &Decision) -> Vec<NodeReport> {
             };
             NodeReport {
                 name: name.clone(),
-                stage: decision.checked.stage_name(node.stage).to_owned(),
+                stage: decision
+                    .checked
+                    .stage_name(plan.stages.get(name).copied().unwrap_or(node.stage))
+                    .to_owned(),
                 decision: decided,
                 to_level: to.as_ref().map(|(level, _)| *level),
                 to_set: to.and_then(|(_, set)| set),

@@ -18,8 +18,9 @@ use crate::lookout::Lookout;
 use crate::metrics::Metrics;
 use crate::observe::{Sights, Stores};
 use crate::options::Options;
-use crate::seen::SeenPatch;
+use crate::seen::{SeenNode, SeenPatch};
 use crate::signal::{Signal, Signals};
+use crate::stop;
 use crate::store::Change;
 use crate::watch::follow;
 use crate::wave::Waves;
@@ -82,15 +83,17 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         Reporter { controller: "invivo-operator".to_owned(), instance: Some(options.identity.clone()) };
     let context = Arc::new(Context {
         client: client.clone(),
-        stores: Arc::new(Stores::default()),
+        stores: Arc::new(Stores { fleet_limit: options.fleet_max_in_flight, ..Stores::default() }),
         sights: Arc::new(Sights::default()),
         waves: Waves::default(),
+        fleet: tokio::sync::Mutex::default(),
         metrics: Arc::clone(&metrics),
         recorder: Recorder::new(client.clone(), reporter),
     });
     let signals = Arc::new(Signals::default());
     let (failures_in, failures) = mpsc::channel(1024);
     start_watches(&context, &signals, failures_in);
+    watch_stop(&context, &signals, &options.namespace);
 
     let unknown = Admission::NotInForce("the admission policies have not been tried yet".to_owned());
     let (say_admission, admission) = watch::channel(unknown);
@@ -155,7 +158,7 @@ fn start_watches(context: &Context, signals: &Arc<Signals>, failures: mpsc::Send
     watch!(feeds, Feed);
     watch!(policies, Policy);
     watch!(sets, Set);
-    watch!(nodes, Node);
+    watch_nodes(context, signals);
     let signals = Arc::clone(signals);
     let (store, metrics) = (Arc::clone(&context.stores.patches), Arc::clone(&context.metrics));
     let stores = Arc::clone(&context.stores);
@@ -176,6 +179,36 @@ fn start_watches(context: &Context, signals: &Arc<Signals>, failures: mpsc::Send
             }
         },
     ));
+}
+
+/// Follows the nodes. What vanishes unsettled is taken down before its NodePatch goes with it.
+fn watch_nodes(context: &Context, signals: &Arc<Signals>) {
+    let signals = Arc::clone(signals);
+    let stores = Arc::clone(&context.stores);
+    let (store, metrics) = (Arc::clone(&stores.nodes), Arc::clone(&context.metrics));
+    tokio::spawn(follow(context.client.clone(), store, metrics, move |change: &Change<SeenNode>| {
+        if let (Some(before), None) = (&change.before, &change.after)
+            && let Some(patch) = stores.patches.get(&change.name)
+            && patch.value.owner.as_deref() == Some(before.uid.as_str())
+            && let Some(policy) = stores.losses.gone(&change.name, &patch.value)
+        {
+            tracing::warn!(node = change.name, policy, "vanished before it had settled");
+            signals.tell(Signal::Policy(policy));
+        }
+        signals.tell(Signal::Node(change.name.clone()));
+    }));
+}
+
+/// Follows the emergency stop; every policy looks again when it comes or goes.
+fn watch_stop(context: &Context, signals: &Arc<Signals>, namespace: &str) {
+    let (signals, stores) = (Arc::clone(signals), Arc::clone(&context.stores));
+    let (client, metrics) = (context.client.clone(), Arc::clone(&context.metrics));
+    let (namespace, stop) = (namespace.to_owned(), Arc::clone(&stores.stop));
+    tokio::spawn(stop::follow(client, namespace, stop, metrics, move || {
+        for policy in stores.policies.all() {
+            signals.tell(Signal::Policy(policy.name));
+        }
+    }));
 }
 
 /// Ends with SIGTERM or SIGINT.

@@ -5,6 +5,9 @@
 use std::collections::BTreeMap;
 
 use invivo_api::{NodePatch, NodePatchSpec, NodePatchStatus, PatchFeed, PatchPolicy, PatchSet};
+use invivo_rollout::{HeldByPerson, Readiness};
+use invivo_terms::ANNOTATION_HOLD;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::Resource;
 use serde::de::DeserializeOwned;
@@ -25,24 +28,48 @@ pub struct SeenNode {
     pub uid: String,
     /// All labels: people's selectors may ask for any.
     pub labels: BTreeMap<String, String>,
-    /// The kubelet reports Ready.
-    pub ready: bool,
+    /// What the kubelet reports.
+    pub ready: Readiness,
+    /// It takes no new pods.
+    pub cordoned: bool,
+    /// A person's hold of it.
+    pub held: Option<HeldByPerson>,
+}
+
+/// What people write into the annotation that holds a node.
+#[derive(Debug, Default, serde::Deserialize)]
+struct HoldAnnotation {
+    until: Option<Timestamp>,
+}
+
+/// A hold that cannot be read holds until somebody corrects it.
+fn held(annotations: &BTreeMap<String, String>) -> Option<HeldByPerson> {
+    let text = annotations.get(ANNOTATION_HOLD)?;
+    let hold: HoldAnnotation = serde_json::from_str(text).unwrap_or_default();
+    Some(HeldByPerson { until: hold.until })
 }
 
 impl Seen for SeenNode {
     type Object = Node;
 
     fn see(node: Node) -> Self {
-        let ready = node
-            .status
-            .and_then(|status| status.conditions)
-            .unwrap_or_default()
-            .iter()
-            .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+        let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
+        let ready = match ready {
+            Some(condition) if condition.status == "True" => Readiness::Ready,
+            // Where the control plane does not say since when: since ever.
+            Some(condition) => Readiness::NotReady {
+                since: condition.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            },
+            None => Readiness::NotReady { since: Timestamp::UNIX_EPOCH },
+        };
+        let held = node.metadata.annotations.as_ref().and_then(held);
         Self {
             uid: node.metadata.uid.unwrap_or_default(),
             labels: node.metadata.labels.unwrap_or_default(),
             ready,
+            cordoned: node.spec.and_then(|spec| spec.unschedulable).unwrap_or_default(),
+            held,
         }
     }
 }
@@ -92,6 +119,20 @@ kept_whole!(PatchFeed, PatchPolicy, PatchSet);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_persons_hold_is_read_and_one_that_cannot_be_read_holds_as_well() {
+        let of = |text: &str| held(&[(ANNOTATION_HOLD.to_owned(), text.to_owned())].into());
+        let until = "2026-11-22T12:00:00Z".parse().ok();
+        assert_eq!(
+            of(r#"{"reason": "disk", "until": "2026-11-22T12:00:00Z"}"#),
+            Some(HeldByPerson { until })
+        );
+        for text in [r#"{"reason": "disk"}"#, "broken", ""] {
+            assert_eq!(of(text), Some(HeldByPerson { until: None }), "{text}");
+        }
+        assert_eq!(held(&BTreeMap::new()), None);
+    }
 
     fn node(heartbeat: &str, ready: &str) -> Node {
         serde_json::from_value(serde_json::json!({

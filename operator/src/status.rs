@@ -71,6 +71,7 @@ pub fn of(view: &View, now: Timestamp) -> PatchPolicyStatus {
                 holds: holds(&decision.plan),
                 proven: memory::write_proven(&decision.plan.memory),
                 next_action: next_action(decision, &standing),
+                history: memory::write_history(&decision.plan.memory),
                 ..base
             }
         }
@@ -101,9 +102,11 @@ pub fn counts(decision: &Decision) -> NodeCounts {
 
 /// How many nodes of a stage are instructed now.
 fn starting(decision: &Decision, stage: usize) -> u32 {
-    let nodes = &decision.world.nodes;
-    let starting =
-        decision.plan.actions.keys().filter(|name| nodes.get(*name).is_some_and(|n| n.stage == stage));
+    let stage_of = |name: &String| {
+        let taken = decision.plan.stages.get(name).copied();
+        taken.or_else(|| decision.world.nodes.get(name).map(|node| node.stage))
+    };
+    let starting = decision.plan.actions.keys().filter(|name| stage_of(name) == Some(stage));
     u32::try_from(starting.count()).unwrap_or(u32::MAX)
 }
 
@@ -179,16 +182,10 @@ fn progress(decision: &Decision) -> Standing {
         let message = "spec.nodeSelector matches no node that is free: label nodes or widen it".to_owned();
         return Standing::new(Stalled, "NoNodes", message);
     }
-    if !plan.failed.is_empty() {
-        let names = some_of(plan.failed.iter());
-        let message = format!(
-            "{} ended without success: {names}; {}",
-            nodes(counts.failed),
-            Hold::AttemptEnded.remedy()
-        );
-        return Standing::new(Stalled, "NodeFailed", message);
+    if let Some(standing) = failed(decision, stage) {
+        return standing;
     }
-    for hold in [Hold::TargetMissing, Hold::EmptyStage, Hold::FailureBudgetSpent] {
+    for hold in [Hold::TargetMissing, Hold::EmptyStage] {
         if holding(hold) {
             return Standing::new(Stalled, hold.as_str(), format!("stage {stage}: {}", hold.remedy()));
         }
@@ -213,9 +210,16 @@ fn progress(decision: &Decision) -> Standing {
             let message = format!("stage {stage} is watched until {until}; {} to go", nodes(counts.pending));
             return Standing::new(Reconciling, "StageSoaking", message);
         }
-        let why = main_hold(plan).map_or_else(String::new, |hold| format!(": {hold}: {}", hold.remedy()));
-        let message = format!("stage {stage}: {} to go{why}", nodes(counts.pending));
-        return Standing::new(Reconciling, "RolloutInProgress", message);
+        let Some(hold) = main_hold(plan) else {
+            let message = format!("stage {stage}: {} to go", nodes(counts.pending));
+            return Standing::new(Reconciling, "RolloutInProgress", message);
+        };
+        let until = until(plan, hold).map_or_else(String::new, |until| format!(" until {until}"));
+        let gate = gate_words(&decision.world, hold);
+        let message =
+            format!("stage {stage}: {} to go: {hold}{until}{gate}: {}", nodes(counts.pending), hold.remedy());
+        let reason = if is_brake(hold) { hold.as_str() } else { "RolloutInProgress" };
+        return Standing::new(Reconciling, reason, message);
     }
     let unsupported = match counts.unsupported {
         0 => String::new(),
@@ -233,6 +237,70 @@ fn progress(decision: &Decision) -> Standing {
     Standing::new(Ready, "AtTarget", format!("{} at the target{unsupported}", nodes(counts.current)))
 }
 
+/// How a rollout stands in which more nodes failed than may.
+fn failed(decision: &Decision, stage: &str) -> Option<Standing> {
+    use ConditionType::{Reconciling, Stalled};
+    let plan = &decision.plan;
+    let rollout = plan.memory.rollout.as_ref()?;
+    let evidence = rollout.evidence.iter().take(3).map(|found| format!("{}: {}", found.who, found.what));
+    let evidence = evidence.collect::<Vec<_>>().join("; ");
+    if rollout.returning {
+        let moving = plan.actions.len().saturating_add(plan.in_flight.len());
+        let waits = |held: &invivo_rollout::Held| held.hold == Hold::AtMaxParallel;
+        let waiting = plan.holds.values().filter(|held| waits(held)).count();
+        if moving > 0 || waiting > 0 {
+            let message = format!("{moving} going back, {waiting} to go; {evidence}");
+            return Some(Standing::new(Reconciling, "RollingBack", message));
+        }
+        let message =
+            format!("everything that the rollout moved went back; {evidence}; another target begins anew");
+        return Some(Standing::new(Stalled, "RolledBack", message));
+    }
+    let spent = plan.holds.values().any(|held| held.hold == Hold::FailureBudgetSpent);
+    let budget = match decision.checked.policy.failure_budget {
+        invivo_rollout::Budget::Nodes(0) => plan.failed.is_empty(),
+        invivo_rollout::Budget::Nodes(_) | invivo_rollout::Budget::Percent(_) => true,
+    };
+    if !spent && budget {
+        return None;
+    }
+    let count = rollout.failed;
+    let message =
+        format!("stage {stage}: {} failed: {evidence}; {}", nodes(count), Hold::FailureBudgetSpent.remedy());
+    Some(Standing::new(Stalled, "NodeFailed", message))
+}
+
+/// Whether this hold stops a whole policy, and is the reason to be told.
+const fn is_brake(hold: Hold) -> bool {
+    matches!(
+        hold,
+        Hold::GateFailing
+            | Hold::GateUnknown
+            | Hold::OutsideWindow
+            | Hold::Blackout
+            | Hold::DryRun
+            | Hold::EmergencyStop
+            | Hold::FleetLimit
+    )
+}
+
+fn until(plan: &Plan, wanted: Hold) -> Option<Timestamp> {
+    plan.holds.values().filter(|held| held.hold == wanted).filter_map(|held| held.until).min()
+}
+
+/// What the gates say that hold everything.
+fn gate_words(world: &invivo_rollout::World, hold: Hold) -> String {
+    use invivo_rollout::GateVerdict::{Failed, Passed, Unknown};
+    if !matches!(hold, Hold::GateFailing | Hold::GateUnknown) {
+        return String::new();
+    }
+    let words = world.gates.iter().filter_map(|gate| match &gate.verdict {
+        Passed => None,
+        Failed { message } | Unknown { message } => Some(format!("{}: {message}", gate.name)),
+    });
+    format!(" ({})", words.take(3).collect::<Vec<_>>().join("; "))
+}
+
 fn next_action(decision: &Decision, standing: &Standing) -> Option<String> {
     match standing.condition {
         ConditionType::Ready | ConditionType::Eligible => None,
@@ -242,7 +310,16 @@ fn next_action(decision: &Decision, standing: &Standing) -> Option<String> {
             let soak = rollout.filter(|rollout| !rollout.complete).and_then(|rollout| rollout.soak_until);
             match soak {
                 Some(until) if standing.reason == "StageSoaking" => Some(format!("{until}: the soak ends")),
-                Some(_) | None => Some(standing.message.clone()),
+                Some(_) | None => {
+                    let ends = |(hold, what): (Hold, &str)| {
+                        let until =
+                            until(&decision.plan, hold).filter(|_| standing.reason == hold.as_str())?;
+                        Some(format!("{until}: {what}"))
+                    };
+                    let timed =
+                        [(Hold::OutsideWindow, "the window opens"), (Hold::Blackout, "the blackout ends")];
+                    Some(timed.into_iter().find_map(ends).unwrap_or_else(|| standing.message.clone()))
+                }
             }
         }
     }

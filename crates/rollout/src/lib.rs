@@ -25,15 +25,24 @@
 //! - **A named set lowers** only nodes whose level came after it, and by way of no patch. A level
 //!   that was withdrawn meanwhile stays where it is (`AheadOfTarget`).
 
+mod answer;
+mod cut;
+mod dispatch;
+mod gate;
+mod memory;
 mod pace;
 mod plan;
+mod policy;
 mod rollout;
 mod stage;
 mod standing;
 mod target;
 #[cfg(test)]
 mod tests;
+mod window;
 mod world;
 
+pub use memory::*;
 pub use plan::plan;
+pub use policy::*;
 pub use world::*;

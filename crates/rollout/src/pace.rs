@@ -16,9 +16,12 @@
 //!   minutes after its first node instead of starting everywhere at once.
 //!
 //! Where no stage has a soak the people who wrote the policy asked for none: Applied suffices.
+//! In an emergency (`expedite`) Applied suffices as well.
+//!
 //! What `None` takes off needs no proof. Nodes that are excused never block the others.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use invivo_terms::BuildId;
 use jiff::Timestamp;
@@ -37,6 +40,63 @@ pub(crate) struct Pace<'a> {
     pub(crate) midway: u32,
     /// What each kernel build has shown; empty where no proof is needed.
     pub(crate) trials: BTreeMap<&'a BuildId, Trial>,
+    /// The group that moves now, where the stage takes one after the other.
+    pub(crate) domain: Domain<'a>,
+}
+
+/// Which group of nodes may move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Domain<'a> {
+    /// Every one.
+    Any,
+    /// One, and none is moving yet.
+    Free(&'a str),
+    /// This one: its value of this label.
+    Busy(&'a str, &'a str),
+    /// None: nodes of several are moving, or of one that is not seen.
+    Shut,
+}
+
+impl<'a> Domain<'a> {
+    /// Takes a node in, if it is of the group that may move.
+    pub(crate) fn admit(&mut self, node: &Judged<'a>) -> bool {
+        match *self {
+            Self::Any => true,
+            Self::Free(label) => {
+                *self = Self::Busy(label, domain_of(node, label));
+                true
+            }
+            Self::Busy(label, value) => domain_of(node, label) == value,
+            Self::Shut => false,
+        }
+    }
+}
+
+/// A node's group; nodes without the label are one group.
+pub(crate) fn domain_of<'a>(node: &Judged<'a>, label: &str) -> &'a str {
+    node.node.domains.get(label).map_or("", String::as_str)
+}
+
+fn domain<'a>(
+    policy: &'a Policy,
+    rollout: &RolloutMemory,
+    judged: &[Judged<'a>],
+    now: Timestamp,
+) -> Domain<'a> {
+    let Some(label) = crate::stage::at(policy, rollout.stage).spread.as_deref() else { return Domain::Any };
+    if crate::rollout::has_unseen(rollout, judged, now) {
+        return Domain::Shut;
+    }
+    let mut domain = Domain::Free(label);
+    let moves = |node: &&Judged<'_>| {
+        node.open || matches!(node.standing, Standing::Moving { .. } | Standing::Midway | Standing::Unsteady)
+    };
+    for node in judged.iter().filter(moves) {
+        if !domain.admit(node) {
+            return Domain::Shut;
+        }
+    }
+    domain
 }
 
 /// What a kernel build has shown.
@@ -55,7 +115,7 @@ pub(crate) enum Trial {
 
 /// What the stage under way allows, less what is in flight.
 pub(crate) fn pace<'a>(
-    policy: &Policy,
+    policy: &'a Policy,
     memory: &Memory,
     rollout: &RolloutMemory,
     judged: &[Judged<'a>],
@@ -75,7 +135,14 @@ pub(crate) fn pace<'a>(
         slots: allowed.saturating_sub(in_flight),
         midway: allowed.saturating_sub(open.saturating_sub(midway).saturating_add(earlier)),
         trials: trials(policy, memory, rollout, judged, now),
+        domain: domain(policy, rollout, judged, now),
     }
+}
+
+/// Whether people asked for this rollout's soaks to be skipped, and that holds still.
+pub(crate) fn is_expedited(policy: &Policy, rollout: &RolloutMemory, now: Timestamp) -> bool {
+    let set = rollout.target.as_ref().map(|(set, _)| set);
+    policy.expedite.as_ref().is_some_and(|expedite| Some(&expedite.set) == set && now < expedite.until)
 }
 
 fn share(nodes: u32, percent: u8) -> u32 {
@@ -91,7 +158,8 @@ fn trials<'a>(
     now: Timestamp,
 ) -> BTreeMap<&'a BuildId, Trial> {
     let before = policy.stages.get(..rollout.stage).unwrap_or(&policy.stages);
-    let enough = before.iter().map(|stage| stage.soak).max().unwrap_or_default();
+    let soaks = before.iter().map(|stage| stage.soak).max().unwrap_or_default();
+    let enough = if is_expedited(policy, rollout, now) { Duration::ZERO } else { soaks };
     let mut trials: BTreeMap<&BuildId, Trial> = BTreeMap::new();
     for node in judged {
         let Some((build, aim)) = node.build.zip(node.aim) else {
@@ -110,7 +178,7 @@ fn trials<'a>(
             }
             Standing::Moving { .. } | Standing::Midway | Standing::Unsteady => Trial::Running { until: None },
             Standing::Claimed
-            | Standing::Failed
+            | Standing::Failed(_)
             | Standing::Resting(..)
             | Standing::Excused(_)
             | Standing::Absent(_)

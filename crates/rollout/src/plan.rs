@@ -1,26 +1,40 @@
 //! One decision about one policy: target, standings, stages, pace, instructions.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use invivo_terms::{BuildId, Hold, Level, SetName};
 use jiff::Timestamp;
 
-use crate::pace::{Pace, Trial, pace};
-use crate::stage;
-use crate::standing::{self, Judged, Standing, Step};
-use crate::target::{Key, Target, resolve};
-use crate::{Apply, Held, Instruction, Memory, Plan, Policy, RolloutMemory, World, rollout};
-
-/// Settling time where a stage has no soak.
-const SETTLE: Duration = Duration::from_mins(30);
+use crate::dispatch::{Dispatch, held};
+use crate::gate::Gates;
+use crate::pace::{Pace, Trial, domain_of, is_expedited, pace};
+use crate::stage::Well;
+use crate::standing::{self, Judge, Judged, Standing};
+use crate::target::{Aim, Key, Target, resolve};
+use crate::{
+    Apply, Finished, Instruction, Memory, NewNodes, Offer, OnFailure, Outcome, Plan, Policy, RolloutMemory,
+    Supersede, Wish, World, rollout, stage, target, window,
+};
 
 /// Decides which nodes go where now, and why the others do not.
 ///
 /// The same world gives the same plan. The caller stores [`Plan::memory`] by compare-and-swap
 /// against the memory that it took the world from, and writes [`Plan::actions`] only after that.
 pub fn plan(world: &World) -> Plan {
-    let target = resolve(world);
+    let pinned = pinned(world);
+    let made = plan_for(world, pinned);
+    let ended = pinned.is_some() && made.memory.rollout.as_ref().is_some_and(|rollout| rollout.complete);
+    // The rollout that a newer set waited for has just ended.
+    if ended { again(world, made.memory) } else { made }
+}
+
+/// Decides once more, with a memory that differs from the world's.
+fn again(world: &World, memory: Memory) -> Plan {
+    plan(&World { memory, ..world.clone() })
+}
+
+fn plan_for(world: &World, pinned: Option<&SetName>) -> Plan {
+    let target = resolve(world, pinned);
     match (target.key(), &target) {
         (Some(key), _) => aimed(world, &target, key),
         (None, Target::Nothing(hold)) => waiting(world, &world.memory, *hold),
@@ -28,27 +42,64 @@ pub fn plan(world: &World) -> Plan {
     }
 }
 
+/// The set of a rollout that ends before a newer one's begins.
+fn pinned(world: &World) -> Option<&SetName> {
+    let World { policy, memory, nodes, offer, .. } = world;
+    let finishes = policy.target == Wish::Latest && policy.supersede == Supersede::Finish;
+    let rollout = memory.rollout.as_ref().filter(|_| finishes)?;
+    let within = rollout.failed <= rollout::budget(policy, nodes.len());
+    let under_way = rollout.started > 0 && !rollout.complete && !rollout.returning && within;
+    let (name, digest) = rollout.target.as_ref().filter(|_| under_way)?;
+    let Offer::Sets(sets) = offer else { return None };
+    sets.iter().find(|set| set.name == *name && set.digest == *digest && set.active && set.eligible)?;
+    Some(name)
+}
+
 fn aimed(world: &World, target: &Target<'_>, key: Key) -> Plan {
     let World { now, policy, memory, nodes, .. } = world;
-    if let Some(known) =
-        memory.rollout.as_ref().filter(|known| !rollout::is_for(known, &key, policy.mechanism))
-        && let Some(old) = rollout::draining(known, nodes, *now)
-    {
+    let known = memory.rollout.as_ref();
+    let other = known.filter(|known| !rollout::is_for(known, &key, policy.mechanism));
+    if let Some(old) = other.and_then(|known| rollout::draining(known, nodes, *now)) {
         let deadline = old.deadline;
-        let memory = Memory { rollout: Some(old), proven: memory.proven.clone() };
+        let memory = Memory { rollout: Some(old), ..memory.clone() };
         let plan = waiting(world, &memory, Hold::AtMaxParallel);
         let wake = plan.wake.into_iter().chain(deadline).min();
         return Plan { wake, ..plan };
     }
-    let mut rollout = rollout::current(memory.rollout.as_ref(), key, policy.mechanism, *now);
-    let judged: Vec<Judged<'_>> = nodes
-        .iter()
-        .map(|(name, node)| standing::judge(name, node, target, policy, &rollout, *now))
-        .collect();
-    rollout::count(&mut rollout, &judged, *now);
-    let empty = stage::advance(policy, &mut rollout, &judged, *now);
+    let mut history = superseded(world, other);
+    let mut rollout = rollout::current(known, key, policy.mechanism, *now);
+    let proven_aims = proven_aims(world);
+    let withdrawn = withdrawn(&world.offer);
+    let judge =
+        Judge { target, proven: &proven_aims, withdrawn: &withdrawn, policy, rollout: &rollout, now: *now };
+    let mut judged: Vec<Judged<'_>> = nodes.iter().map(|(name, node)| judge.judge(name, node)).collect();
+    rollout::count(&mut rollout, &judged, &world.vanished, *now);
+    let gates = Gates::of(world, target);
+    let governed = judged.iter().filter(|node| node.standing != Standing::Claimed).count();
+    let well = Well {
+        within_budget: rollout.failed <= rollout::budget(policy, governed),
+        gates: gates.closed.is_none(),
+        failing: gates.failing,
+        skip_soak: is_expedited(policy, &rollout, *now),
+    };
+    let empty = stage::advance(policy, &mut rollout, &mut judged, well, *now);
+    if returns(policy, &rollout, &judged, &gates, well) {
+        rollout.returning = true;
+        rollout.soak_until = None;
+        gates.note(&mut rollout, *now);
+        // What was judged by a rollout that goes forward does not hold for one that goes back.
+        let memory = Memory { rollout: Some(rollout), history, ..memory.clone() };
+        return again(world, memory);
+    }
+    if rollout.complete && known.is_none_or(|known| !known.complete || known.number != rollout.number) {
+        let finished = rollout::finished(&rollout, Outcome::Complete, *now);
+        if rollout.started > 0 {
+            rollout::remember(&mut history, finished);
+        }
+    }
     let pace = pace(policy, memory, &rollout, &judged, *now);
-    let proven = proven(memory, &rollout, target, &pace);
+    let proven = proven(memory, &rollout, well, target, &pace);
+    let opening = window::opening(policy, *now);
 
     let mut wake = Wake { now: *now, at: None };
     wake.extend(rollout.soak_until);
@@ -56,12 +107,17 @@ fn aimed(world: &World, target: &Target<'_>, key: Key) -> Plan {
         Trial::Running { until } => *until,
         Trial::Proven | Trial::Open => None,
     }));
+    let spread = stage::at(policy, rollout.stage).spread.as_deref();
     let mut dispatch = Dispatch {
-        now: *now,
-        policy,
+        world,
         rollout: &rollout,
+        within_budget: well.within_budget,
+        gates: &gates,
+        opening,
+        proven: &proven_aims,
         empty,
         pace,
+        fleet: world.brakes.fleet,
         actions: BTreeMap::new(),
         starts: BTreeSet::new(),
         holds: BTreeMap::new(),
@@ -70,26 +126,87 @@ fn aimed(world: &World, target: &Target<'_>, key: Key) -> Plan {
         failed: BTreeSet::new(),
     };
     let mut order: Vec<&Judged<'_>> = judged.iter().collect();
-    order.sort_by_key(|node| node.turn);
+    order.sort_by_key(|node| (node.turn, spread.map(|label| domain_of(node, label))));
     for node in order {
         wake.extend(lapse(node));
+        wake.extend(node.lost_at);
         if waits(node) && node.stage == rollout.stage && !rollout.complete {
             wake.extend([stage::excuse_at(policy, &rollout)]);
         }
         dispatch.place(node);
     }
     let Dispatch { actions, starts, holds, done, in_flight, failed, .. } = dispatch;
+    wake.extend(holds.values().filter_map(|held| held.until));
 
     rollout.started = rollout.started.saturating_add(rollout::saturate(starts.len()));
-    if !actions.is_empty() {
-        rollout.deadline = rollout.deadline.max(Some(rollout::deadline(policy, &rollout, *now)));
-    }
+    let given = actions.values().filter_map(|instruction| match instruction {
+        Instruction::Apply(Apply { deadline, .. }) | Instruction::RollBack { deadline, .. } => {
+            Some(*deadline)
+        }
+        Instruction::Hold => None,
+    });
+    rollout.deadline = rollout.deadline.into_iter().chain(given).max();
     if rollout::has_unseen(&rollout, &judged, *now) || !actions.is_empty() {
         wake.extend(rollout.deadline);
     }
     let stage = Some(stage::view(policy, &rollout, &judged, *now));
-    let memory = Memory { rollout: Some(rollout), proven };
-    Plan { memory, actions, starts, holds, done, in_flight, failed, stage, wake: wake.at }
+    let stages = taken(&judged);
+    let memory = Memory { rollout: Some(rollout), proven, history };
+    Plan { memory, actions, starts, holds, done, in_flight, failed, stages, stage, wake: wake.at }
+}
+
+/// What is remembered, with the rollout that another target comes in place of.
+fn superseded(world: &World, other: Option<&RolloutMemory>) -> Vec<Finished> {
+    let World { now, policy, memory, nodes, .. } = world;
+    let mut history = memory.history.clone();
+    if let Some(known) = other.filter(|known| !known.complete && known.started > 0) {
+        let within = known.failed <= rollout::budget(policy, nodes.len());
+        let outcome = match (known.returning, within) {
+            (true, _) => Outcome::RolledBack,
+            (false, true) => Outcome::Superseded,
+            (false, false) => Outcome::Failed,
+        };
+        rollout::remember(&mut history, rollout::finished(known, outcome, *now));
+    }
+    history
+}
+
+/// Whether the rollout is to be taken back: it failed, people asked for that, and more than one
+/// node's own word says so. One node's word moves one node.
+fn returns(
+    policy: &Policy,
+    rollout: &RolloutMemory,
+    judged: &[Judged<'_>],
+    gates: &Gates<'_>,
+    well: Well,
+) -> bool {
+    let asked = policy.on_failure == OnFailure::RollBack && !rollout.returning && !rollout.complete;
+    if !asked || rollout.started == 0 || rollout.target.is_none() {
+        return false;
+    }
+    let lost = judged.iter().any(|node| node.standing == Standing::Failed(Hold::NodeNotReady));
+    let evident = rollout.failed >= 2 || lost;
+    gates.foreign_failure || (!well.within_budget && evident)
+}
+
+/// What this policy has proven, as far as the feed still offers it.
+fn proven_aims(world: &World) -> BTreeMap<&BuildId, Aim<'_>> {
+    if world.policy.new_nodes == NewNodes::Staged || world.policy.target != Wish::Latest {
+        return BTreeMap::new();
+    }
+    let proven = world.memory.proven.iter();
+    proven
+        .filter_map(|(build, (level, set))| {
+            target::aim_of(&world.offer, build, *level, set).map(|aim| (build, aim))
+        })
+        .collect()
+}
+
+fn withdrawn(offer: &Offer) -> BTreeSet<&SetName> {
+    match offer {
+        Offer::Unknown => BTreeSet::new(),
+        Offer::Sets(sets) => sets.iter().filter(|set| !set.active).map(|set| &set.name).collect(),
+    }
 }
 
 /// Nothing can be aimed at: the memory stays, what moves ends, nothing starts.
@@ -104,6 +221,7 @@ fn waiting(world: &World, memory: &Memory, hold: Hold) -> Plan {
         done: BTreeSet::new(),
         in_flight: BTreeSet::new(),
         failed: BTreeSet::new(),
+        stages: BTreeMap::new(),
         stage: None,
         wake: None,
     };
@@ -118,9 +236,9 @@ fn waiting(world: &World, memory: &Memory, hold: Hold) -> Plan {
             Standing::Moving { .. } => {
                 plan.in_flight.insert(name.clone());
             }
-            Standing::Failed => {
+            Standing::Failed(hold) => {
                 plan.failed.insert(name.clone());
-                plan.holds.insert(name.clone(), held(Hold::AttemptEnded));
+                plan.holds.insert(name.clone(), held(hold));
             }
             Standing::Claimed => {
                 plan.holds.insert(name.clone(), held(Hold::ClaimedByOther));
@@ -134,9 +252,16 @@ fn waiting(world: &World, memory: &Memory, hold: Hold) -> Plan {
         }
         judged.push(node);
     }
+    plan.stages = taken(&judged);
     plan.stage = known.map(|rollout| stage::view(&world.policy, rollout, &judged, world.now));
     plan.wake = wake.at;
     plan
+}
+
+/// The nodes that a share has taken.
+fn taken(judged: &[Judged<'_>]) -> BTreeMap<String, usize> {
+    let taken = judged.iter().filter(|node| node.stage != node.node.stage);
+    taken.map(|node| (node.name.to_owned(), node.stage)).collect()
 }
 
 /// What the policy knows to be proven: a rollout that went through every stage adds the builds on
@@ -144,11 +269,12 @@ fn waiting(world: &World, memory: &Memory, hold: Hold) -> Plan {
 fn proven(
     memory: &Memory,
     rollout: &RolloutMemory,
+    well: Well,
     target: &Target<'_>,
     pace: &Pace<'_>,
 ) -> BTreeMap<BuildId, (Level, SetName)> {
     let mut proven = memory.proven.clone();
-    if rollout.complete && rollout.failed == 0 {
+    if rollout.complete && well.within_budget {
         for (build, trial) in &pace.trials {
             if let (Trial::Proven, Some(aim)) = (trial, target.aim(build)) {
                 proven.insert((*build).clone(), (aim.level, aim.origin.clone()));
@@ -170,20 +296,16 @@ impl Wake {
     }
 }
 
-const fn held(hold: Hold) -> Held {
-    Held { hold, until: None }
-}
-
 /// When time alone changes where the node stands.
 const fn lapse(node: &Judged<'_>) -> Option<Timestamp> {
     match node.standing {
         Standing::Moving { lapses } => lapses,
-        Standing::Resting(_, until) => Some(until),
+        Standing::Resting(_, until) => until,
         Standing::Claimed
         | Standing::Midway
         | Standing::Done { .. }
         | Standing::Unsteady
-        | Standing::Failed
+        | Standing::Failed(_)
         | Standing::Excused(_)
         | Standing::Absent(_)
         | Standing::Pending(_) => None,
@@ -193,119 +315,4 @@ const fn lapse(node: &Judged<'_>) -> Option<Timestamp> {
 /// The node cannot be instructed and may be excused later.
 const fn waits(node: &Judged<'_>) -> bool {
     matches!(node.standing, Standing::Absent(_))
-}
-
-/// Gives each node its one place in the plan.
-struct Dispatch<'a> {
-    now: Timestamp,
-    policy: &'a Policy,
-    rollout: &'a RolloutMemory,
-    empty: bool,
-    pace: Pace<'a>,
-    actions: BTreeMap<String, Instruction>,
-    starts: BTreeSet<String>,
-    holds: BTreeMap<String, Held>,
-    done: BTreeSet<String>,
-    in_flight: BTreeSet<String>,
-    failed: BTreeSet<String>,
-}
-
-impl Dispatch<'_> {
-    fn place(&mut self, node: &Judged<'_>) {
-        let name = node.name.to_owned();
-        let outcome = match node.standing {
-            Standing::Done { .. } => {
-                self.done.insert(name);
-                return;
-            }
-            Standing::Moving { .. } => {
-                self.in_flight.insert(name);
-                return;
-            }
-            Standing::Midway => self.go_on(node),
-            Standing::Pending(step) => self.start(node, step),
-            Standing::Failed => {
-                self.failed.insert(name.clone());
-                Err(held(Hold::AttemptEnded))
-            }
-            Standing::Claimed => Err(held(Hold::ClaimedByOther)),
-            Standing::Unsteady => Err(held(Hold::NodeNotReady)),
-            Standing::Resting(hold, until) => Err(Held { hold, until: Some(until) }),
-            Standing::Excused(hold) | Standing::Absent(hold) => Err(held(hold)),
-        };
-        match outcome {
-            Ok(instruction) => {
-                self.actions.insert(name, instruction);
-            }
-            Err(held) => {
-                self.holds.insert(name, held);
-            }
-        }
-    }
-
-    /// The second half of one movement: it has its slot already.
-    fn go_on(&mut self, node: &Judged<'_>) -> Result<Instruction, Held> {
-        if self.policy.paused {
-            return Err(held(Hold::Paused));
-        }
-        self.pace.midway = self.pace.midway.checked_sub(1).ok_or(held(Hold::AtMaxParallel))?;
-        self.instruction(node, Step::Apply, node.attempts).ok_or(held(Hold::UnsupportedKernel))
-    }
-
-    fn start(&mut self, node: &Judged<'_>, step: Step) -> Result<Instruction, Held> {
-        if self.policy.paused {
-            return Err(held(Hold::Paused));
-        }
-        if self.rollout.failed > 0 {
-            return Err(held(Hold::FailureBudgetSpent));
-        }
-        if node.stage > self.rollout.stage {
-            return Err(self.not_in_stage());
-        }
-        let trial = node.build.and_then(|build| self.pace.trials.get_mut(build));
-        if let Some(Trial::Running { until }) = trial {
-            return Err(Held { hold: Hold::KernelNotProven, until: until.filter(|until| *until > self.now) });
-        }
-        self.pace.slots = self.pace.slots.checked_sub(1).ok_or(held(Hold::AtMaxParallel))?;
-        if let Some(trial @ Trial::Open) = trial {
-            *trial = Trial::Running { until: None };
-        }
-        let attempt = node.attempts.saturating_add(1);
-        let instruction = self.instruction(node, step, attempt).ok_or(held(Hold::UnsupportedKernel))?;
-        self.starts.insert(node.name.to_owned());
-        Ok(instruction)
-    }
-
-    fn not_in_stage(&self) -> Held {
-        match self.rollout.soak_until.filter(|until| *until > self.now) {
-            Some(until) => Held { hold: Hold::StageSoaking, until: Some(until) },
-            None if self.empty => held(Hold::EmptyStage),
-            None => held(Hold::NotInStage),
-        }
-    }
-
-    fn instruction(&self, node: &Judged<'_>, step: Step, attempt: u32) -> Option<Instruction> {
-        let deadline = rollout::deadline(self.policy, self.rollout, self.now);
-        match step {
-            Step::RollBack => Some(Instruction::RollBack { deadline, attempt }),
-            Step::Apply => {
-                let report = node.report?;
-                let aim = node.aim?;
-                let soak = stage::at(self.policy, node.stage).soak;
-                Some(Instruction::Apply(Apply {
-                    build_id: report.build_id.clone(),
-                    level: aim.level,
-                    set: aim.set.clone(),
-                    digest: aim.digest.clone(),
-                    manifest: aim.manifest.clone(),
-                    mechanism: self.policy.mechanism,
-                    deadline,
-                    settle_after: if soak.is_zero() { SETTLE } else { soak },
-                    allow_partial: self.policy.allow_partial,
-                    from: (report.level, report.set.clone()),
-                    attempt,
-                }))
-            }
-        }
-    }
 }

@@ -7,16 +7,18 @@
 //! the one thing that rests on the caller's view being younger than the node deadline (at least 30
 //! seconds, by default 10 minutes); nothing else does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use invivo_terms::Mechanism;
+use invivo_terms::{Hold, Mechanism};
 use jiff::Timestamp;
 
 use crate::stage::after;
 use crate::standing::{self, Judged, Standing};
 use crate::target::Key;
-use crate::{Node, Policy, RolloutMemory};
+use crate::{
+    Budget, EVIDENCE, EVIDENCE_AFTERWARDS, Evidence, Finished, HISTORY, Node, Outcome, Policy, RolloutMemory,
+};
 
 /// Whether a rollout is the one for this target.
 pub(crate) fn is_for(rollout: &RolloutMemory, target: &Key, mechanism: Mechanism) -> bool {
@@ -34,6 +36,8 @@ pub(crate) fn current(
         Some(known) if is_for(known, &target, mechanism) => known.clone(),
         Some(_) | None => RolloutMemory {
             number: known.map_or(0, |known| known.number).saturating_add(1),
+            since: now,
+            from: known.and_then(|known| known.target.as_ref()).map(|(set, _)| set.clone()),
             target: target.0,
             mechanism,
             started: 0,
@@ -42,7 +46,10 @@ pub(crate) fn current(
             stage: 0,
             stage_since: now,
             soak_until: None,
+            cuts: Vec::new(),
             complete: false,
+            returning: false,
+            evidence: Vec::new(),
             before: known.and_then(|known| known.deadline.max(known.before)).max(Some(now)),
             deadline: None,
         },
@@ -70,22 +77,106 @@ pub(crate) fn draining(
 /// What counts is attempts, not nodes: each instruction says which attempt it is, so a node that is
 /// tried again is seen to have ended the ones before, and a view from before the last one sees one
 /// less than was started.
-pub(crate) fn count(rollout: &mut RolloutMemory, judged: &[Judged<'_>], now: Timestamp) {
+pub(crate) fn count(
+    rollout: &mut RolloutMemory,
+    judged: &[Judged<'_>],
+    vanished: &BTreeSet<String>,
+    now: Timestamp,
+) {
     let number =
         |wanted: fn(&Judged<'_>) -> bool| saturate(judged.iter().filter(|node| wanted(node)).count());
     let open = number(|node| node.open);
     rollout.started = rollout.started.max(sum(judged.iter().map(|node| node.attempts)));
     rollout.finished = rollout.finished.max(sum(judged.iter().map(Judged::finished)));
-    rollout.failed = rollout.failed.max(number(|node| node.standing == Standing::Failed));
+    let failed = judged.iter().filter_map(|node| match node.standing {
+        Standing::Failed(hold) => Some((node.name, words(node, hold))),
+        Standing::Claimed
+        | Standing::Moving { .. }
+        | Standing::Midway
+        | Standing::Done { .. }
+        | Standing::Unsteady
+        | Standing::Resting(..)
+        | Standing::Excused(_)
+        | Standing::Absent(_)
+        | Standing::Pending(_) => None,
+    });
+    let gone = vanished.iter().map(|name| (name.as_str(), "vanished before it had settled".to_owned()));
+    let failed: BTreeMap<&str, String> = gone.chain(failed).collect();
+    let known =
+        rollout.evidence.iter().filter(|known| !known.gate && !failed.contains_key(known.who.as_str()));
+    let number = saturate(failed.len().saturating_add(known.count()));
+    rollout.failed = rollout.failed.max(number);
+    for (who, what) in failed {
+        note(rollout, who, false, &what, now);
+    }
     if rollout.deadline.is_none_or(|deadline| deadline <= now) {
         rollout.finished = rollout.finished.max(rollout.started.saturating_sub(open));
     }
 }
 
+/// What a failed node says, or what is said of it.
+fn words(node: &Judged<'_>, hold: Hold) -> String {
+    let lost = hold == Hold::NodeNotReady;
+    let said = node.report.filter(|_| !lost).map(|report| match &report.why {
+        Some(why) => format!("{}: {why}", report.state),
+        None => report.state.to_string(),
+    });
+    said.unwrap_or_else(|| "not Ready since before it had settled".to_owned())
+}
+
+/// Keeps a piece of evidence, once for each node or gate.
+pub(crate) fn note(rollout: &mut RolloutMemory, who: &str, gate: bool, what: &str, now: Timestamp) {
+    if rollout.evidence.len() < EVIDENCE && !rollout.evidence.iter().any(|known| known.who == who) {
+        let what = what.chars().take(200).collect();
+        rollout.evidence.push(Evidence { who: who.to_owned(), gate, at: now, what });
+    }
+}
+
+/// How many nodes may fail.
+pub(crate) fn budget(policy: &Policy, nodes: usize) -> u32 {
+    match policy.failure_budget {
+        Budget::Nodes(nodes) => nodes,
+        Budget::Percent(percent) => {
+            let share = u64::from(saturate(nodes)) * u64::from(percent.min(100)) / 100;
+            u32::try_from(share).unwrap_or(u32::MAX)
+        }
+    }
+}
+
+/// What is remembered of a rollout that is over.
+pub(crate) fn finished(rollout: &RolloutMemory, outcome: Outcome, now: Timestamp) -> Finished {
+    Finished {
+        number: rollout.number,
+        from: rollout.from.clone(),
+        to: rollout.target.as_ref().map(|(set, _)| set.clone()),
+        outcome,
+        started: rollout.started,
+        failed: rollout.failed,
+        since: rollout.since,
+        ended: now,
+        evidence: rollout.evidence.iter().take(EVIDENCE_AFTERWARDS).cloned().collect(),
+    }
+}
+
+/// Adds to what is remembered, and forgets the oldest.
+pub(crate) fn remember(history: &mut Vec<Finished>, finished: Finished) {
+    if history.iter().any(|known| known.number == finished.number) {
+        return;
+    }
+    history.push(finished);
+    let over = history.len().saturating_sub(HISTORY);
+    history.drain(..over);
+}
+
 /// The deadline of an instruction given now: later than every one of the rollouts before, since
 /// that is how the instructions of a rollout are told from earlier ones.
-pub(crate) fn deadline(policy: &Policy, rollout: &RolloutMemory, now: Timestamp) -> Timestamp {
-    let asked = after(now, policy.node_deadline);
+pub(crate) fn deadline(
+    policy: &Policy,
+    rollout: &RolloutMemory,
+    closes: Option<Timestamp>,
+    now: Timestamp,
+) -> Timestamp {
+    let asked = closes.into_iter().chain([after(now, policy.node_deadline)]).min().unwrap_or(now);
     rollout.before.map_or(asked, |before| asked.max(after(before, Duration::from_secs(1))))
 }
 

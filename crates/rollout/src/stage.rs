@@ -12,6 +12,10 @@
 //! the patch works: one of the same kernel build in the policy, or, where no report tells the
 //! build, one in the same stage. A canary that never came up does not let the others go.
 //!
+//! A gate that does not pass keeps a stage from ending. One that says that something is wrong ends
+//! the watch; when it passes again the stage is watched anew. Nodes that failed within the budget
+//! do not keep a stage from ending.
+//!
 //! Nothing is watched where nothing moved: a stage without a done node (all are excused), and
 //! stages that a rollout finds settled before its first instruction.
 
@@ -42,37 +46,61 @@ enum Part {
     Unsteady,
 }
 
+/// What must be well for a stage to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "four independent facts, each asked once")]
+pub(crate) struct Well {
+    /// No more nodes have failed than may.
+    pub(crate) within_budget: bool,
+    /// Every gate passes.
+    pub(crate) gates: bool,
+    /// One of them says that something is wrong.
+    pub(crate) failing: bool,
+    /// Nobody waits for soaks: an emergency.
+    pub(crate) skip_soak: bool,
+}
+
 /// Walks through as many stages as have ended. Returns whether the stage at which it stops is
 /// empty and holds the others.
 pub(crate) fn advance(
     policy: &Policy,
     rollout: &mut RolloutMemory,
-    judged: &[Judged<'_>],
+    judged: &mut [Judged<'_>],
+    well: Well,
     now: Timestamp,
 ) -> bool {
     let governed = judged.iter().any(|node| node.standing != Standing::Claimed);
     rollout.stage = rollout.stage.min(policy.stages.len());
     let shown = Shown::by(judged);
     let unseen = has_unseen(rollout, judged, now);
-    while governed && !rollout.complete {
+    while governed && !rollout.complete && !rollout.returning {
         let stage = at(policy, rollout.stage);
+        let is_cut = rollout.cuts.iter().any(|cut| cut.stage == rollout.stage);
+        if let Some(share) = stage.share.filter(|_| !is_cut && rollout.stage < policy.stages.len()) {
+            crate::cut::make(rollout, judged, share);
+        }
         let is_last = rollout.stage >= policy.stages.len();
         let parts: Vec<(&Judged<'_>, Part)> = judged
             .iter()
             .filter(|node| node.stage == rollout.stage && node.standing != Standing::Claimed)
             .map(|node| (node, part(node, &shown, policy, rollout, now)))
             .collect();
-        if parts.is_empty() && !stage.optional && !is_last {
+        if parts.is_empty() && !stage.optional && stage.share.is_none() && !is_last {
             return true;
         }
-        let soak_until = rollout.soak_until.or_else(|| {
-            let through = parts.iter().all(|(_, part)| matches!(part, Part::Done | Part::Excused));
-            (through && !unseen).then(|| if is_idle(&parts, rollout) { now } else { after(now, stage.soak) })
+        let idle = is_idle(&parts, rollout);
+        // What a gate finds wrong while a stage is watched begins the watch anew.
+        let known = rollout.soak_until.filter(|_| !well.failing || idle);
+        let soak_until = known.or_else(|| {
+            let ended = |part| matches!(part, Part::Done | Part::Excused | Part::Failed);
+            let through = parts.iter().all(|(_, part)| ended(*part));
+            let may = through && !unseen && (!well.failing || idle);
+            may.then(|| if idle { now } else { after(now, stage.soak) })
         });
         rollout.soak_until = soak_until;
-        let ends = soak_until.is_some_and(|until| until <= now)
-            && !parts.iter().any(|(_, part)| matches!(part, Part::Moving | Part::Failed | Part::Unsteady));
-        if !ends || unseen || rollout.failed > 0 || policy.paused {
+        let ends = soak_until.is_some_and(|until| until <= now || well.skip_soak)
+            && !parts.iter().any(|(_, part)| matches!(part, Part::Moving | Part::Unsteady));
+        if !ends || unseen || !well.within_budget || policy.paused || !(well.gates || idle) {
             return false;
         }
         rollout.soak_until = None;
@@ -150,14 +178,12 @@ fn part(
     match node.standing {
         Standing::Done { .. } => Part::Done,
         Standing::Moving { .. } | Standing::Midway => Part::Moving,
-        Standing::Failed => Part::Failed,
+        Standing::Failed(_) => Part::Failed,
         Standing::Unsteady => Part::Unsteady,
         Standing::Excused(_) | Standing::Claimed => Part::Excused,
-        Standing::Absent(Hold::AgentMissing | Hold::NodeNotReady | Hold::StatusStale)
-            if shown.for_node(node) && excuse_at(policy, rollout) <= now =>
-        {
-            Part::Excused
-        }
+        Standing::Absent(
+            Hold::AgentMissing | Hold::NodeNotReady | Hold::NodeCordoned | Hold::StatusStale,
+        ) if shown.for_node(node) && excuse_at(policy, rollout) <= now => Part::Excused,
         Standing::Resting(..) if shown.for_node(node) => Part::Excused,
         Standing::Resting(..) | Standing::Absent(_) | Standing::Pending(_) => Part::Waited,
     }

@@ -1,21 +1,25 @@
 //! Where one node stands towards the target, whatever its stage and the pace.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use invivo_terms::{BuildId, Excuse, Hold, Level, NodeState};
+use invivo_terms::{BuildId, Excuse, Hold, Level, NodeState, SetName};
 use jiff::Timestamp;
 
+use crate::answer::{Answer, allows_partial, answer, attempt, deadline, held_since, holds, is_ours, wants};
 use crate::stage::after;
 use crate::target::{Aim, Target};
-use crate::{Apply, Instructed, Instruction, Node, Policy, Report, RolloutMemory};
+use crate::{Instructed, Instruction, Node, OnWithdrawn, Policy, Readiness, Report, RolloutMemory};
 
 /// One node, judged.
 #[derive(Debug)]
 pub(crate) struct Judged<'a> {
     /// Its name.
     pub(crate) name: &'a str,
-    /// Its stage, as [`Node::stage`].
+    /// Its stage: [`Node::stage`], or one before that which has taken it for its share.
     pub(crate) stage: usize,
+    /// The node as it was seen.
+    pub(crate) node: &'a Node,
     /// The kernel build that it runs or was told to patch.
     pub(crate) build: Option<&'a BuildId>,
     /// What the target is for that build, if anything.
@@ -32,6 +36,8 @@ pub(crate) struct Judged<'a> {
     pub(crate) attempts: u32,
     /// Whose turn it is before whose.
     pub(crate) turn: Turn,
+    /// When it counts as lost if it is not Ready again by then.
+    pub(crate) lost_at: Option<Timestamp>,
 }
 
 /// In which order nodes are given what is to be given out. Who is tried again for want of an
@@ -75,9 +81,10 @@ pub(crate) enum Standing {
     /// Moved by this rollout and not yet settled or not yet at its end, and now not Ready.
     Unsteady,
     /// This rollout's instruction ended without success.
-    Failed,
-    /// This rollout's instruction ended in a way that says nothing; it is tried again then.
-    Resting(Hold, Timestamp),
+    Failed(Hold),
+    /// Left alone for now: its last attempt said nothing and it is tried again then, or a person
+    /// holds it.
+    Resting(Hold, Option<Timestamp>),
     /// Not waited for.
     Excused(Hold),
     /// Cannot be instructed now; waited for until the node deadline.
@@ -93,68 +100,84 @@ pub(crate) enum Step {
     Apply,
     /// Down, to no patch.
     RollBack,
+    /// Down, to where this rollout took it from.
+    Return,
 }
 
-/// What became of an instruction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
-    /// There is nothing to answer.
-    Nothing,
-    /// The report is older than the instruction.
-    Unanswered,
-    /// Under way, or seen and not yet begun.
-    Working,
-    /// The result asked for is there.
-    Reached,
-    /// Ended without success.
-    Failed,
-    /// Ended without success, which says nothing about the patch.
-    Excused(Excuse),
-    /// Seen, and neither result nor failure by the deadline; as after a boot before settling.
-    Lapsed,
+/// What nodes are judged by.
+pub(crate) struct Judge<'a, 'r> {
+    /// What is aimed at.
+    pub(crate) target: &'a Target<'a>,
+    /// What this policy has proven and the feed still offers, for nodes that come late.
+    pub(crate) proven: &'r BTreeMap<&'a BuildId, Aim<'a>>,
+    /// Sets that their author withdrew.
+    pub(crate) withdrawn: &'r BTreeSet<&'a SetName>,
+    /// The policy.
+    pub(crate) policy: &'a Policy,
+    /// The rollout.
+    pub(crate) rollout: &'r RolloutMemory,
+    /// The time of the decision.
+    pub(crate) now: Timestamp,
 }
 
-/// Judges one node.
-pub(crate) fn judge<'a>(
-    name: &'a str,
-    node: &'a Node,
-    target: &'a Target<'a>,
-    policy: &Policy,
-    rollout: &RolloutMemory,
-    now: Timestamp,
-) -> Judged<'a> {
-    let report = node.report.as_ref();
-    let told = node.spec.as_ref().and_then(|spec| match &spec.instruction {
-        Instruction::Apply(apply) => Some(&apply.build_id),
-        Instruction::RollBack { .. } | Instruction::Hold => None,
-    });
-    let build = report.map(|report| &report.build_id).or(told);
-    let answer = answer(node.spec.as_ref(), report, now);
-    let aim = build.and_then(|build| target.aim(build));
-    let ours = is_ours(node, rollout);
-    let standing = if node.claimed_by_other {
-        Standing::Claimed
-    } else {
-        standing(node, target, aim, policy, answer, ours, now)
-    };
-    let counted = ours && standing != Standing::Claimed;
-    let midway = is_midway(node, target, answer);
-    let open = counted && (midway || matches!(answer, Answer::Unanswered | Answer::Working));
-    let ended = counted && !open;
-    let attempts = if counted { attempt(node.spec.as_ref()) } else { 0 };
-    let turn = match answer {
-        Answer::Excused(Excuse::Lost) if counted => Turn::Suspected,
-        Answer::Excused(_) | Answer::Lapsed if counted => Turn::Again,
-        Answer::Reached if standing == Standing::Midway => Turn::Midway,
-        Answer::Nothing
-        | Answer::Unanswered
-        | Answer::Working
-        | Answer::Reached
-        | Answer::Failed
-        | Answer::Excused(_)
-        | Answer::Lapsed => Turn::First,
-    };
-    Judged { name, stage: node.stage, build, aim, report, standing, open, ended, attempts, turn }
+impl<'a> Judge<'a, '_> {
+    /// Judges one node.
+    pub(crate) fn judge(&self, name: &'a str, node: &'a Node) -> Judged<'a> {
+        let report = node.report.as_ref();
+        let told = node.spec.as_ref().and_then(|spec| match &spec.instruction {
+            Instruction::Apply(apply) => Some(&apply.build_id),
+            Instruction::RollBack { .. } | Instruction::Hold => None,
+        });
+        let build = report.map(|report| &report.build_id).or(told);
+        let answer = answer(node.spec.as_ref(), report, self.now);
+        let aim = build.and_then(|build| self.target.aim(build));
+        let ours = is_ours(node, self.rollout);
+        let lost_at = self.lost_at(node, answer, ours);
+        let standing = if node.claimed_by_other {
+            Standing::Claimed
+        } else if lost_at.is_some_and(|at| at <= self.now) {
+            Standing::Failed(Hold::NodeNotReady)
+        } else if self.rollout.returning {
+            self.returning(node, aim, answer, ours)
+        } else {
+            self.standing(node, aim, answer, ours)
+        };
+        let lost = matches!(standing, Standing::Failed(Hold::NodeNotReady));
+        let counted = ours && standing != Standing::Claimed;
+        let midway = self.is_midway(node, aim, answer);
+        let open = counted && !lost && (midway || matches!(answer, Answer::Unanswered | Answer::Working));
+        let ended = counted && !open;
+        let attempts = if counted { attempt(node.spec.as_ref()) } else { 0 };
+        let turn = match answer {
+            Answer::Excused(Excuse::Lost) if counted => Turn::Suspected,
+            Answer::Excused(_) | Answer::Lapsed if counted => Turn::Again,
+            Answer::Reached if standing == Standing::Midway => Turn::Midway,
+            Answer::Nothing
+            | Answer::Unanswered
+            | Answer::Working
+            | Answer::Reached
+            | Answer::Failed
+            | Answer::Excused(_)
+            | Answer::Lapsed => Turn::First,
+        };
+        let stage = crate::cut::stage_of(name, node.stage, build, self.rollout);
+        Judged { name, stage, node, build, aim, report, standing, open, ended, attempts, turn, lost_at }
+    }
+
+    /// When a node that this rollout moved and that has not settled, or has not answered, counts
+    /// as lost: after one node deadline without being Ready.
+    fn lost_at(&self, node: &Node, answer: Answer, ours: bool) -> Option<Timestamp> {
+        let Readiness::NotReady { since } = node.ready else { return None };
+        let unsettled = match answer {
+            Answer::Unanswered | Answer::Working => true,
+            Answer::Reached => node.report.as_ref().is_some_and(|report| report.state == NodeState::Applied),
+            Answer::Nothing | Answer::Failed | Answer::Excused(_) | Answer::Lapsed => false,
+        };
+        // An instruction that was given to a node of which this was already known asks nothing of it.
+        let told = node.spec.as_ref().and_then(|spec| deadline(&spec.instruction))?;
+        let from = since.max(told.checked_sub(self.policy.node_deadline).unwrap_or(since));
+        (ours && unsettled).then(|| after(from, self.policy.node_deadline))
+    }
 }
 
 /// How many of this rollout's attempts at the node have ended, one way or the other.
@@ -185,7 +208,7 @@ pub(crate) fn judge_without_aim<'a>(
     let lapses = deadline.filter(|deadline| *deadline > now);
     let standing = match answer(spec, report, now) {
         Answer::Unanswered | Answer::Working if recent || lapses.is_some() => Standing::Moving { lapses },
-        Answer::Failed if recent => Standing::Failed,
+        Answer::Failed if recent => Standing::Failed(failed_hold(report)),
         Answer::Reached if recent && is_of(spec, rollout) => Standing::Done { held_since: now },
         Answer::Nothing
         | Answer::Unanswered
@@ -199,7 +222,8 @@ pub(crate) fn judge_without_aim<'a>(
     let build = report.map(|report| &report.build_id);
     Judged {
         name,
-        stage: node.stage,
+        stage: rollout.map_or(node.stage, |rollout| crate::cut::stage_of(name, node.stage, build, rollout)),
+        node,
         build,
         aim: None,
         report,
@@ -208,6 +232,7 @@ pub(crate) fn judge_without_aim<'a>(
         ended: false,
         attempts: 0,
         turn: Turn::First,
+        lost_at: None,
     }
 }
 
@@ -220,65 +245,174 @@ fn is_of(spec: Option<&Instructed>, rollout: Option<&RolloutMemory>) -> bool {
     }
 }
 
-fn standing(
-    node: &Node,
-    target: &Target<'_>,
-    aim: Option<&Aim<'_>>,
-    policy: &Policy,
-    answer: Answer,
-    ours: bool,
-    now: Timestamp,
-) -> Standing {
-    let spec = node.spec.as_ref();
-    match answer {
-        Answer::Unanswered | Answer::Working => {
-            let lapses = spec.and_then(|spec| deadline(&spec.instruction)).filter(|deadline| *deadline > now);
-            if ours || lapses.is_some() {
-                return Standing::Moving { lapses };
-            }
-        }
-        Answer::Failed if ours && is_wanted(node, target, aim, policy) => return Standing::Failed,
-        Answer::Excused(excuse) if ours && is_wanted(node, target, aim, policy) => {
-            if let Some(rest) = rest(excuse, spec, policy).filter(|(_, until)| *until > now) {
-                return Standing::Resting(rest.0, rest.1);
-            }
-        }
-        Answer::Nothing | Answer::Reached | Answer::Failed | Answer::Excused(_) | Answer::Lapsed => {}
+/// What a failed node is held for.
+fn failed_hold(report: Option<&Report>) -> Hold {
+    match report.map(|report| report.state) {
+        Some(NodeState::Convicted) => Hold::Convicted,
+        Some(NodeState::Suspected) => Hold::Suspected,
+        Some(
+            NodeState::Idle
+            | NodeState::Working
+            | NodeState::Applied
+            | NodeState::Settled
+            | NodeState::RolledBack
+            | NodeState::Blocked
+            | NodeState::Refused
+            | NodeState::Failed,
+        )
+        | None => Hold::AttemptEnded,
     }
-    let Some(report) = &node.report else { return Standing::Absent(Hold::AgentMissing) };
-    if answer == Answer::Unanswered {
-        return Standing::Absent(Hold::StatusStale);
-    }
-    if ours && is_midway(node, target, answer) {
-        return if node.ready { Standing::Midway } else { Standing::Unsteady };
-    }
-    let told_down = is_told_down(spec);
-    let step = match target {
-        Target::Unpatched if report.level == Level::UNPATCHED => {
-            return Standing::Done { held_since: report.since };
-        }
-        Target::Unpatched => Step::RollBack,
-        Target::Nothing(hold) => return Standing::Absent(*hold),
-        Target::Set(chosen) => match aim {
-            None if report.level > Level::UNPATCHED => return Standing::Excused(Hold::AheadOfTarget),
-            None => return Standing::Excused(Hold::UnsupportedKernel),
-            Some(aim) if report.level == aim.level && holds(report.state) && !told_down => {
-                if ours && !node.ready && report.state == NodeState::Applied {
-                    return Standing::Unsteady;
+}
+
+impl Judge<'_, '_> {
+    fn standing(&self, node: &Node, aim: Option<&Aim<'_>>, answer: Answer, ours: bool) -> Standing {
+        let (target, policy, now) = (self.target, self.policy, self.now);
+        let spec = node.spec.as_ref();
+        match answer {
+            Answer::Unanswered | Answer::Working => {
+                let lapses =
+                    spec.and_then(|spec| deadline(&spec.instruction)).filter(|deadline| *deadline > now);
+                if ours || lapses.is_some() {
+                    return Standing::Moving { lapses };
                 }
-                let matching = spec.filter(|spec| wants(&spec.instruction, aim, policy));
-                return Standing::Done { held_since: held_since(report, matching, policy) };
             }
-            Some(aim) if report.level > aim.level => {
-                if !chosen.named || report.level <= aim.ceiling {
-                    return Standing::Excused(Hold::AheadOfTarget);
+            Answer::Failed if ours && self.is_wanted(node, aim) => {
+                return Standing::Failed(failed_hold(node.report.as_ref()));
+            }
+            Answer::Failed if ours && self.is_catch_up(node) => {
+                return Standing::Excused(failed_hold(node.report.as_ref()));
+            }
+            Answer::Excused(excuse) if ours && (self.is_wanted(node, aim) || self.is_catch_up(node)) => {
+                if let Some(rest) = rest(excuse, spec, policy).filter(|(_, until)| *until > now) {
+                    return Standing::Resting(rest.0, Some(rest.1));
                 }
-                Step::RollBack
             }
-            Some(_) => Step::Apply,
-        },
-    };
-    if node.ready { Standing::Pending(step) } else { Standing::Absent(Hold::NodeNotReady) }
+            Answer::Nothing | Answer::Reached | Answer::Failed | Answer::Excused(_) | Answer::Lapsed => {}
+        }
+        let Some(report) = &node.report else { return Standing::Absent(Hold::AgentMissing) };
+        if answer == Answer::Unanswered {
+            return Standing::Absent(Hold::StatusStale);
+        }
+        if ours && self.is_midway(node, aim, answer) {
+            return if node.ready.is_ready() { Standing::Midway } else { Standing::Unsteady };
+        }
+        let told_down = is_told_down(spec);
+        let withdrawn = policy.on_withdrawn == OnWithdrawn::RollBack
+            && report.set.as_ref().is_some_and(|set| self.withdrawn.contains(set));
+        let step = match target {
+            Target::Unpatched if report.level == Level::UNPATCHED => {
+                return Standing::Done { held_since: report.since };
+            }
+            Target::Unpatched => Step::RollBack,
+            Target::Nothing(hold) => return Standing::Absent(*hold),
+            Target::Set(chosen) => match aim {
+                None if report.level > Level::UNPATCHED && withdrawn => Step::RollBack,
+                None if report.level > Level::UNPATCHED => return Standing::Excused(Hold::AheadOfTarget),
+                None => return Standing::Excused(Hold::UnsupportedKernel),
+                Some(aim) if report.level == aim.level && holds(report.state) && !told_down => {
+                    if ours && !node.ready.is_ready() && report.state == NodeState::Applied {
+                        return Standing::Unsteady;
+                    }
+                    let matching = spec.filter(|spec| wants(&spec.instruction, aim, policy));
+                    return Standing::Done { held_since: held_since(report, matching, policy) };
+                }
+                Some(aim) if report.level > aim.level => {
+                    if !withdrawn && (!chosen.named || report.level <= aim.ceiling) {
+                        return Standing::Excused(Hold::AheadOfTarget);
+                    }
+                    Step::RollBack
+                }
+                Some(_) => Step::Apply,
+            },
+        };
+        self.startable(node, step)
+    }
+
+    /// Where a node stands while the rollout is taken back: only what it moved is touched.
+    fn returning(&self, node: &Node, aim: Option<&Aim<'_>>, answer: Answer, ours: bool) -> Standing {
+        let spec = node.spec.as_ref();
+        let lapses =
+            spec.and_then(|spec| deadline(&spec.instruction)).filter(|deadline| *deadline > self.now);
+        if matches!(answer, Answer::Unanswered | Answer::Working) && (ours || lapses.is_some()) {
+            return Standing::Moving { lapses };
+        }
+        let Some(report) = &node.report else { return Standing::Absent(Hold::AgentMissing) };
+        let moved = ours && self.is_wanted(node, aim);
+        match (spec.map(|spec| &spec.instruction), answer) {
+            (Some(Instruction::Apply(apply)), _) if moved && report.level == apply.level => {
+                self.startable(node, Step::Return)
+            }
+            (Some(Instruction::Apply(_)), Answer::Failed) if moved => {
+                Standing::Failed(failed_hold(Some(report)))
+            }
+            // It did not come off: a person must look.
+            (Some(Instruction::RollBack { .. }), Answer::Failed) if ours => {
+                Standing::Failed(failed_hold(Some(report)))
+            }
+            (Some(Instruction::RollBack { .. }), Answer::Excused(excuse)) if ours => {
+                match rest(excuse, spec, self.policy).filter(|(_, until)| *until > self.now) {
+                    Some((hold, until)) => Standing::Resting(hold, Some(until)),
+                    None => self.startable(node, Step::Return),
+                }
+            }
+            (Some(Instruction::RollBack { .. }), Answer::Lapsed) if ours => {
+                self.startable(node, Step::Return)
+            }
+            (Some(Instruction::RollBack { to, .. }), Answer::Reached)
+                if ours && to.0 > Level::UNPATCHED && node.ready.is_ready() =>
+            {
+                Standing::Midway
+            }
+            (Some(_) | None, _) => Standing::Excused(Hold::FailureBudgetSpent),
+        }
+    }
+
+    /// A node that should move, or why it cannot be instructed now.
+    fn startable(&self, node: &Node, step: Step) -> Standing {
+        let held = node.held.filter(|held| held.until.is_none_or(|until| until > self.now));
+        if let Some(held) = held {
+            return Standing::Resting(Hold::HeldByPerson, held.until);
+        }
+        if !node.ready.is_ready() {
+            return Standing::Absent(Hold::NodeNotReady);
+        }
+        if node.cordoned && step == Step::Apply {
+            return Standing::Absent(Hold::NodeCordoned);
+        }
+        Standing::Pending(step)
+    }
+
+    /// The patch is off, as told, and that is not where the node is to end.
+    fn is_midway(&self, node: &Node, aim: Option<&Aim<'_>>, answer: Answer) -> bool {
+        let Some(Instruction::RollBack { to, .. }) = node.spec.as_ref().map(|spec| &spec.instruction) else {
+            return false;
+        };
+        let goes_on = if self.rollout.returning { to.0 > Level::UNPATCHED } else { aim.is_some() };
+        goes_on && answer == Answer::Reached
+    }
+
+    /// The instruction is still what the rollout wants. Which level a set means for a build can change
+    /// within a rollout, when an earlier set is withdrawn or leaves its tests.
+    fn is_wanted(&self, node: &Node, aim: Option<&Aim<'_>>) -> bool {
+        match node.spec.as_ref().map(|spec| &spec.instruction) {
+            Some(instruction @ Instruction::Apply(_)) => {
+                aim.is_some_and(|aim| wants(instruction, aim, self.policy))
+            }
+            Some(Instruction::RollBack { .. }) => {
+                self.target.is_unpatched() || self.target.is_named() || self.rollout.returning
+            }
+            Some(Instruction::Hold) | None => false,
+        }
+    }
+
+    /// The instruction brought the node to what was proven before.
+    fn is_catch_up(&self, node: &Node) -> bool {
+        let Some(Instruction::Apply(apply)) = node.spec.as_ref().map(|spec| &spec.instruction) else {
+            return false;
+        };
+        let aim = self.proven.get(&apply.build_id);
+        aim.is_some_and(|aim| wants(&Instruction::Apply(apply.clone()), aim, self.policy))
+    }
 }
 
 /// How long a node rests before it is tried again: from the deadline of its attempt for one node
@@ -292,6 +426,7 @@ fn rest(excuse: Excuse, spec: Option<&Instructed>, policy: &Policy) -> Option<(H
         // Since then the policy has come to allow what held it.
         Excuse::ForeignTarget if policy.allow_partial && !allows_partial(spec) => return None,
         Excuse::ForeignTarget => Hold::ForeignTarget,
+        Excuse::ForeignLivepatch => Hold::ForeignLivepatch,
         Excuse::Blocked => Hold::BlockedByThreads,
         Excuse::Lost => return None,
     };
@@ -303,122 +438,4 @@ fn rest(excuse: Excuse, spec: Option<&Instructed>, policy: &Policy) -> Option<(H
 
 fn is_told_down(spec: Option<&Instructed>) -> bool {
     spec.is_some_and(|spec| matches!(spec.instruction, Instruction::RollBack { .. }))
-}
-
-/// The patch is off, as told, and the target is not "no patch".
-fn is_midway(node: &Node, target: &Target<'_>, answer: Answer) -> bool {
-    !target.is_unpatched() && is_told_down(node.spec.as_ref()) && answer == Answer::Reached
-}
-
-const fn holds(state: NodeState) -> bool {
-    match state {
-        NodeState::Applied | NodeState::Settled => true,
-        NodeState::Idle
-        | NodeState::Working
-        | NodeState::RolledBack
-        | NodeState::Blocked
-        | NodeState::Refused
-        | NodeState::Failed
-        | NodeState::Suspected
-        | NodeState::Convicted => false,
-    }
-}
-
-/// Since when a level has held. A node's own clock may be wrong, so its word is not taken for a
-/// time before it was told. `Settled` is counted by the node's monotonic clock and needs no other.
-fn held_since(report: &Report, matching: Option<&Instructed>, policy: &Policy) -> Timestamp {
-    let told = matching
-        .and_then(|spec| deadline(&spec.instruction))
-        .and_then(|deadline| deadline.checked_sub(policy.node_deadline).ok())
-        .unwrap_or(Timestamp::MIN);
-    if report.state == NodeState::Settled { told } else { told.max(report.since) }
-}
-
-fn deadline(instruction: &Instruction) -> Option<Timestamp> {
-    match instruction {
-        Instruction::Apply(apply) => Some(apply.deadline),
-        Instruction::RollBack { deadline, .. } => Some(*deadline),
-        Instruction::Hold => None,
-    }
-}
-
-/// Which attempt an instruction is; 0 where it asks for nothing.
-fn attempt(spec: Option<&Instructed>) -> u32 {
-    match spec.map(|spec| &spec.instruction) {
-        Some(Instruction::Apply(Apply { attempt, .. }) | Instruction::RollBack { attempt, .. }) => {
-            (*attempt).max(1)
-        }
-        Some(Instruction::Hold) | None => 0,
-    }
-}
-
-fn answer(spec: Option<&Instructed>, report: Option<&Report>, now: Timestamp) -> Answer {
-    let Some((spec, until)) = spec.and_then(|spec| Some((spec, deadline(&spec.instruction)?))) else {
-        return Answer::Nothing;
-    };
-    let Some(report) = report.filter(|report| report.observed >= spec.revision) else {
-        return Answer::Unanswered;
-    };
-    if report.state.is_failure() {
-        return match report.excuse {
-            // One boot may be chance; the next attempt is the only one that may find out.
-            Some(Excuse::Lost) if attempt(Some(spec)) > 1 => Answer::Failed,
-            Some(excuse) => Answer::Excused(excuse),
-            None => Answer::Failed,
-        };
-    }
-    let reached = match &spec.instruction {
-        Instruction::Apply(apply) => {
-            report.build_id == apply.build_id && report.level == apply.level && holds(report.state)
-        }
-        Instruction::RollBack { .. } => report.level == Level::UNPATCHED,
-        Instruction::Hold => true,
-    };
-    if report.state == NodeState::Working || (!reached && now < until) {
-        Answer::Working
-    } else if reached {
-        Answer::Reached
-    } else {
-        Answer::Lapsed
-    }
-}
-
-/// The instruction was given in this rollout. One for a kernel that the node no longer runs does
-/// not count: its end says nothing about the kernel that runs now.
-fn is_ours(node: &Node, rollout: &RolloutMemory) -> bool {
-    let Some(instruction) = node.spec.as_ref().map(|spec| &spec.instruction) else { return false };
-    let runs = |build: &BuildId| node.report.as_ref().is_none_or(|report| report.build_id == *build);
-    match instruction {
-        Instruction::Apply(apply) => Some(apply.deadline) > rollout.before && runs(&apply.build_id),
-        Instruction::RollBack { deadline, .. } => Some(*deadline) > rollout.before,
-        Instruction::Hold => false,
-    }
-}
-
-fn allows_partial(spec: Option<&Instructed>) -> bool {
-    match spec.map(|spec| &spec.instruction) {
-        Some(Instruction::Apply(apply)) => apply.allow_partial,
-        Some(Instruction::RollBack { .. } | Instruction::Hold) | None => false,
-    }
-}
-
-/// The instruction is still what the rollout wants. Which level a set means for a build can change
-/// within a rollout, when an earlier set is withdrawn or leaves its tests.
-fn is_wanted(node: &Node, target: &Target<'_>, aim: Option<&Aim<'_>>, policy: &Policy) -> bool {
-    match node.spec.as_ref().map(|spec| &spec.instruction) {
-        Some(instruction @ Instruction::Apply(_)) => aim.is_some_and(|aim| wants(instruction, aim, policy)),
-        Some(Instruction::RollBack { .. }) => target.is_unpatched() || target.is_named(),
-        Some(Instruction::Hold) | None => false,
-    }
-}
-
-/// The instruction is to go to this aim; deadline, settling time and origin may differ.
-fn wants(instruction: &Instruction, aim: &Aim<'_>, policy: &Policy) -> bool {
-    match instruction {
-        Instruction::Apply(Apply { level, set, digest, manifest, mechanism, .. }) => {
-            (*level, set, digest, manifest) == (aim.level, aim.set, aim.digest, aim.manifest)
-                && *mechanism == policy.mechanism
-        }
-        Instruction::RollBack { .. } | Instruction::Hold => false,
-    }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use invivo_terms::{BuildId, Digest, Hold, Level, SetName};
 
-use crate::{Offer, Set, SetKernel, Wish, World};
+use crate::{Offer, OnWithdrawn, Set, SetKernel, Wish, World};
 
 /// What to aim at.
 #[derive(Debug)]
@@ -92,8 +92,8 @@ impl<'a> Target<'a> {
     }
 }
 
-/// What the policy's wish means today.
-pub(crate) fn resolve(world: &World) -> Target<'_> {
+/// What the policy's wish means today; `Latest` up to the set `pinned`, where one is.
+pub(crate) fn resolve<'a>(world: &'a World, pinned: Option<&SetName>) -> Target<'a> {
     let sets = match (&world.policy.target, &world.offer) {
         (Wish::None, Offer::Unknown | Offer::Sets(_)) => return Target::Unpatched,
         (Wish::Latest | Wish::Named(_), Offer::Unknown) => return Target::Nothing(Hold::FeedStalled),
@@ -101,14 +101,33 @@ pub(crate) fn resolve(world: &World) -> Target<'_> {
     };
     let (position, named) = match &world.policy.target {
         Wish::Named(name) => (sets.iter().position(|set| set.name == *name && set.active), true),
-        Wish::Latest | Wish::None => (sets.iter().rposition(may_choose), false),
+        Wish::Latest | Wish::None => {
+            let chosen = |set: &Set| may_choose(set) && pinned.is_none_or(|pinned| set.name == *pinned);
+            (sets.iter().rposition(chosen), false)
+        }
     };
     let until = position.map_or(0, |index| index + 1);
     let Some((upto, chosen)) = sets.get(..until).and_then(|upto| Some((upto, upto.last()?))) else {
-        return Target::Nothing(Hold::TargetMissing);
+        return leaving(world, sets).map_or(Target::Nothing(Hold::TargetMissing), Target::Set);
     };
     let aims = aims(upto, named.then_some(chosen));
     Target::Set(Chosen { name: &chosen.name, digest: &chosen.digest, named, aims })
+}
+
+/// Nothing may be chosen, and what was withdrawn is to be taken off: aims at nothing, in the name of
+/// the newest set that was withdrawn.
+fn leaving<'a>(world: &World, sets: &'a [Set]) -> Option<Chosen<'a>> {
+    let asked = world.policy.on_withdrawn == OnWithdrawn::RollBack && world.policy.target == Wish::Latest;
+    let withdrawn = sets.iter().rfind(|set| asked && !set.active)?;
+    Some(Chosen { name: &withdrawn.name, digest: &withdrawn.digest, named: false, aims: BTreeMap::new() })
+}
+
+/// The aim for this level of this build as this set has it; none where the feed offers it no more.
+pub(crate) fn aim_of<'a>(offer: &'a Offer, build: &BuildId, level: Level, set: &SetName) -> Option<Aim<'a>> {
+    let Offer::Sets(sets) = offer else { return None };
+    let position = sets.iter().position(|offered| offered.name == *set && offered.active)?;
+    let upto = sets.get(..=position)?;
+    aims(upto, upto.last()).remove(build).filter(|aim| aim.level == level)
 }
 
 fn may_choose(set: &Set) -> bool {

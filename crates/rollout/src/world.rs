@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use invivo_terms::{BuildId, Digest, Excuse, Hold, Level, Mechanism, NodeState, Revision, SetName};
 use jiff::Timestamp;
 
+use crate::{Memory, Policy};
+
 /// Everything that one decision about one policy rests on.
 #[derive(Debug, Clone)]
 pub struct World {
@@ -18,58 +20,51 @@ pub struct World {
     pub memory: Memory,
     /// The nodes that the policy governs, by name.
     pub nodes: BTreeMap<String, Node>,
+    /// What must be well for a stage to start, to go on and to end.
+    pub gates: Vec<Gate>,
+    /// Brakes from outside the policy.
+    pub brakes: Brakes,
+    /// Nodes of the rollout under way that are gone: they vanished in flight or before they had
+    /// settled. They failed, and do not take that with them.
+    pub vanished: BTreeSet<String>,
 }
 
-/// A policy's wishes, already checked.
+/// One thing that must be well.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
-    /// What to aim at.
-    pub target: Wish,
-    /// The stages as written; nodes in none of them follow in a last stage `rest`.
-    pub stages: Vec<Stage>,
-    /// The pace of the last stage where it is not written out.
-    pub rest: Stage,
-    /// From instruction to applied.
-    pub node_deadline: std::time::Duration,
-    /// A person's brake.
-    pub paused: bool,
-    /// How patches take effect.
-    pub mechanism: Mechanism,
-    /// Kernel modules that are another build on a node may be left out.
-    pub allow_partial: bool,
-}
-
-/// What a policy aims at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wish {
-    /// The newest eligible set; never lowers a node.
-    Latest,
-    /// No patch.
-    None,
-    /// This set.
-    Named(SetName),
-}
-
-/// One stage. Which nodes are in it was decided by their labels, see [`Node::stage`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stage {
+pub struct Gate {
     /// Its name.
     pub name: String,
-    /// Goes on although no node is in it.
-    pub optional: bool,
-    /// How many may move at once.
-    pub max_parallel: Parallel,
-    /// How long it is watched after its last node reported.
-    pub soak: std::time::Duration,
+    /// It looks at something else than the words of the nodes that the rollout moved, and so may
+    /// decide about others of them.
+    pub foreign: bool,
+    /// What it says.
+    pub verdict: GateVerdict,
 }
 
-/// How many may move at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Parallel {
-    /// This many.
-    Nodes(u32),
-    /// This share of the stage's nodes in per cent, rounded down, at least 1.
-    Percent(u8),
+/// What a gate says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GateVerdict {
+    /// All is well.
+    Passed,
+    /// Something is wrong.
+    Failed {
+        /// What, for people.
+        message: String,
+    },
+    /// It cannot be told, which is not well.
+    Unknown {
+        /// Why, for people.
+        message: String,
+    },
+}
+
+/// Brakes from outside the policy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Brakes {
+    /// People stopped everything: nothing starts, and what is not applied yet is held.
+    pub emergency_stop: bool,
+    /// How many more nodes may start before the whole fleet's limit is reached; none is no limit.
+    pub fleet: Option<u32>,
 }
 
 /// What the feed offers.
@@ -109,16 +104,49 @@ pub struct SetKernel {
 /// One node as it was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// Index of its stage in `policy.stages`, or its length for `rest`.
+    /// Index of the first stage in `policy.stages` that its labels match, or its length for `rest`.
+    /// A stage that takes a share may take it before that.
     pub stage: usize,
-    /// The kubelet reports Ready.
-    pub ready: bool,
+    /// What the kubelet reports.
+    pub ready: Readiness,
+    /// A person keeps new pods away from it.
+    pub cordoned: bool,
+    /// A person holds it.
+    pub held: Option<HeldByPerson>,
+    /// Its values of the labels that stages spread over.
+    pub domains: BTreeMap<String, String>,
     /// Another policy governs it.
     pub claimed_by_other: bool,
     /// The instruction it has; none before its NodePatch exists.
     pub spec: Option<Instructed>,
     /// What its agent reported; none before the first report.
     pub report: Option<Report>,
+}
+
+/// Whether the kubelet reports Ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// It does.
+    Ready,
+    /// It does not, or is not heard of, since then.
+    NotReady {
+        /// As the control plane tells it.
+        since: Timestamp,
+    },
+}
+
+impl Readiness {
+    /// It reports Ready.
+    pub const fn is_ready(self) -> bool {
+        matches!(self, Self::Ready)
+    }
+}
+
+/// A person's hold of one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldByPerson {
+    /// When it ends by itself.
+    pub until: Option<Timestamp>,
 }
 
 /// The instruction that a node has.
@@ -128,6 +156,8 @@ pub struct Instructed {
     pub revision: Revision,
     /// What it says.
     pub instruction: Instruction,
+    /// Another policy gave it, which has had the node before.
+    pub by_other: bool,
 }
 
 /// What a node is told.
@@ -137,6 +167,8 @@ pub enum Instruction {
     Apply(Apply),
     /// Take every patch off.
     RollBack {
+        /// Where it goes next: unpatched where it stays so.
+        to: (Level, Option<SetName>),
         /// No attempt starts after this.
         deadline: Timestamp,
         /// As [`Apply::attempt`].
@@ -190,47 +222,8 @@ pub struct Report {
     pub excuse: Option<Excuse>,
     /// Since when.
     pub since: Timestamp,
-}
-
-/// What earlier decisions left in the policy's status. Written by compare-and-swap *before* the
-/// plan's actions are.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Memory {
-    /// The rollout under way or the last one.
-    pub rollout: Option<RolloutMemory>,
-    /// What every stage has been through, per build.
-    pub proven: BTreeMap<BuildId, (Level, SetName)>,
-}
-
-/// A rollout's memory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RolloutMemory {
-    /// Rises with each change of the resolved target.
-    pub number: u64,
-    /// The resolved target: set and digest, or none for "no patch".
-    pub target: Option<(SetName, Digest)>,
-    /// How patches take effect.
-    pub mechanism: Mechanism,
-    /// Attempts begun so far; a node that is tried again counts again.
-    pub started: u32,
-    /// Of these, ended.
-    pub finished: u32,
-    /// Nodes that failed.
-    pub failed: u32,
-    /// The stage under way, as an index like [`Node::stage`].
-    pub stage: usize,
-    /// When it began.
-    pub stage_since: Timestamp,
-    /// When its soak ends, once its last node has reported.
-    pub soak_until: Option<Timestamp>,
-    /// Every stage is through.
-    pub complete: bool,
-    /// The latest deadline of the rollouts before this one, or when this one began, whichever is
-    /// later. An instruction with a later deadline was given in this rollout.
-    pub before: Option<Timestamp>,
-    /// The latest deadline given in this rollout; none before its first instruction. A node that
-    /// was counted in `started` but is not seen by then has not moved and will not.
-    pub deadline: Option<Timestamp>,
+    /// What it says about that, where it is no success.
+    pub why: Option<String>,
 }
 
 /// What to write.
@@ -251,6 +244,8 @@ pub struct Plan {
     pub in_flight: BTreeSet<String>,
     /// Nodes that failed at this target; each is also in `holds`.
     pub failed: BTreeSet<String>,
+    /// The stage of each node that a share has taken before the one that its labels say.
+    pub stages: BTreeMap<String, usize>,
     /// The stage under way; none where there is nothing to aim at.
     pub stage: Option<StageView>,
     /// When to look again even if nothing changes.

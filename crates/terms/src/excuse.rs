@@ -19,6 +19,8 @@ pub enum Excuse {
     Lockdown,
     /// Nothing was loaded: a kernel module that the patch changes is another build on the node.
     ForeignTarget,
+    /// Nothing was loaded: a live patch that is not ours is on the node.
+    ForeignLivepatch,
     /// Threads did not leave the old code before the deadline; it was reversed.
     Blocked,
     /// The level was on and is gone: the node booted anew before it had settled, or somebody took it
@@ -35,6 +37,7 @@ impl Excuse {
             (NodeState::Refused, Some("ModuleSigningKeyMissing")) => Some(Self::KeyMissing),
             (NodeState::Refused, Some("Lockdown")) => Some(Self::Lockdown),
             (NodeState::Refused, Some("ForeignTarget")) => Some(Self::ForeignTarget),
+            (NodeState::Refused, Some("ForeignLivepatch")) => Some(Self::ForeignLivepatch),
             (NodeState::Failed | NodeState::Refused, Some(reason)) if NOT_TRIED.contains(&reason) => {
                 Some(Self::NotTried)
             }
@@ -66,6 +69,7 @@ mod tests {
         assert_eq!(Excuse::of(NodeState::Refused, Some("ModuleSigningKeyMissing")), Some(Excuse::KeyMissing));
         assert_eq!(Excuse::of(NodeState::Refused, Some("Lockdown")), Some(Excuse::Lockdown));
         assert_eq!(Excuse::of(NodeState::Refused, Some("ForeignTarget")), Some(Excuse::ForeignTarget));
+        assert_eq!(Excuse::of(NodeState::Refused, Some("ForeignLivepatch")), Some(Excuse::ForeignLivepatch));
         assert_eq!(Excuse::of(NodeState::Blocked, Some("TransitionStuck")), Some(Excuse::Blocked));
         assert_eq!(Excuse::of(NodeState::Suspected, Some("RebootedUnsettled")), Some(Excuse::Lost));
         assert_eq!(Excuse::of(NodeState::Convicted, Some("RebootedAgain")), None);

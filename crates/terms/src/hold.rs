@@ -43,10 +43,28 @@ holds! {
     StageSoaking => "wait; status.stage.soakUntil says how long",
     /// No node with this kernel build has settled yet; the first one goes alone.
     KernelNotProven => "wait for the first node of this kernel build",
+    /// A gate of the policy says that something is wrong.
+    GateFailing => "see status.gates for what it says; nothing starts until it passes",
+    /// A gate of the policy cannot tell. Unknown is not healthy.
+    GateUnknown => "see status.gates for why; nothing starts until it answers",
+    /// Nodes of another group, such as another zone, are moving; the stage takes one after the other.
+    ZoneBusy => "wait, or remove spread from the stage",
+    /// As many nodes are moving in the whole fleet as the chart's fleet.maxInFlight allows.
+    FleetLimit => "wait, or raise fleet.maxInFlight",
+    /// No window of the policy is open, or too little of it is left for one more node.
+    OutsideWindow => "wait for the next window, or change spec.windows",
+    /// A blackout of the policy is on.
+    Blackout => "wait for its end, or change spec.blackouts",
     /// As many nodes are moving as the stage allows at once.
     AtMaxParallel => "wait, or raise maxParallel",
     /// A person paused the policy.
     Paused => "set spec.paused to false",
+    /// The policy only plans: this node would start now.
+    DryRun => "set spec.dryRun to false",
+    /// People stopped every instruction in the cluster.
+    EmergencyStop => "see ConfigMap invivo-emergency-stop; `kubectl invivo start` ends it",
+    /// A person holds this node.
+    HeldByPerson => "see the node's annotation invivo.dev/hold; `kubectl invivo unhold` ends it",
     /// The feed cannot be trusted or reached now; nothing new starts.
     FeedStalled => "see the conditions of the PatchFeed",
     /// The set that the policy names is unknown or withdrawn, or no set is eligible for `Latest`.
@@ -57,6 +75,8 @@ holds! {
     UnsupportedKernel => "ask the repository's owner for this build, or boot a kernel it covers",
     /// The kubelet does not report Ready.
     NodeNotReady => "repair the node",
+    /// Somebody works on the node: it takes no new pods.
+    NodeCordoned => "uncordon the node when the work on it is done",
     /// The agent has not reported yet.
     AgentMissing => "see the agent pod on this node",
     /// The report on hand is older than the instruction it must answer.
@@ -67,6 +87,12 @@ holds! {
     NotTried => "see status.reason and status.message of its NodePatch; it is tried again by itself",
     /// Threads did not leave the old code at the last attempt. The next one comes by itself.
     BlockedByThreads => "see status.message of its NodePatch for the threads; it is tried again by itself",
+    /// A live patch that is not ours is on the node; ours would replace it. The next attempt comes by itself.
+    ForeignLivepatch => "take the other live patch off (its name is in status.message), or leave the node out",
+    /// The node booted before the level had settled; it is not tried again in this rollout.
+    Suspected => "see status.message of its NodePatch; another target begins anew",
+    /// The level killed this node's kernel, and never goes there again.
+    Convicted => "see status.evidence of its NodePatch; `invivo clear-verdict` on the node lifts it",
     /// The node's kernel trusts no key that signed the module. The next attempt comes by itself.
     ModuleSigningKeyMissing => "enrol the patch author's key on the node, which needs a reboot; see docs/runbooks",
     /// The node's kernel is locked down and does not take the module. The next attempt comes by itself.

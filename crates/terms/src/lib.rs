@@ -29,6 +29,10 @@ pub use version::{effective_version, label_value};
 
 /// Node label put by the operator on every node it governs; the agent DaemonSet follows it.
 pub const LABEL_AGENT: &str = "invivo.dev/agent";
+/// Node annotation by which a person holds a node: JSON with `reason` and, if it ends, `until`.
+pub const ANNOTATION_HOLD: &str = "invivo.dev/hold";
+/// The ConfigMap in the operator's namespace whose existence stops every instruction.
+pub const EMERGENCY_STOP: &str = "invivo-emergency-stop";
 /// Node label with the level that a node runs, `0` where it runs none.
 pub const LABEL_LEVEL: &str = "invivo.dev/level";
 /// Node label with the effective version, encoded by [`label_value`].

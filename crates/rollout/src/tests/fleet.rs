@@ -1,13 +1,13 @@
 //! A small fleet that does what it is told, when the test says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::{
-    Held, Instructed, Instruction, Memory, Node, Offer, Parallel, Plan, Policy, Report, RolloutMemory, Set,
-    SetKernel, Stage, Wish, World, plan,
+    Brakes, Held, Instructed, Instruction, Memory, Node, Offer, Parallel, Plan, Policy, Readiness, Report,
+    RolloutMemory, Set, SetKernel, Stage, Supersede, World, plan,
 };
-use invivo_terms::{BuildId, Digest, Excuse, Hold, Level, Mechanism, NodeState, Revision, SetName};
+use invivo_terms::{BuildId, Digest, Excuse, Hold, Level, NodeState, Revision, SetName};
 use jiff::Timestamp;
 
 pub(super) const MINUTE: u64 = 60;
@@ -36,9 +36,9 @@ pub(super) fn set(number: u32, kernels: &[(u32, u32)]) -> Set {
 pub(super) fn stage(name: &str, max: u32, soak_minutes: u64) -> Stage {
     Stage {
         name: name.to_owned(),
-        optional: false,
         max_parallel: Parallel::Nodes(max),
         soak: Duration::from_secs(soak_minutes * MINUTE),
+        ..Stage::new("")
     }
 }
 
@@ -59,17 +59,17 @@ impl Fleet {
             world: World {
                 now: after(0),
                 policy: Policy {
-                    target: Wish::Latest,
                     stages: vec![stage("canary", 1, 30)],
                     rest: stage("rest", 1, 0),
-                    node_deadline: Duration::from_secs(10 * MINUTE),
-                    paused: false,
-                    mechanism: Mechanism::Livepatch,
-                    allow_partial: false,
+                    supersede: Supersede::Restart,
+                    ..Policy::default()
                 },
                 offer: Offer::Sets(vec![set(1, &[(1, 1)])]),
                 memory: Memory::default(),
                 nodes: BTreeMap::new(),
+                gates: Vec::new(),
+                brakes: Brakes::default(),
+                vanished: BTreeSet::new(),
             },
         }
     }
@@ -95,15 +95,39 @@ impl Fleet {
             state: NodeState::Idle,
             excuse: None,
             since: self.world.now,
+            why: None,
         };
-        let spec = Instructed { revision: Revision(1), instruction: Instruction::Hold };
-        let node =
-            Node { stage, ready: true, claimed_by_other: false, spec: Some(spec), report: Some(report) };
+        let spec = Instructed { revision: Revision(1), instruction: Instruction::Hold, by_other: false };
+        let node = Node {
+            stage,
+            ready: Readiness::Ready,
+            cordoned: false,
+            held: None,
+            domains: BTreeMap::new(),
+            claimed_by_other: false,
+            spec: Some(spec),
+            report: Some(report),
+        };
         self.world.nodes.insert(name.to_owned(), node);
     }
 
     pub(super) fn node(&mut self, name: &str) -> &mut Node {
         self.world.nodes.get_mut(name).unwrap()
+    }
+
+    /// The kubelet begins or ceases to report.
+    pub(super) fn set_ready(&mut self, name: &str, ready: bool) {
+        if ready {
+            self.node(name).ready = Readiness::Ready;
+        } else if self.node(name).ready.is_ready() {
+            self.unready(name);
+        }
+    }
+
+    /// The kubelet does not report any more, from now on.
+    pub(super) fn unready(&mut self, name: &str) {
+        let since = self.world.now;
+        self.node(name).ready = Readiness::NotReady { since };
     }
 
     pub(super) fn report(&mut self, name: &str) -> &mut Report {
@@ -134,7 +158,7 @@ impl Fleet {
     pub(super) fn instruct(&mut self, name: &str, instruction: Instruction) {
         let spec = &mut self.node(name).spec;
         let revision = spec.as_ref().map_or(Revision(0), |spec| spec.revision).next();
-        *spec = Some(Instructed { revision, instruction });
+        *spec = Some(Instructed { revision, instruction, by_other: false });
     }
 
     /// The node does what it was told.

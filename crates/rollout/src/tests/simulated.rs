@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fleet::{Fleet, build, set, stage};
-use crate::{Instructed, Instruction, Memory, Node, Offer, Plan, Set, Wish, World, plan};
+use crate::{Instructed, Instruction, Memory, Node, Offer, Plan, Readiness, Set, Wish, World, plan};
 use invivo_terms::{Excuse, Hold, Level, NodeState, Revision};
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -174,7 +174,7 @@ impl Cluster {
                 }
             }),
             Event::Ready(node, ready) => {
-                self.with(node, |cluster, name| cluster.truth.node(name).ready = ready);
+                self.with(node, |cluster, name| cluster.truth.set_ready(name, ready));
             }
             Event::Join(stage, kernel) => self.join(stage, kernel),
             Event::Leave(node) => self.with(node, |cluster, name| {
@@ -211,7 +211,7 @@ impl Cluster {
     fn act(&mut self, name: &str) {
         let now = self.truth.world.now;
         let node = &self.truth.world.nodes[name];
-        if !node.ready || !unanswered(node) {
+        if !node.ready.is_ready() || !unanswered(node) {
             return;
         }
         if deadline(node) > Some(now) {
@@ -237,13 +237,7 @@ impl Cluster {
             self.refresh(leader);
         }
         let view = self.views[leader].clone();
-        let world = World {
-            now: self.truth.world.now,
-            policy: self.truth.world.policy.clone(),
-            offer: self.truth.world.offer.clone(),
-            memory: view.memory,
-            nodes: view.nodes,
-        };
+        let world = World { memory: view.memory, nodes: view.nodes, ..self.truth.world.clone() };
         let made = plan(&world);
         assert_eq!(made, plan(&world), "the same world gives the same plan");
         check(&world, &made, self.parallel);
@@ -279,7 +273,12 @@ impl Cluster {
             return false;
         }
         let rollout = self.truth.rollout();
-        assert!(node.stage <= rollout.stage, "{name} is of a stage that has not begun");
+        let proven = |apply: &crate::Apply| {
+            let known = self.truth.world.memory.proven.get(&apply.build_id);
+            known.is_some_and(|(level, _)| *level == apply.level)
+        };
+        let is_proven = matches!(&instruction, Instruction::Apply(apply) if proven(apply));
+        assert!(is_proven || node.stage <= rollout.stage, "{name} is of a stage that has not begun");
         let while_watched = rollout.soak_until.is_some() || node.stage < rollout.stage || rollout.complete;
         self.moved.insert(name.to_owned(), Moved { stage: node.stage, while_watched, ended: None });
         self.truth.instruct(name, instruction);
@@ -325,7 +324,7 @@ impl Cluster {
             self.truth.world.offer = sets(1);
         }
         for node in self.truth.world.nodes.values_mut() {
-            (node.ready, node.claimed_by_other) = (true, false);
+            (node.ready, node.claimed_by_other) = (Readiness::Ready, false);
         }
         for _ in 0..400 {
             self.refresh(0);
@@ -378,7 +377,8 @@ fn check(world: &World, made: &Plan, parallel: usize) {
     }
     let places = made.actions.len() + made.holds.len() + made.done.len() + made.in_flight.len();
     assert_eq!(places, world.nodes.len());
-    assert!(made.failed.iter().all(|name| made.holds[name].hold == Hold::AttemptEnded));
+    let failures = [Hold::AttemptEnded, Hold::Convicted, Hold::Suspected, Hold::NodeNotReady];
+    assert!(made.failed.iter().all(|name| failures.contains(&made.holds[name].hold)));
     assert!(made.starts.iter().all(|name| made.actions.contains_key(name)));
     assert!(made.wake.is_none_or(|wake| wake > world.now));
     assert!(made.actions.is_empty() || made.actions.len() + made.in_flight.len() <= parallel);
@@ -386,7 +386,7 @@ fn check(world: &World, made: &Plan, parallel: usize) {
     for (name, instruction) in &made.actions {
         let node = &world.nodes[name];
         let report = node.report.as_ref().expect("nobody is instructed blindly");
-        assert!(node.ready && !node.claimed_by_other);
+        assert!(node.ready.is_ready() && !node.claimed_by_other);
         match (instruction, &world.policy.target) {
             (Instruction::RollBack { .. }, Wish::None | Wish::Named(_)) => assert!(report.level > Level(0)),
             (Instruction::Apply(apply), Wish::Latest | Wish::Named(_)) => {
@@ -413,7 +413,7 @@ fn instruction(choice: u8, kernel: u32, level: u32, attempt: u32, at: Timestamp)
     let deadline = at;
     match choice {
         0 => Instruction::Hold,
-        1 => Instruction::RollBack { deadline, attempt },
+        1 => Instruction::RollBack { to: (Level(0), None), deadline, attempt },
         _ => Instruction::Apply(crate::Apply {
             build_id: build(kernel),
             level: Level(level),
@@ -452,9 +452,12 @@ prop_compose! {
         let mut truth = Fleet::new();
         truth.add("n", stage, kernels.0);
         let mut node = truth.node("n").clone();
-        (node.ready, node.claimed_by_other) = (ready, claimed);
+        node.claimed_by_other = claimed;
+        if !ready {
+            node.ready = Readiness::NotReady { since: super::fleet::after(at.0.min(at.1)) };
+        }
         let instruction = instruction(told, kernels.1, levels.0, tries.0, super::fleet::after(at.0));
-        node.spec = there.0.then_some(Instructed { revision: Revision(2), instruction });
+        node.spec = there.0.then_some(Instructed { revision: Revision(2), instruction, by_other: false });
         let report = node.report.as_mut().unwrap();
         (report.observed, report.level, report.state) = (Revision(observed), Level(levels.1), STATES[state]);
         report.since = super::fleet::after(at.1);

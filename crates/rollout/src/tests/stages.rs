@@ -1,7 +1,7 @@
 //! Stages, soaks, pace, brakes.
 
 use super::fleet::{Fleet, MINUTE, after, stage};
-use crate::{Instruction, Parallel, Wish};
+use crate::{Instruction, Parallel, Readiness, Wish};
 use invivo_terms::{Hold, Level, NodeState};
 
 #[test]
@@ -173,30 +173,49 @@ fn a_refusal_counts_as_failed() {
 }
 
 #[test]
-fn an_instructed_node_that_falls_silent_keeps_its_slot() {
+fn an_instructed_node_that_falls_silent_keeps_its_slot_and_is_lost_after_a_node_deadline() {
     let mut fleet = Fleet::with(2, 1);
     assert_eq!(fleet.decide(), ["c1"]);
-    fleet.node("c1").ready = false;
-    fleet.pass(10_000);
+    fleet.pass(60);
+    fleet.unready("c1");
+    fleet.pass(10 * MINUTE - 1);
     assert!(fleet.decide().is_empty());
     let plan = fleet.plan();
     assert!(plan.in_flight.contains("c1"));
-    assert_eq!(fleet.rollout().stage, 0);
-    fleet.node("c1").ready = true;
+    assert_eq!(plan.wake, Some(after(11 * MINUTE)));
+    fleet.pass(1);
+    assert!(fleet.decide().is_empty());
+    assert!(fleet.plan().failed.contains("c1"));
+    assert_eq!(
+        (fleet.hold("c1"), fleet.hold("c2")),
+        (Some(Hold::NodeNotReady), Some(Hold::FailureBudgetSpent))
+    );
+    assert_eq!(fleet.rollout().evidence[0].who, "c1");
+    fleet.node("c1").ready = Readiness::Ready;
     fleet.obey("c1");
-    assert_eq!(fleet.decide(), ["c2"]);
+    assert!(fleet.decide().is_empty(), "that it came back does not undo what was seen");
 }
 
 #[test]
 fn a_canary_that_is_not_ready_before_it_has_settled_keeps_the_stage_from_ending() {
     let mut fleet = Fleet::with(1, 1);
     fleet.run();
-    fleet.pass(20 * MINUTE);
-    fleet.node("c1").ready = false;
-    fleet.pass(20 * MINUTE);
+    fleet.pass(25 * MINUTE);
+    fleet.unready("c1");
+    fleet.pass(9 * MINUTE);
     assert!(fleet.decide().is_empty());
     assert_eq!(fleet.hold("c1"), Some(Hold::NodeNotReady));
-    fleet.node("c1").ready = true;
+    fleet.node("c1").ready = Readiness::Ready;
+    assert_eq!(fleet.decide(), ["r1"]);
+}
+
+#[test]
+fn a_node_that_is_not_ready_after_it_has_settled_is_not_the_rollouts_business() {
+    let mut fleet = Fleet::with(1, 1);
+    fleet.run();
+    fleet.report("c1").state = NodeState::Settled;
+    fleet.unready("c1");
+    fleet.pass(30 * MINUTE);
     assert_eq!(fleet.decide(), ["r1"]);
 }
 
@@ -205,7 +224,7 @@ fn missing_agents_and_unready_nodes_are_excused_once_another_has_shown_that_it_w
     for unready in [false, true] {
         let mut fleet = Fleet::with(2, 1);
         if unready {
-            fleet.node("c1").ready = false;
+            fleet.unready("c1");
         } else {
             fleet.node("c1").report = None;
         }
@@ -226,7 +245,7 @@ fn a_canary_that_never_came_up_does_not_let_the_others_go() {
     for unready in [false, true] {
         let mut fleet = Fleet::with(1, 3);
         if unready {
-            fleet.node("c1").ready = false;
+            fleet.unready("c1");
         } else {
             fleet.node("c1").report = None;
         }
