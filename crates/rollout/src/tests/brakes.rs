@@ -253,6 +253,8 @@ fn a_node_that_was_taken_down_is_not_new_and_waits_for_its_stage() {
     fleet.run();
     fleet.world.policy.target = Wish::None;
     fleet.run();
+    fleet.pass(30 * MINUTE);
+    assert_eq!(fleet.run(), ["r1"]);
     fleet.world.policy.target = Wish::Latest;
     assert_eq!(fleet.run(), ["c1"]);
     assert_eq!(fleet.hold("r1"), Some(Hold::StageSoaking));

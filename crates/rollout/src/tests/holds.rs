@@ -35,7 +35,12 @@ fn reached() -> BTreeMap<Hold, (Fleet, &'static str)> {
     });
     add(Hold::StageSoaking, "r1", &|fleet| drop(fleet.run()));
     add(Hold::KernelNotProven, "c2", &|fleet| fleet.world.policy.stages[0] = stage("canary", 2, 30));
-    add(Hold::AtMaxParallel, "c2", &|fleet| drop(fleet.decide()));
+    add(Hold::AtMaxParallel, "c3", &|fleet| {
+        fleet.add("c3", 0, 1);
+        fleet.decide();
+        fleet.obey("c1");
+        fleet.decide();
+    });
     add(Hold::GateFailing, "c1", &|fleet| {
         fleet.world.gates = gate(GateVerdict::Failed { message: String::new() });
     });
