@@ -23,6 +23,12 @@ pub(crate) const fn held(hold: Hold) -> Held {
     Held { hold, until: None }
 }
 
+/// People stopped everything, and this load is not applied yet.
+pub(crate) fn is_stopped(world: &World, node: &Judged<'_>) -> bool {
+    let told = node.node.spec.as_ref().map(|spec| &spec.instruction);
+    world.brakes.emergency_stop && matches!(told, Some(Instruction::Apply(_)))
+}
+
 /// Gives each node its one place in the plan.
 pub(crate) struct Dispatch<'a> {
     pub(crate) world: &'a World,
@@ -51,7 +57,7 @@ impl<'a> Dispatch<'a> {
                 self.done.insert(name);
                 return;
             }
-            Standing::Moving { .. } if self.is_stopped(node) => Ok(Instruction::Hold),
+            Standing::Moving { .. } if is_stopped(self.world, node) => Ok(Instruction::Hold),
             Standing::Moving { .. } => {
                 self.in_flight.insert(name);
                 return;
@@ -75,12 +81,6 @@ impl<'a> Dispatch<'a> {
                 self.holds.insert(name, held);
             }
         }
-    }
-
-    /// People stopped everything, and this load is not applied yet.
-    fn is_stopped(&self, node: &Judged<'_>) -> bool {
-        let told = node.node.spec.as_ref().map(|spec| &spec.instruction);
-        self.world.brakes.emergency_stop && matches!(told, Some(Instruction::Apply(_)))
     }
 
     /// What people hold everything by, whatever the step.

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use invivo_terms::{BuildId, Hold, Level, SetName};
 use jiff::Timestamp;
 
-use crate::dispatch::{Dispatch, held};
+use crate::dispatch::{Dispatch, held, is_stopped};
 use crate::gate::Gates;
 use crate::pace::{Pace, Trial, domain_of, is_expedited, pace};
 use crate::stage::Well;
 use crate::standing::{self, Judge, Judged, Standing};
-use crate::target::{Aim, Key, Target, resolve};
+use crate::target::{Aim, Key, Target, Withdrawn, resolve};
 use crate::{
     Apply, Finished, Instruction, Memory, NewNodes, Offer, OnFailure, Outcome, Plan, Policy, RolloutMemory,
     Supersede, Wish, World, rollout, stage, target, window,
@@ -47,7 +47,7 @@ fn pinned(world: &World) -> Option<&SetName> {
     let World { policy, memory, nodes, offer, .. } = world;
     let finishes = policy.target == Wish::Latest && policy.supersede == Supersede::Finish;
     let rollout = memory.rollout.as_ref().filter(|_| finishes)?;
-    let within = rollout.failed <= rollout::budget(policy, nodes.len());
+    let within = rollout.failed <= rollout::budget(policy, rollout::governed(nodes));
     let under_way = rollout.started > 0 && !rollout.complete && !rollout.returning && within;
     let (name, digest) = rollout.target.as_ref().filter(|_| under_way)?;
     let Offer::Sets(sets) = offer else { return None };
@@ -69,15 +69,23 @@ fn aimed(world: &World, target: &Target<'_>, key: Key) -> Plan {
     let mut history = superseded(world, other);
     let mut rollout = rollout::current(known, key, policy.mechanism, *now);
     let proven_aims = proven_aims(world);
-    let withdrawn = withdrawn(&world.offer);
-    let judge =
-        Judge { target, proven: &proven_aims, withdrawn: &withdrawn, policy, rollout: &rollout, now: *now };
+    let withdrawn = Withdrawn::of(&world.offer);
+    let judge = Judge {
+        target,
+        offer: &world.offer,
+        proven: &proven_aims,
+        withdrawn: &withdrawn,
+        policy,
+        rollout: &rollout,
+        now: *now,
+    };
     let mut judged: Vec<Judged<'_>> = nodes.iter().map(|(name, node)| judge.judge(name, node)).collect();
-    rollout::count(&mut rollout, &judged, &world.vanished, *now);
+    // What vanished did so in the rollout that the memory knows.
+    let vanished = if other.is_some() { &BTreeSet::new() } else { &world.vanished };
+    rollout::count(&mut rollout, &judged, vanished, *now);
     let gates = Gates::of(world, target);
-    let governed = judged.iter().filter(|node| node.standing != Standing::Claimed).count();
     let well = Well {
-        within_budget: rollout.failed <= rollout::budget(policy, governed),
+        within_budget: rollout.failed <= rollout::budget(policy, rollout::governed(nodes)),
         gates: gates.closed.is_none(),
         failing: gates.failing,
         skip_soak: is_expedited(policy, &rollout, *now),
@@ -160,7 +168,7 @@ fn superseded(world: &World, other: Option<&RolloutMemory>) -> Vec<Finished> {
     let World { now, policy, memory, nodes, .. } = world;
     let mut history = memory.history.clone();
     if let Some(known) = other.filter(|known| !known.complete && known.started > 0) {
-        let within = known.failed <= rollout::budget(policy, nodes.len());
+        let within = known.failed <= rollout::budget(policy, rollout::governed(nodes));
         let outcome = match (known.returning, within) {
             (true, _) => Outcome::RolledBack,
             (false, true) => Outcome::Superseded,
@@ -196,17 +204,11 @@ fn proven_aims(world: &World) -> BTreeMap<&BuildId, Aim<'_>> {
     }
     let proven = world.memory.proven.iter();
     proven
+        .filter(|(_, (_, set))| target::is_eligible(&world.offer, set))
         .filter_map(|(build, (level, set))| {
             target::aim_of(&world.offer, build, *level, set).map(|aim| (build, aim))
         })
         .collect()
-}
-
-fn withdrawn(offer: &Offer) -> BTreeSet<&SetName> {
-    match offer {
-        Offer::Unknown => BTreeSet::new(),
-        Offer::Sets(sets) => sets.iter().filter(|set| !set.active).map(|set| &set.name).collect(),
-    }
 }
 
 /// Nothing can be aimed at: the memory stays, what moves ends, nothing starts.
@@ -232,6 +234,9 @@ fn waiting(world: &World, memory: &Memory, hold: Hold) -> Plan {
         match node.standing {
             Standing::Done { .. } => {
                 plan.done.insert(name.clone());
+            }
+            Standing::Moving { .. } if is_stopped(world, &node) => {
+                plan.actions.insert(name.clone(), Instruction::Hold);
             }
             Standing::Moving { .. } => {
                 plan.in_flight.insert(name.clone());

@@ -132,6 +132,11 @@ pub(crate) fn note(rollout: &mut RolloutMemory, who: &str, gate: bool, what: &st
     }
 }
 
+/// How many nodes are this policy's.
+pub(crate) fn governed(nodes: &BTreeMap<String, Node>) -> usize {
+    nodes.values().filter(|node| !node.claimed_by_other).count()
+}
+
 /// How many nodes may fail.
 pub(crate) fn budget(policy: &Policy, nodes: usize) -> u32 {
     match policy.failure_budget {

@@ -25,7 +25,7 @@ use invivo_terms::{BuildId, Hold, NodeState};
 use jiff::Timestamp;
 
 use crate::rollout::{has_unseen, saturate};
-use crate::standing::{Judged, Standing};
+use crate::standing::{Judged, Standing, Turn};
 use crate::{Policy, RolloutMemory, Stage, StageView};
 
 /// The stage at this index, [`Policy::rest`] from the end of the list on.
@@ -180,6 +180,8 @@ fn part(
         Standing::Moving { .. } | Standing::Midway => Part::Moving,
         Standing::Failed(_) => Part::Failed,
         Standing::Unsteady => Part::Unsteady,
+        // It booted before its level had settled: only another attempt tells whether it holds.
+        Standing::Pending(_) if node.turn == Turn::Suspected => Part::Unsteady,
         Standing::Excused(_) | Standing::Claimed => Part::Excused,
         Standing::Absent(
             Hold::AgentMissing | Hold::NodeNotReady | Hold::NodeCordoned | Hold::StatusStale,

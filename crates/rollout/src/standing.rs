@@ -1,15 +1,15 @@
 //! Where one node stands towards the target, whatever its stage and the pace.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use invivo_terms::{BuildId, Excuse, Hold, Level, NodeState, SetName};
+use invivo_terms::{BuildId, Excuse, Hold, Level, NodeState};
 use jiff::Timestamp;
 
 use crate::answer::{Answer, allows_partial, answer, attempt, deadline, held_since, holds, is_ours, wants};
 use crate::stage::after;
-use crate::target::{Aim, Target};
-use crate::{Instructed, Instruction, Node, OnWithdrawn, Policy, Readiness, Report, RolloutMemory};
+use crate::target::{Aim, Target, Withdrawn, aim_of};
+use crate::{Instructed, Instruction, Node, Offer, OnWithdrawn, Policy, Readiness, Report, RolloutMemory};
 
 /// One node, judged.
 #[derive(Debug)]
@@ -108,10 +108,12 @@ pub(crate) enum Step {
 pub(crate) struct Judge<'a, 'r> {
     /// What is aimed at.
     pub(crate) target: &'a Target<'a>,
+    /// What the feed offers.
+    pub(crate) offer: &'a Offer,
     /// What this policy has proven and the feed still offers, for nodes that come late.
     pub(crate) proven: &'r BTreeMap<&'a BuildId, Aim<'a>>,
-    /// Sets that their author withdrew.
-    pub(crate) withdrawn: &'r BTreeSet<&'a SetName>,
+    /// What its author withdrew.
+    pub(crate) withdrawn: &'r Withdrawn<'a>,
     /// The policy.
     pub(crate) policy: &'a Policy,
     /// The rollout.
@@ -297,8 +299,7 @@ impl Judge<'_, '_> {
             return if node.ready.is_ready() { Standing::Midway } else { Standing::Unsteady };
         }
         let told_down = is_told_down(spec);
-        let withdrawn = policy.on_withdrawn == OnWithdrawn::RollBack
-            && report.set.as_ref().is_some_and(|set| self.withdrawn.contains(set));
+        let withdrawn = policy.on_withdrawn == OnWithdrawn::RollBack && self.withdrawn.has(report);
         let step = match target {
             Target::Unpatched if report.level == Level::UNPATCHED => {
                 return Standing::Done { held_since: report.since };
@@ -358,8 +359,8 @@ impl Judge<'_, '_> {
             (Some(Instruction::RollBack { .. }), Answer::Lapsed) if ours => {
                 self.startable(node, Step::Return)
             }
-            (Some(Instruction::RollBack { to, .. }), Answer::Reached)
-                if ours && to.0 > Level::UNPATCHED && node.ready.is_ready() =>
+            (Some(Instruction::RollBack { .. }), Answer::Reached)
+                if ours && self.is_midway(node, aim, answer) && node.ready.is_ready() =>
             {
                 Standing::Midway
             }
@@ -387,7 +388,15 @@ impl Judge<'_, '_> {
         let Some(Instruction::RollBack { to, .. }) = node.spec.as_ref().map(|spec| &spec.instruction) else {
             return false;
         };
-        let goes_on = if self.rollout.returning { to.0 > Level::UNPATCHED } else { aim.is_some() };
+        // Where it came from may not be offered any more: then it stays without.
+        let offered = |build: &BuildId| {
+            to.1.as_ref().is_some_and(|set| aim_of(self.offer, build, to.0, set).is_some())
+        };
+        let goes_on = if self.rollout.returning {
+            to.0 > Level::UNPATCHED && node.report.as_ref().is_some_and(|report| offered(&report.build_id))
+        } else {
+            aim.is_some()
+        };
         goes_on && answer == Answer::Reached
     }
 

@@ -4,11 +4,11 @@
 //! it: what was withdrawn, rejected or is still withheld is not offered by way of a later set
 //! either. A set that a person names need only be active. The agent resolves sets alike.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use invivo_terms::{BuildId, Digest, Hold, Level, SetName};
 
-use crate::{Offer, OnWithdrawn, Set, SetKernel, Wish, World};
+use crate::{Offer, OnWithdrawn, Report, Set, SetKernel, Wish, World};
 
 /// What to aim at.
 #[derive(Debug)]
@@ -128,6 +128,40 @@ pub(crate) fn aim_of<'a>(offer: &'a Offer, build: &BuildId, level: Level, set: &
     let position = sets.iter().position(|offered| offered.name == *set && offered.active)?;
     let upto = sets.get(..=position)?;
     aims(upto, upto.last()).remove(build).filter(|aim| aim.level == level)
+}
+
+/// Whether `Latest` may choose this set now.
+pub(crate) fn is_eligible(offer: &Offer, name: &SetName) -> bool {
+    match offer {
+        Offer::Unknown => false,
+        Offer::Sets(sets) => sets.iter().any(|set| set.name == *name && may_choose(set)),
+    }
+}
+
+/// What was withdrawn: sets, and the levels that they brought, which a later set may have carried
+/// to nodes under its own name.
+#[derive(Debug)]
+pub(crate) struct Withdrawn<'a> {
+    sets: BTreeSet<&'a SetName>,
+    levels: BTreeSet<(&'a BuildId, Level)>,
+}
+
+impl<'a> Withdrawn<'a> {
+    pub(crate) fn of(offer: &'a Offer) -> Self {
+        let sets: &[Set] = match offer {
+            Offer::Unknown => &[],
+            Offer::Sets(sets) => sets,
+        };
+        let gone = || sets.iter().filter(|set| !set.active);
+        let levels = gone().flat_map(|set| set.kernels.iter().map(|(build, kernel)| (build, kernel.level)));
+        Self { sets: gone().map(|set| &set.name).collect(), levels: levels.collect() }
+    }
+
+    /// Whether what this node runs was withdrawn.
+    pub(crate) fn has(&self, report: &Report) -> bool {
+        report.set.as_ref().is_some_and(|set| self.sets.contains(set))
+            || self.levels.contains(&(&report.build_id, report.level))
+    }
 }
 
 fn may_choose(set: &Set) -> bool {

@@ -1,6 +1,7 @@
 //! The planner's tests: single decisions, and a simulated fleet.
 
 mod brakes;
+mod corners;
 mod excused;
 mod failures;
 mod fleet;

@@ -1,0 +1,136 @@
+//! Corners: two rules that meet.
+
+use super::fleet::{Fleet, MINUTE, set, set_name, stage};
+use crate::{Budget, Instruction, OnFailure, OnWithdrawn, Outcome, Parallel, Set, Supersede, Wish};
+use invivo_terms::{Hold, NodeState};
+
+fn withdrawn(mut set: Set) -> Set {
+    (set.active, set.eligible) = (false, false);
+    set
+}
+
+/// Level 1 on everybody and settled, then a rollout to level 2 whose first canary has it.
+fn second_rollout(canaries: u32, rest: u32) -> Fleet {
+    let mut fleet = Fleet::with(canaries, rest);
+    fleet.world.policy.stages = vec![stage("canary", canaries, 0)];
+    fleet.world.policy.rest = stage("rest", rest, 0);
+    fleet.run();
+    for name in fleet.world.nodes.keys().cloned().collect::<Vec<_>>() {
+        fleet.report(&name).state = NodeState::Settled;
+    }
+    fleet.world.policy.on_failure = OnFailure::RollBack;
+    fleet.world.policy.stages = vec![stage("canary", canaries, 30)];
+    fleet.offer(vec![set(1, &[(1, 1)]), set(2, &[(1, 2)])]);
+    assert_eq!(fleet.decide(), ["c1"]);
+    fleet.pass(60);
+    fleet.obey("c1");
+    fleet
+}
+
+#[test]
+fn an_emergency_stop_holds_what_moves_also_where_there_is_nothing_to_aim_at_or_another_target_waits() {
+    for aims_elsewhere in [false, true] {
+        let mut fleet = Fleet::with(1, 0);
+        fleet.decide();
+        if aims_elsewhere {
+            fleet.world.policy.target = Wish::None;
+        } else {
+            fleet.world.offer = crate::Offer::Unknown;
+        }
+        fleet.world.brakes.emergency_stop = true;
+        assert_eq!(fleet.decide(), ["c1"]);
+        assert_eq!(fleet.node("c1").spec.clone().unwrap().instruction, Instruction::Hold);
+        assert!(fleet.decide().is_empty());
+    }
+}
+
+#[test]
+fn nodes_of_other_policies_do_not_widen_a_budget_in_per_cent() {
+    let mut fleet = Fleet::with(2, 2);
+    fleet.world.policy.supersede = Supersede::Finish;
+    fleet.world.policy.failure_budget = Budget::Percent(25);
+    for name in ["r1", "r2"] {
+        fleet.node(name).claimed_by_other = true;
+    }
+    fleet.decide();
+    fleet.end("c1", NodeState::Failed);
+    fleet.decide();
+    assert_eq!(fleet.hold("c2"), Some(Hold::FailureBudgetSpent), "a quarter of two is none");
+    fleet.offer(vec![set(1, &[(1, 1)]), set(2, &[(1, 2)])]);
+    assert_eq!(fleet.decide(), ["c1"], "a rollout that cannot end keeps nobody waiting");
+    assert_eq!(fleet.world.memory.history[0].outcome, Outcome::Failed);
+}
+
+#[test]
+fn a_stage_does_not_end_while_one_of_its_nodes_booted_before_settling_and_was_not_tried_again() {
+    let mut fleet = Fleet::with(2, 1);
+    fleet.run();
+    fleet.pass(30 * MINUTE - 1);
+    fleet.reboot("c2");
+    fleet.pass(1);
+    assert_eq!(fleet.decide(), ["c2"]);
+    assert_eq!(fleet.rollout().stage, 0);
+    fleet.obey("c2");
+    fleet.world.policy.stages[0].max_parallel = Parallel::Nodes(1);
+    assert_eq!(fleet.decide(), ["r1"]);
+}
+
+#[test]
+fn what_was_proven_and_is_eligible_no_more_is_not_given_to_new_nodes() {
+    let mut fleet = Fleet::with(1, 1);
+    fleet.run();
+    fleet.pass(30 * MINUTE);
+    fleet.run();
+    let mut first = set(1, &[(1, 1)]);
+    first.eligible = false;
+    fleet.offer(vec![first, set(2, &[(1, 2)])]);
+    assert_eq!(fleet.decide(), ["c1"]);
+    fleet.obey("c1");
+    fleet.add("new", 1, 1);
+    assert!(fleet.decide().is_empty());
+    assert_eq!(fleet.hold("new"), Some(Hold::StageSoaking));
+}
+
+#[test]
+fn a_node_that_cannot_go_back_where_it_came_from_gives_its_slot_to_the_next() {
+    let mut fleet = second_rollout(4, 1);
+    fleet.decide();
+    fleet.obey("c2");
+    fleet.world.policy.stages[0].max_parallel = Parallel::Nodes(1);
+    fleet.end("c3", NodeState::Failed);
+    fleet.end("c4", NodeState::Failed);
+    fleet.offer(vec![withdrawn(set(1, &[(1, 1)])), set(2, &[(1, 2)])]);
+    assert_eq!(fleet.decide(), ["c1"]);
+    fleet.obey("c1");
+    assert_eq!(fleet.decide(), ["c2"]);
+    fleet.obey("c2");
+    assert!(fleet.decide().is_empty());
+    assert_eq!((fleet.level("c1"), fleet.level("c2")), (0, 0));
+    assert_eq!(fleet.hold("c1"), Some(Hold::FailureBudgetSpent));
+}
+
+#[test]
+fn a_node_that_vanished_counts_against_its_own_rollout_and_not_the_next() {
+    let mut fleet = Fleet::with(2, 0);
+    fleet.decide();
+    fleet.world.nodes.remove("c1");
+    fleet.world.vanished.insert("c1".to_owned());
+    fleet.pass(10 * MINUTE);
+    fleet.offer(vec![set(1, &[(1, 1)]), set(2, &[(1, 2)])]);
+    assert_eq!(fleet.decide(), ["c2"]);
+    assert_eq!((fleet.rollout().number, fleet.rollout().failed), (2, 0));
+}
+
+#[test]
+fn a_withdrawn_level_is_taken_off_although_it_came_by_way_of_a_later_set_that_a_person_named() {
+    let mut fleet = Fleet::with(1, 0);
+    fleet.world.policy.target = Wish::Named(set_name(3));
+    fleet.offer(vec![set(1, &[(1, 1)]), set(2, &[(1, 2)]), set(3, &[(2, 1)])]);
+    fleet.run();
+    assert_eq!((fleet.level("c1"), fleet.report("c1").set.clone()), (2, Some(set_name(3))));
+    fleet.world.policy.target = Wish::Latest;
+    fleet.world.policy.on_withdrawn = OnWithdrawn::RollBack;
+    fleet.offer(vec![set(1, &[(1, 1)]), withdrawn(set(2, &[(1, 2)])), set(3, &[(2, 1)])]);
+    fleet.run();
+    assert_eq!(fleet.level("c1"), 1);
+}
