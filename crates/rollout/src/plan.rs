@@ -12,7 +12,7 @@ use crate::stage::Well;
 use crate::standing::{self, Judge, Judged, Standing};
 use crate::target::{Aim, Key, Target, Withdrawn, resolve};
 use crate::{
-    Apply, Finished, Instruction, Memory, NewNodes, Offer, OnFailure, Outcome, Plan, Policy, RolloutMemory,
+    Apply, Finished, Held, Instruction, Memory, NewNodes, Offer, OnFailure, Outcome, Plan, Policy, RolloutMemory,
     Supersede, Wish, World, rollout, stage, target, window,
 };
 
@@ -21,11 +21,15 @@ use crate::{
 /// The same world gives the same plan. The caller stores [`Plan::memory`] by compare-and-swap
 /// against the memory that it took the world from, and writes [`Plan::actions`] only after that.
 pub fn plan(world: &World) -> Plan {
-    let pinned = pinned(world);
-    let made = plan_for(world, pinned);
-    let ended = pinned.is_some() && made.memory.rollout.as_ref().is_some_and(|rollout| rollout.complete);
-    // The rollout that a newer set waited for has just ended.
-    if ended { again(world, made.memory) } else { made }
+    let Some(before) = before(world) else { return plan_for(world, None) };
+    let made = plan_for(world, Some(before.set()));
+    match before {
+        // The rollout that a newer set waited for has just ended.
+        Before::Ends(_) if is_complete(&made.memory) && made.actions.is_empty() => again(world, made.memory),
+        Before::Ends(_) => made,
+        Before::GoesBack(_) if is_returning(&made.memory) && !is_back(&made) => made,
+        Before::GoesBack(_) => plan_for(world, None),
+    }
 }
 
 /// Decides once more, with a memory that differs from the world's.
@@ -42,17 +46,62 @@ fn plan_for(world: &World, pinned: Option<&SetName>) -> Plan {
     }
 }
 
-/// The set of a rollout that ends before a newer one's begins.
-fn pinned(world: &World) -> Option<&SetName> {
+/// What the rollout under way has to do before that of another set begins which `Latest` means now.
+#[derive(Debug, Clone, Copy)]
+enum Before<'a> {
+    /// It ends.
+    Ends(&'a SetName),
+    /// Where it has failed, the nodes that it moved go back, although its set may not be chosen any
+    /// more, as after a quarantine.
+    GoesBack(&'a SetName),
+}
+
+impl<'a> Before<'a> {
+    const fn set(self) -> &'a SetName {
+        match self {
+            Self::Ends(set) | Self::GoesBack(set) => set,
+        }
+    }
+}
+
+fn before(world: &World) -> Option<Before<'_>> {
     let World { policy, memory, nodes, offer, .. } = world;
-    let finishes = policy.target == Wish::Latest && policy.supersede == Supersede::Finish;
-    let rollout = memory.rollout.as_ref().filter(|_| finishes)?;
-    let within = rollout.failed <= rollout::budget(policy, rollout::governed(nodes));
-    let under_way = rollout.started > 0 && !rollout.complete && !rollout.returning && within;
-    let (name, digest) = rollout.target.as_ref().filter(|_| under_way)?;
     let Offer::Sets(sets) = offer else { return None };
-    sets.iter().find(|set| set.name == *name && set.digest == *digest && set.active && set.eligible)?;
-    Some(name)
+    let rollout = memory.rollout.as_ref().filter(|_| policy.target == Wish::Latest)?;
+    let (name, digest) = rollout.target.as_ref().filter(|_| rollout.started > 0 && !rollout.complete)?;
+    let set = sets.iter().find(|set| set.name == *name && set.digest == *digest)?;
+    let within = rollout.failed <= rollout::budget(policy, rollout::governed(nodes));
+    let ends = policy.supersede == Supersede::Finish && set.active && set.eligible && within;
+    if ends && !rollout.returning {
+        return Some(Before::Ends(name));
+    }
+    let key = resolve(world, None).key();
+    let other = key.is_none_or(|key| !rollout::is_for(rollout, &key, policy.mechanism));
+    (other && policy.on_failure == OnFailure::RollBack).then_some(Before::GoesBack(name))
+}
+
+fn is_complete(memory: &Memory) -> bool {
+    memory.rollout.as_ref().is_some_and(|rollout| rollout.complete)
+}
+
+fn is_returning(memory: &Memory) -> bool {
+    memory.rollout.as_ref().is_some_and(|rollout| rollout.returning)
+}
+
+/// Whether everybody who can has gone back: nobody moves, and nobody waits for a turn.
+fn is_back(made: &Plan) -> bool {
+    let waits = |held: &Held| {
+        matches!(
+            held.hold,
+            Hold::AtMaxParallel
+                | Hold::ZoneBusy
+                | Hold::FleetLimit
+                | Hold::Paused
+                | Hold::DryRun
+                | Hold::EmergencyStop
+        )
+    };
+    made.actions.is_empty() && made.in_flight.is_empty() && !made.holds.values().any(waits)
 }
 
 fn aimed(world: &World, target: &Target<'_>, key: Key) -> Plan {

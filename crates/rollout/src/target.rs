@@ -92,7 +92,8 @@ impl<'a> Target<'a> {
     }
 }
 
-/// What the policy's wish means today; `Latest` up to the set `pinned`, where one is.
+/// What the policy's wish means today; `Latest` up to the set `pinned`, where one is, whether or not
+/// it may still be chosen.
 pub(crate) fn resolve<'a>(world: &'a World, pinned: Option<&SetName>) -> Target<'a> {
     let sets = match (&world.policy.target, &world.offer) {
         (Wish::None, Offer::Unknown | Offer::Sets(_)) => return Target::Unpatched,
@@ -102,7 +103,7 @@ pub(crate) fn resolve<'a>(world: &'a World, pinned: Option<&SetName>) -> Target<
     let (position, named) = match &world.policy.target {
         Wish::Named(name) => (sets.iter().position(|set| set.name == *name && set.active), true),
         Wish::Latest | Wish::None => {
-            let chosen = |set: &Set| may_choose(set) && pinned.is_none_or(|pinned| set.name == *pinned);
+            let chosen = |set: &Set| pinned.map_or_else(|| may_choose(set), |pinned| set.name == *pinned);
             (sets.iter().rposition(chosen), false)
         }
     };
@@ -110,7 +111,7 @@ pub(crate) fn resolve<'a>(world: &'a World, pinned: Option<&SetName>) -> Target<
     let Some((upto, chosen)) = sets.get(..until).and_then(|upto| Some((upto, upto.last()?))) else {
         return leaving(world, sets).map_or(Target::Nothing(Hold::TargetMissing), Target::Set);
     };
-    let aims = aims(upto, named.then_some(chosen));
+    let aims = aims(upto, named.then_some(chosen), pinned);
     Target::Set(Chosen { name: &chosen.name, digest: &chosen.digest, named, aims })
 }
 
@@ -127,7 +128,7 @@ pub(crate) fn aim_of<'a>(offer: &'a Offer, build: &BuildId, level: Level, set: &
     let Offer::Sets(sets) = offer else { return None };
     let position = sets.iter().position(|offered| offered.name == *set && offered.active)?;
     let upto = sets.get(..=position)?;
-    aims(upto, upto.last()).remove(build).filter(|aim| aim.level == level)
+    aims(upto, upto.last(), None).remove(build).filter(|aim| aim.level == level)
 }
 
 /// Whether `Latest` may choose this set now.
@@ -168,8 +169,14 @@ fn may_choose(set: &Set) -> bool {
     set.active && set.eligible
 }
 
-fn aims<'a>(sets: &'a [Set], named: Option<&'a Set>) -> BTreeMap<&'a BuildId, Aim<'a>> {
-    let counts = |set: &Set| may_choose(set) || named.is_some_and(|named| named.name == set.name);
+fn aims<'a>(
+    sets: &'a [Set],
+    named: Option<&'a Set>,
+    pinned: Option<&SetName>,
+) -> BTreeMap<&'a BuildId, Aim<'a>> {
+    let counts = |set: &Set| {
+        may_choose(set) || named.is_some_and(|named| named.name == set.name) || pinned == Some(&set.name)
+    };
     let mut ceilings: BTreeMap<&BuildId, Level> = BTreeMap::new();
     let mut best: BTreeMap<&BuildId, (&Set, &SetKernel)> = BTreeMap::new();
     for set in sets {

@@ -134,3 +134,79 @@ fn a_withdrawn_level_is_taken_off_although_it_came_by_way_of_a_later_set_that_a_
     fleet.run();
     assert_eq!(fleet.level("c1"), 1);
 }
+
+#[test]
+fn a_rollout_that_ends_with_a_newcomer_on_its_way_counts_no_start_that_nobody_made() {
+    let mut fleet = Fleet::with(1, 1);
+    fleet.world.policy.supersede = Supersede::Finish;
+    fleet.run();
+    fleet.pass(30 * MINUTE);
+    assert_eq!(fleet.decide(), ["r1"]);
+    fleet.offer(vec![set(1, &[(1, 1)]), set(2, &[(1, 2)])]);
+    fleet.add("c2", 0, 1);
+    fleet.obey("r1");
+    let mut order = fleet.decide();
+    assert_eq!(order.len(), 1, "somebody starts at once: {:#?}", fleet.plan());
+    for name in &order {
+        fleet.obey(name);
+    }
+    order.extend(fleet.run());
+    let rollout = fleet.rollout();
+    assert_eq!((rollout.number, rollout.started), (2, rollout.finished), "{order:?}");
+}
+
+#[test]
+fn a_rollout_that_goes_back_ends_before_a_newer_set_begins_that_has_waited_for_it() {
+    let mut fleet = second_rollout(4, 1);
+    fleet.world.policy.supersede = Supersede::Finish;
+    fleet.decide();
+    fleet.obey("c2");
+    fleet.offer(vec![set(1, &[(1, 1)]), set(2, &[(1, 2)]), set(3, &[(1, 3)])]);
+    fleet.decide();
+    fleet.end("c3", NodeState::Failed);
+    fleet.end("c4", NodeState::Failed);
+    assert_eq!(fleet.decide(), ["c1", "c2"]);
+    assert_eq!((fleet.rollout().number, fleet.rollout().returning), (2, true));
+    fleet.obey("c1");
+    fleet.obey("c2");
+    assert_eq!(fleet.decide(), ["c1", "c2"], "to level 1");
+    fleet.obey("c1");
+    fleet.obey("c2");
+    assert_eq!((fleet.level("c1"), fleet.level("c2")), (1, 1));
+    assert_eq!(fleet.decide(), ["c1"], "the newer set's first canary");
+    assert_eq!(fleet.rollout().number, 3);
+    assert_eq!(fleet.world.memory.history.last().unwrap().outcome, Outcome::RolledBack);
+}
+
+#[test]
+fn a_rollout_that_failed_goes_back_although_its_set_was_quarantined_for_that() {
+    for supersede in [Supersede::Finish, Supersede::Restart] {
+        let mut fleet = second_rollout(4, 1);
+        fleet.world.policy.supersede = supersede;
+        fleet.decide();
+        fleet.obey("c2");
+        fleet.end("c3", NodeState::Convicted);
+        fleet.end("c4", NodeState::Convicted);
+        let mut second = set(2, &[(1, 2)]);
+        second.eligible = false;
+        fleet.offer(vec![set(1, &[(1, 1)]), second]);
+        assert_eq!(fleet.decide(), ["c1", "c2"]);
+        fleet.obey("c1");
+        fleet.obey("c2");
+        fleet.run();
+        assert_eq!((fleet.level("c1"), fleet.level("c2")), (1, 1));
+    }
+}
+
+#[test]
+fn a_set_that_may_not_be_chosen_any_more_lowers_nobody_unless_its_rollout_failed() {
+    let mut fleet = second_rollout(2, 1);
+    fleet.world.policy.supersede = Supersede::Finish;
+    fleet.run();
+    let mut second = set(2, &[(1, 2)]);
+    second.eligible = false;
+    fleet.offer(vec![set(1, &[(1, 1)]), second]);
+    fleet.run();
+    assert_eq!((fleet.level("c1"), fleet.level("c2")), (2, 2));
+    assert_eq!(fleet.hold("c1"), Some(Hold::AheadOfTarget));
+}
