@@ -8,7 +8,7 @@ use clap::Args;
 use invivo_feed::document::{
     BundleMechanism, Evidence, Fix, KernelFacts, Manifest, ManifestModule, PatchedObject, cap,
 };
-use invivo_patch_builder::{Built, Cache, Recipe};
+use invivo_patch_builder::{Built, Cache, Recipe, boot};
 use invivo_terms::{BuildId, Digest, Level, ModuleName, RepositoryName, SetName};
 use serde::Serialize;
 
@@ -19,8 +19,9 @@ use crate::repo::trouble;
 /// `invivo build`
 #[derive(Debug, Args)]
 pub struct BuildArguments {
-    /// The recipe's folder.
-    recipe: PathBuf,
+    /// The recipes' folders: one module brings all of them.
+    #[arg(required = true)]
+    recipes: Vec<PathBuf>,
     /// The kernel's lock file, or its name in `kernels/` beside the recipe (a release).
     #[arg(long)]
     kernel: PathBuf,
@@ -34,11 +35,19 @@ pub struct BuildArguments {
     #[arg(long)]
     repository: RepositoryName,
     /// Where the bundle goes.
-    #[arg(long)]
-    out: PathBuf,
+    #[arg(long, required_unless_present = "check")]
+    out: Option<PathBuf>,
     /// The author claims that *all* fixes up to this version are in.
     #[arg(long)]
     complete: Option<String>,
+    /// Try the module in a guest of that very kernel before it is packed: loaded, every task moved,
+    /// holes closed, taken back, twice.
+    #[arg(long)]
+    boot_test: bool,
+    /// Build the module once more and compare it with the one in this bundle, which must be equal
+    /// byte for byte; nothing is written.
+    #[arg(long, value_name = "BUNDLE", conflicts_with = "out")]
+    check: Option<PathBuf>,
     /// Form of the answer. Progress goes to standard error.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -92,12 +101,13 @@ impl std::fmt::Display for BuiltBundle {
 /// Whatever stands in the way of an honest bundle; nothing is written then.
 pub fn run(arguments: &BuildArguments) -> Result<(), Failure> {
     let cache = Cache::from_env().map_err(|e| Failure::of(&e))?;
-    let lock = lock_file(&arguments.recipe, &arguments.kernel);
-    let scratch = scratch(&arguments.out)?;
+    let recipes: Vec<&Path> = arguments.recipes.iter().map(PathBuf::as_path).collect();
+    let lock = lock_file(recipes.first().copied().unwrap_or(Path::new(".")), &arguments.kernel);
+    let scratch = scratch(arguments.out.as_deref().unwrap_or(Path::new(".")))?;
     let mut progress = |step: invivo_patch_builder::Step, words: &str| eprintln!("{step:>8}  {words}");
     let built = invivo_patch_builder::build(
         &cache,
-        &arguments.recipe,
+        &recipes,
         &lock,
         Level(arguments.level),
         &arguments.set,
@@ -105,6 +115,14 @@ pub fn run(arguments: &BuildArguments) -> Result<(), Failure> {
         &mut progress,
     )
     .map_err(|e| Failure::of(&e).while_doing("build"))?;
+    if arguments.boot_test {
+        boot::test(&cache, &recipes, &built, &built.modules, &mut progress)
+            .map_err(|e| Failure::of(&e).while_doing("try the module"))?;
+    }
+    if let Some(bundle) = &arguments.check {
+        return same(&built, bundle);
+    }
+    let Some(out) = &arguments.out else { return Ok(()) };
     let manifest = manifest(&built, &arguments.repository, arguments.complete.clone());
     let mut text = serde_json::to_vec_pretty(&manifest).map_err(|e| Failure::of(&e))?;
     text.push(b'\n');
@@ -116,11 +134,11 @@ pub fn run(arguments: &BuildArguments) -> Result<(), Failure> {
         )));
     }
     let bundle = invivo_bundle::pack(&text, &[(&built.name, &built.bytes)])?;
-    invivo_feed::store::replace(&arguments.out, &bundle, 0o644).map_err(|e| Failure::of(&e))?;
+    invivo_feed::store::replace(out, &bundle, 0o644).map_err(|e| Failure::of(&e))?;
     output::print(
         arguments.output,
         &BuiltBundle {
-            bundle: arguments.out.display().to_string(),
+            bundle: out.display().to_string(),
             length: bundle.len() as u64,
             sha256: invivo_feed::digest(&bundle),
             module: built.name,
@@ -134,15 +152,43 @@ pub fn run(arguments: &BuildArguments) -> Result<(), Failure> {
     )
 }
 
+/// Whether the module in the file `bundle` is the one that was `built` from the same recipes.
+fn same(built: &Built, bundle: &Path) -> Result<(), Failure> {
+    let bytes = fs::read(bundle).map_err(|e| trouble("read", bundle, &e))?;
+    let published = invivo_bundle::unpack(&bytes)?;
+    let module = published.modules.iter().find(|module| module.name == built.name);
+    let Some(module) = module else {
+        return Err(Failure::error(format!(
+            "{} has no module {}: it was made from something else",
+            bundle.display(),
+            built.name
+        )));
+    };
+    if module.bytes != built.bytes {
+        return Err(Failure::error(format!(
+            "{}: {} differs from what was built",
+            bundle.display(),
+            built.name
+        )));
+    }
+    println!("{}: {} is what its recipes give, byte for byte", bundle.display(), built.name);
+    Ok(())
+}
+
 /// A path, or a release that has a lock file beside the recipe.
 fn lock_file(recipe: &Path, kernel: &Path) -> PathBuf {
+    lock_in(&recipe.join("../kernels"), kernel)
+}
+
+/// A path, or a release that has a lock file in the folder `kernels`.
+pub(crate) fn lock_in(kernels: &Path, kernel: &Path) -> PathBuf {
     if kernel.exists() {
         return kernel.to_owned();
     }
     let mut name = kernel.as_os_str().to_owned();
     name.push(".yaml");
-    let beside = recipe.join("../kernels").join(name);
-    if beside.exists() { beside } else { kernel.to_owned() }
+    let there = kernels.join(name);
+    if there.exists() { there } else { kernel.to_owned() }
 }
 
 /// A folder beside the bundle for the module alone; it goes when the build ends.
@@ -182,14 +228,14 @@ fn manifest(built: &Built, repository: &RepositoryName, complete: Option<String>
                 .iter()
                 .map(|object| PatchedObject {
                     name: object.name.clone(),
-                    build_id: None,
+                    build_id: object.build_id.clone(),
                     functions: object.functions.clone(),
                 })
                 .collect(),
         }],
         mechanisms: vec![BundleMechanism::Livepatch],
         complete,
-        fixes: fixes(&built.recipe),
+        fixes: fixes(&built.recipes),
         evidence: Evidence {
             inputs: built.inputs.clone(),
             compiler: evidence.compiler.clone(),
@@ -203,14 +249,16 @@ fn manifest(built: &Built, repository: &RepositoryName, complete: Option<String>
     }
 }
 
-fn fixes(recipe: &Recipe) -> Vec<Fix> {
-    recipe
-        .fixes
+fn fixes(recipes: &[Recipe]) -> Vec<Fix> {
+    recipes
         .iter()
+        .flat_map(|recipe| &recipe.fixes)
         .map(|fix| Fix {
             cve: fix.cve.clone(),
             cvss: fix.cvss.map(|score| format!("{score:.1}")),
-            severity: serde_json::to_value(fix.severity).ok().and_then(|v| v.as_str().map(str::to_owned)),
+            severity: fix
+                .severity
+                .and_then(|severity| serde_json::to_value(severity).ok()?.as_str().map(str::to_owned)),
             title: fix.title.clone(),
             url: Some(fix.url.clone()),
         })

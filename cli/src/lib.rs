@@ -12,6 +12,7 @@ pub mod exit;
 pub mod output;
 pub mod repo;
 mod source;
+pub mod supply;
 pub mod table;
 pub mod time;
 pub mod verify;
@@ -52,6 +53,8 @@ enum Command {
     Repo(repo::RepoArguments),
     /// Build a recipe for a kernel: a bundle.
     Build(build::BuildArguments),
+    /// Work through all fixes between two versions of a distribution's kernel
+    Supply(supply::SupplyArguments),
     /// Forget what is held against bundles on this node. For root, on the node itself.
     ClearVerdict(clear::ClearArguments),
     /// Check a whole repository as a node would, every bundle included.
@@ -65,6 +68,7 @@ pub fn run(arguments: &[OsString], now: Timestamp) -> Exit {
     let result = parse(arguments).and_then(|command| match command {
         Command::Repo(arguments) => repo::run(&arguments, now).map(|()| Exit::Done),
         Command::Build(arguments) => build::run(&arguments).map(|()| Exit::Done),
+        Command::Supply(arguments) => supply::run(&arguments).map(|()| Exit::Done),
         Command::ClearVerdict(arguments) => clear::run(&arguments).map(|()| Exit::Done),
         Command::Verify(arguments) => wait(verify::run(&arguments, now)),
         Command::Cluster(command) => wait(cluster::run(&command, now)).map(|()| Exit::Done),

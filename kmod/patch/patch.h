@@ -13,26 +13,20 @@
  */
 #define INVIVO_PATCH_ABI	"1"
 
-/*
- * The table knows a new function by an alias, and so needs neither its type
- * nor its linkage. The part that has the function ends with the definition:
- *
- *	extern typeof(name) invivo_new_name __alias(name);
- */
-#define INVIVO_FUNC_DECLARE(_name)					\
-	extern char invivo_new_##_name[]
-
 /**
  * INVIVO_FUNC - one entry of a function table
- * @_name:	the function, by its name in the source and in the kernel
+ * @_name:	the function, by its name in the kernel
+ * @_new:	the symbol of the new function; the table needs neither its
+ *		type nor its linkage. A part written by hand ends with
+ *		extern typeof(name) invivo_new_name __alias(name);
  * @_pos:	its position among the kernel's symbols of that name, from 1;
  *		0 if the name is unique, in which case an ambiguous name makes
  *		the kernel refuse the module
  */
-#define INVIVO_FUNC(_name, _pos)					\
+#define INVIVO_FUNC(_name, _new, _pos)					\
 	{								\
-		.old_name = #_name,					\
-		.new_func = invivo_new_##_name,				\
+		.old_name = _name,					\
+		.new_func = _new,					\
 		.old_sympos = _pos,					\
 	}
 

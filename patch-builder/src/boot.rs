@@ -82,47 +82,161 @@ pub struct Report {
 /// Longest life of the boot test's guest: some ten times what it needs under emulation on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(3);
 
+/// The same for several modules.
+const LONG_PATIENCE: Duration = Duration::from_mins(10);
+
 const EINVAL: i64 = 22;
 
-/// What the guest must see, in the order in which it looks.
-const WANTED: [(&str, i64); 11] = [
-    ("before", check::OPEN as i64),
-    ("foreign", EINVAL),
-    ("after-foreign", check::OPEN as i64),
-    ("load", 0),
-    ("enabled", 1),
-    ("patched", check::CLOSED as i64),
-    ("disable", 0),
-    ("unload", 0),
-    ("reverted", check::OPEN as i64),
-    ("complaints", 0),
-    ("end", 0),
-];
+/// What the guest must see, in the order in which it looks; `functions` are replaced, and there are
+/// `checks`.
+fn wanted(functions: i64, checks: bool) -> Vec<(&'static str, i64)> {
+    // Without a check nothing is known of the hole, and the guest says so.
+    let [open, closed] = if checks { [check::OPEN, check::CLOSED] } else { [-3, -3] };
+    let (open, closed) = (i64::from(open), i64::from(closed));
+    vec![
+        ("modules", 0),
+        ("functions", functions),
+        ("before", open),
+        ("foreign", EINVAL),
+        ("after-foreign", open),
+        ("load", 0),
+        ("enabled", 1),
+        ("redirected", functions),
+        ("patched", closed),
+        ("disable", 0),
+        ("unload", 0),
+        ("reverted", open),
+        ("left", 0),
+        ("again", 0),
+        ("again-patched", closed),
+        ("again-disable", 0),
+        ("again-unload", 0),
+        ("again-left", 0),
+        ("complaints", 0),
+        ("end", 0),
+    ]
+}
 
-/// Tries `built`, whose recipe is in the folder `recipe`, in a guest.
+/// A kernel module that is loaded in the guest before the patch.
+#[derive(Debug, Clone)]
+pub struct GuestModule {
+    /// Its name.
+    pub name: String,
+    /// The module.
+    pub bytes: Vec<u8>,
+}
+
+/// Tries `built`, whose recipes are in the folders `recipes`, in a guest in which `modules` are
+/// loaded one after the other: what the patch changes, and what that needs.
 ///
 /// # Errors
 ///
 /// The guest cannot be made, does not end, or sees something else than it should.
-pub fn test(cache: &Cache, recipe: &Path, built: &Built, progress: Progress) -> Result<Report, Error> {
+pub fn test(
+    cache: &Cache,
+    recipes: &[&Path],
+    built: &Built,
+    modules: &[GuestModule],
+    progress: Progress,
+) -> Result<Report, Error> {
     let folder = cache.scratch()?;
-    let check = folder.path().join("check");
-    check::compile(recipe, &check)?;
-    let archive = program(cache, &[("init.c", include_str!("../guest/init.c"))])?
-        .file("check", 0o755, &read(&check)?)
+    let mut checks = Vec::new();
+    for recipe in recipes {
+        let program = folder.path().join("check");
+        match check::compile(recipe, &program) {
+            Ok(()) => checks.push(read(&program)?),
+            Err(check::Error::None) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    try_module(cache, built, &checks, modules, progress)
+}
+
+/// The same with the check programs themselves.
+///
+/// # Errors
+///
+/// The guest cannot be made, does not end, or sees something else than it should.
+pub fn try_module(
+    cache: &Cache,
+    built: &Built,
+    checks: &[Vec<u8>],
+    modules: &[GuestModule],
+    progress: Progress,
+) -> Result<Report, Error> {
+    let mut archive = program(cache, &[("init.c", include_str!("../guest/init.c"))])?
+        .directory("modules.d")
         .file("name", 0o444, built.name.as_str().as_bytes())
         .file("patch.ko", 0o444, &built.bytes)
+        .file("functions", 0o444, built.functions.as_bytes())
         .file("foreign.ko", 0o444, &foreign(&built.bytes, built.kernel.build_id.as_str())?);
+    for (n, check) in checks.iter().enumerate() {
+        archive = archive.file(&format!("check{n}"), 0o755, check);
+    }
+    let mut list = String::new();
+    for module in modules {
+        let path = format!("modules.d/{}.ko", module.name);
+        archive = archive.file(&path, 0o444, &module.bytes);
+        list.push_str(&format!("/{path}\n"));
+    }
+    let archive = archive.file("modules", 0o444, list.as_bytes());
     progress(Step::Boot, &format!("loading {} in a guest with {}", built.name, built.kernel.release));
-    let report = judge(&console(cache, &built.image, archive, PATIENCE)?)?;
+    let functions = i64::try_from(built.functions.lines().count()).unwrap_or_default();
+    let report =
+        judge(&console(cache, &built.image, archive, PATIENCE)?, &wanted(functions, !checks.is_empty()))?;
+    let seen = if checks.is_empty() {
+        "redirected and given back, twice"
+    } else {
+        "open, closed, open again, twice"
+    };
     progress(
         Step::Boot,
         &format!(
-            "open, closed, open again; loaded in {} ms, every task patched {} ms later, back in {} ms",
+            "{seen}; loaded in {} ms, every task patched {} ms later, back in {} ms",
             report.load_ms, report.transition_ms, report.reverse_ms
         ),
     );
     Ok(report)
+}
+
+/// Tries several modules in one guest, one after the other: loaded, every task moved, taken back,
+/// functions as they were. What each came to, by its name: `ok`, or the step that failed and what was
+/// seen there.
+///
+/// # Errors
+///
+/// The guest cannot be made or started. One that ends early has reached fewer modules.
+pub fn batch(cache: &Cache, built: &[&Built], progress: Progress) -> Result<BTreeMap<String, String>, Error> {
+    let Some(first) = built.first() else { return Ok(BTreeMap::new()) };
+    let mut archive = program(cache, &[("init.c", include_str!("../guest/init.c"))])?
+        .directory("modules.d")
+        .directory("patches.d");
+    let (mut names, mut list) = (String::new(), String::new());
+    let mut there = std::collections::BTreeSet::new();
+    for one in built {
+        let path = format!("patches.d/{}", one.name);
+        archive = archive.file(&format!("{path}.ko"), 0o444, &one.bytes).file(
+            &format!("{path}.functions"),
+            0o444,
+            one.functions.as_bytes(),
+        );
+        names.push_str(&format!("{}\n", one.name));
+        for module in one.modules.iter().filter(|module| there.insert(module.name.clone())) {
+            let path = format!("modules.d/{}.ko", module.name);
+            archive = archive.file(&path, 0o444, &module.bytes);
+            list.push_str(&format!("/{path}\n"));
+        }
+    }
+    let archive = archive.file("modules", 0o444, list.as_bytes()).file("names", 0o444, names.as_bytes());
+    progress(Step::Boot, &format!("{} modules in a guest with {}", built.len(), first.kernel.release));
+    let console = match console(cache, &first.image, archive, LONG_PATIENCE) {
+        Ok(console) => console,
+        // What it had said until then still counts.
+        Err(Error::Unfinished { console, .. }) => console,
+        Err(other) => return Err(other),
+    };
+    let said = console.lines().filter_map(|line| line.split_once("invivo-batch: ")?.1.trim().split_once(' '));
+    Ok(said.map(|(name, words)| (name.to_owned(), words.to_owned())).collect())
 }
 
 /// An initramfs whose first and only program is compiled from `sources` (name and text of each C
@@ -167,7 +281,7 @@ fn machine(image: &Path, initrd: &Path, serial_log: PathBuf) -> Machine {
         uuid: None,
         accelerator: Accelerator::detect(),
         cpus: 2,
-        memory_mib: 512,
+        memory_mib: 768,
         kernel: image.to_owned(),
         initrd: initrd.to_owned(),
         append: "console=ttyS0 quiet loglevel=4 panic=-1".to_owned(),
@@ -215,7 +329,7 @@ fn foreign(module: &[u8], build_id: &str) -> Result<Vec<u8>, Error> {
 }
 
 /// Compares what the guest saw with what it should see.
-fn judge(console: &str) -> Result<Report, Error> {
+fn judge(console: &str, wanted: &[(&'static str, i64)]) -> Result<Report, Error> {
     let seen: BTreeMap<&str, &str> = console
         .lines()
         .filter_map(|line| line.split_once("invivo-boot: ")?.1.trim().split_once(' '))
@@ -227,7 +341,8 @@ fn judge(console: &str) -> Result<Report, Error> {
         wanted,
         console: console.to_owned(),
     };
-    if let Some((what, wanted)) = WANTED.into_iter().find(|(what, wanted)| number(what) != Some(*wanted)) {
+    if let Some((what, wanted)) = wanted.iter().copied().find(|(what, wanted)| number(what) != Some(*wanted))
+    {
         return Err(differs(what, wanted));
     }
     let time = |what: &'static str| number(what).filter(|ms| *ms >= 0).ok_or_else(|| differs(what, 0));
@@ -250,14 +365,16 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 mod tests {
     use super::*;
 
-    const GOOD: &str = "open\r\ninvivo-boot: before 10\r\n[    5.1] x invivo-boot: foreign 22\ninvivo-boot: after-foreign 10\n\
+    const GOOD: &str = "open\r\ninvivo-boot: modules 0\ninvivo-boot: functions 1\ninvivo-boot: redirected 1\n\
+        invivo-boot: left 0\ninvivo-boot: again 0\ninvivo-boot: again-patched 0\ninvivo-boot: again-disable 0\n\
+        invivo-boot: again-unload 0\ninvivo-boot: again-left 0\ninvivo-boot: before 10\r\n[    5.1] x invivo-boot: foreign 22\ninvivo-boot: after-foreign 10\n\
         invivo-boot: load 0\ninvivo-boot: load-ms 359\ninvivo-boot: transition-ms 1033\ninvivo-boot: enabled 1\n\
         invivo-boot: patched 0\ninvivo-boot: disable 0\ninvivo-boot: reverse-ms 1104\ninvivo-boot: unload 0\n\
         invivo-boot: reverted 10\ninvivo-boot: complaints 0\ninvivo-boot: end 0\n";
 
     fn failed(from: &str, to: &str) -> String {
         assert!(GOOD.contains(from));
-        match judge(&GOOD.replacen(from, to, 1)).unwrap_err() {
+        match judge(&GOOD.replacen(from, to, 1), &wanted(1, true)).unwrap_err() {
             Error::Seen { what, .. } => what.to_owned(),
             other => panic!("{other}"),
         }
@@ -265,7 +382,7 @@ mod tests {
 
     #[test]
     fn a_hole_that_was_closed_and_given_back_passes() {
-        let report = judge(GOOD).unwrap();
+        let report = judge(GOOD, &wanted(1, true)).unwrap();
         assert_eq!(report, Report { load_ms: 359, transition_ms: 1033, reverse_ms: 1104 });
     }
 
@@ -273,11 +390,13 @@ mod tests {
     fn everything_else_is_named() {
         assert_eq!(failed("before 10", "before 0"), "before");
         assert_eq!(failed("foreign 22", "foreign 0"), "foreign");
-        assert_eq!(failed("patched 0", "patched 10"), "patched");
+        assert_eq!(failed("boot: patched 0", "boot: patched 10"), "patched");
         assert_eq!(failed("reverted 10", "reverted 0"), "reverted");
         assert_eq!(failed("complaints 0", "complaints 1"), "complaints");
         assert_eq!(failed("transition-ms 1033", "transition-ms -1"), "transition-ms");
         assert_eq!(failed("invivo-boot: unload 0\n", ""), "unload");
+        assert_eq!(failed("redirected 1", "redirected 0"), "redirected");
+        assert_eq!(failed("again-left 0", "again-left 1"), "again-left");
     }
 
     #[test]

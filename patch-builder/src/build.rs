@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use invivo_terms::{Digest, Level, ModuleName, SetName};
+use invivo_terms::{BuildId, Digest, Level, ModuleName, SetName};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -14,10 +14,13 @@ use crate::gates::{self, Passed};
 use crate::kallsyms::Symbols;
 use crate::klp::{self, Converted, KlpSymbol};
 use crate::lock::{self, KernelLock, Package};
-use crate::progress::{Progress, Step};
+use crate::object::Malformed;
+use crate::object::extract::Replaced;
+use crate::part::{self, Made, Seen};
+use crate::progress::Progress;
 use crate::recipe::Recipe;
-use crate::select::{self, Selection};
-use crate::{cc, template, tree, unpack};
+use crate::shop::Shop;
+use crate::{boot, cc, debug, fixed, tree, unpack};
 
 /// A module was not built. What it is of is in the source.
 #[derive(Debug, thiserror::Error)]
@@ -34,9 +37,26 @@ pub enum Error {
     /// The kernel's headers cannot be laid out.
     #[error("tree")]
     Tree(#[from] tree::Error),
-    /// The fix cannot be cut out of the source.
+    /// A fixed file cannot be had.
     #[error("select")]
-    Select(#[from] select::Error),
+    Fixed(#[from] fixed::Error),
+    /// The kernel's symbols cannot be had.
+    #[error("debug")]
+    Debug(#[from] debug::Error),
+    /// The fix must not become a patch, or cannot.
+    #[error("refused")]
+    Part(#[from] part::Error),
+    /// The kernel is not an object.
+    #[error("vmlinux")]
+    Vmlinux(#[from] Malformed),
+    /// The package for debuggers is of another kernel than the image.
+    #[error("the kernel in the debug package has build id {found}, the image {wanted}")]
+    OtherKernel {
+        /// What was found.
+        found: String,
+        /// What the image has.
+        wanted: String,
+    },
     /// The module does not compile.
     #[error("compile")]
     Compile(#[from] cc::Error),
@@ -76,8 +96,8 @@ pub struct Evidence {
     pub packages: BTreeMap<String, Package>,
     /// The compiler, as its `--version` begins.
     pub compiler: String,
-    /// What was taken from each source file.
-    pub sources: Vec<Selection>,
+    /// What was made of each source file.
+    pub parts: Vec<Seen>,
     /// What the kernel resolves when it loads the module.
     pub klp_symbols: Vec<KlpSymbol>,
     /// The gates that the module went through.
@@ -85,7 +105,7 @@ pub struct Evidence {
 }
 
 /// The object that is the kernel itself.
-pub const VMLINUX: &str = "vmlinux";
+pub const VMLINUX: &str = crate::object::resolve::VMLINUX;
 
 /// One object of the kernel and the functions that are replaced in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +114,19 @@ pub struct PatchedObject {
     /// `vmlinux`, or a module's name.
     pub name: String,
     /// The functions.
+    pub functions: Vec<String>,
+}
+
+/// One object of the kernel and what is replaced in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Changed {
+    /// `vmlinux`, or a module's name.
+    pub name: String,
+    /// That module's own build id; none for `vmlinux`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build_id: Option<BuildId>,
+    /// The functions, sorted.
     pub functions: Vec<String>,
 }
 
@@ -121,13 +154,17 @@ pub struct Built {
     /// The distribution, such as `debian`.
     pub distribution: String,
     /// What it replaces.
-    pub objects: Vec<PatchedObject>,
+    pub objects: Vec<Changed>,
     /// What it closes, with words for people.
-    pub recipe: Recipe,
+    pub recipes: Vec<Recipe>,
     /// How it came to be.
     pub evidence: Evidence,
     /// The kernel's image, for a boot test.
     pub image: PathBuf,
+    /// What is replaced: object, function and position, one a line.
+    pub functions: String,
+    /// The modules that are patched, and before each what it needs: for a boot test.
+    pub modules: Vec<boot::GuestModule>,
 }
 
 impl Built {
@@ -137,26 +174,8 @@ impl Built {
     }
 }
 
-/// What decides how a module comes out. Its digest names the module, so that the same name never
-/// means two things.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Inputs<'a> {
-    kernel: &'a KernelLock,
-    recipe: &'a Recipe,
-    flags: &'static str,
-    /// SHA-256 of each source file of the module, as it is while the module has no name yet.
-    sources: BTreeMap<&'a str, Digest>,
-}
-
-impl Inputs<'_> {
-    fn digest(&self) -> Result<Digest, serde_json::Error> {
-        Ok(sha256(&serde_json::to_vec(self)?))
-    }
-}
-
 /// Builds the module that brings `level` of `set` to the kernel build that the lock file `lock`
-/// pins, from the recipe in the folder `recipe`, into the folder `out`.
+/// pins, from the recipes in the folders `recipes`, into the folder `out`.
 ///
 /// Packages come from the cache or through apt. Everything unpacked stays in the cache, so that the
 /// next build takes seconds.
@@ -166,7 +185,7 @@ impl Inputs<'_> {
 /// Whatever stands in the way of an honest module; nothing is written then.
 pub fn build(
     cache: &Cache,
-    recipe: &Path,
+    recipes: &[&Path],
     lock: &Path,
     level: Level,
     set: &SetName,
@@ -176,78 +195,65 @@ pub fn build(
     if level == Level::UNPATCHED {
         return Err(Error::Level);
     }
-    let (recipe, lock) = (Recipe::read(recipe)?, KernelLock::read(lock)?);
-    cc::check_compiler(&lock.compiler)?;
-    let kernel = facts::read(cache, &lock, progress)?;
-    let mut passed = vec![
-        Passed::new("compiler", &lock.compiler),
-        Passed::new("kernel", format!("the image has build id {}", kernel.facts.build_id)),
-        gates::functions(recipe.functions(), &kernel.symbols)?,
-    ];
-    let selections = select::all(cache, &lock, &recipe, progress)?;
-    passed.push(Passed::new(
-        "source",
-        "every replaced function differs from the original, with the same declaration",
-    ));
-    let tree = tree::make(cache, &lock, progress)?;
-
-    let (name, inputs, sources) = name(&lock, &recipe, &selections, level, set)?;
-    progress(Step::Compile, &format!("compiling {name}"));
-    let compiled = compile(cache, &tree, &name, &sources)?;
-    progress(Step::Compile, "compiling it once more elsewhere, to compare");
-    passed.push(gates::reproducible(&compiled, &compile(cache, &tree, &name, &sources)?)?);
-    let (converted, seen) = resolve(&compiled, &tree, &kernel.symbols)?;
-    progress(Step::Klp, &format!("{} symbols through livepatch", converted.symbols.len()));
-    passed.extend(seen);
-    let level_text = level.to_string();
-    passed.push(gates::fields(
-        &converted.bytes,
-        &[
-            ("name", name.as_str()),
-            ("livepatch", "Y"),
-            ("license", "GPL"),
-            ("depends", ""),
-            ("vermagic", &kernel.facts.vermagic),
-            ("invivo_abi", template::ABI),
-            ("invivo_level", &level_text),
-            ("invivo_set", set.as_str()),
-            ("invivo_build_id", kernel.facts.build_id.as_str()),
-            ("invivo_inputs", inputs.as_str()),
-            ("invivo_fixes", &template::fixes(&recipe)),
-        ],
-    )?);
-    for gate in &passed {
-        progress(Step::Gates, &format!("{}: {}", gate.gate, gate.seen));
+    let lock = KernelLock::read(lock)?;
+    let mut fixes = Vec::new();
+    for folder in recipes {
+        fixes.push((Recipe::read(folder)?, *folder));
     }
+    let shop = Shop::open(cache, &lock, progress)?;
+    let parts = shop.parts(&fixes, progress)?;
+    let recipes: Vec<Recipe> = fixes.into_iter().map(|(recipe, _)| recipe).collect();
+    finish(&shop, recipes, parts, level, set, out, progress)
+}
 
-    let path = out.join(format!("{name}.ko"));
+/// Puts `parts`, made from `recipes`, together, and writes the module into the folder `out`.
+///
+/// # Errors
+///
+/// They do not link, a gate refuses the module, or it cannot be written.
+pub fn finish(
+    shop: &Shop,
+    recipes: Vec<Recipe>,
+    parts: Vec<Made>,
+    level: Level,
+    set: &SetName,
+    out: &Path,
+    progress: Progress,
+) -> Result<Built, Error> {
+    let lock = shop.lock;
+    let assembled = shop.assemble(&recipes, &parts, level, set, progress)?;
+    let path = out.join(format!("{}.ko", assembled.name));
     fs::create_dir_all(out)
-        .and_then(|()| fs::write(&path, &converted.bytes))
+        .and_then(|()| fs::write(&path, &assembled.bytes))
         .map_err(|source| Error::Write { path: path.clone(), source })?;
     let mut packages: BTreeMap<String, Package> =
         lock.packages.each().into_iter().map(|(role, package)| (role.to_owned(), package.clone())).collect();
-    packages.insert("fixed".to_owned(), recipe.source.clone());
+    for (n, recipe) in recipes.iter().enumerate() {
+        packages.extend(recipe.source.iter().map(|package| (format!("fixed{n}"), package.clone())));
+    }
     Ok(Built {
-        name,
+        name: assembled.name,
         level,
         set: set.clone(),
-        sha256: sha256(&converted.bytes),
-        bytes: converted.bytes,
+        sha256: sha256(&assembled.bytes),
+        bytes: assembled.bytes,
         path,
-        inputs,
-        kernel: kernel.facts,
-        package_version: lock.package_version,
-        distribution: lock.distribution,
-        objects: objects(&recipe),
-        recipe,
+        inputs: assembled.inputs,
+        kernel: shop.kernel.facts.clone(),
+        package_version: lock.package_version.clone(),
+        distribution: lock.distribution.clone(),
+        objects: objects(&parts),
+        functions: lines(&parts),
+        modules: shop.guest_modules(&parts)?,
+        recipes,
         evidence: Evidence {
             packages,
-            compiler: lock.compiler,
-            sources: selections,
-            klp_symbols: converted.symbols,
-            gates: passed,
+            compiler: lock.compiler.clone(),
+            parts: parts.into_iter().map(|part| part.seen).collect(),
+            klp_symbols: assembled.symbols,
+            gates: assembled.passed,
         },
-        image: kernel.image,
+        image: shop.kernel.image.clone(),
     })
 }
 
@@ -270,92 +276,31 @@ pub fn resolve(compiled: &[u8], tree: &Path, symbols: &Symbols) -> Result<(Conve
     Ok((converted, passed))
 }
 
-fn compile(
-    cache: &Cache,
-    tree: &Path,
-    name: &ModuleName,
-    sources: &BTreeMap<String, String>,
-) -> Result<Vec<u8>, Error> {
-    let work = cache.scratch()?;
-    Ok(cc::compile(tree, work.path(), name.as_str(), sources)?)
-}
-
-/// What a recipe replaces.
-fn objects(recipe: &Recipe) -> Vec<PatchedObject> {
-    let functions = recipe.functions().map(str::to_owned).collect();
-    vec![PatchedObject { name: VMLINUX.to_owned(), functions }]
-}
-
-type Named = (ModuleName, Digest, BTreeMap<String, String>);
-
-/// The module's name, the digest that it carries, and the module's sources, which carry both.
-fn name(
-    lock: &KernelLock,
-    recipe: &Recipe,
-    selections: &[Selection],
-    level: Level,
-    set: &SetName,
-) -> Result<Named, Error> {
-    let (objects, fixes) = (objects(recipe), template::fixes(recipe));
-    let parts: Vec<_> = selections.iter().map(|selection| selection.text.as_str()).collect();
-    let with = |inputs: &Digest| -> Result<(ModuleName, BTreeMap<String, String>), Error> {
-        let hex = inputs.as_str().get(..16).unwrap_or_default();
-        let name = format!("invivo_l{level}_{hex}").parse()?;
-        let build_id = &lock.build_id;
-        let sources = template::sources(&template::Fill {
-            name: &name,
-            level,
-            set,
-            build_id,
-            inputs,
-            fixes: &fixes,
-            objects: &objects,
-            parts: &parts,
+/// What the parts replace, object by object.
+fn objects(parts: &[Made]) -> Vec<Changed> {
+    let mut objects: BTreeMap<&str, Changed> = BTreeMap::new();
+    for part in parts {
+        let changed = objects.entry(&part.seen.object).or_insert_with(|| Changed {
+            name: part.seen.object.clone(),
+            build_id: part.build_id.clone(),
+            functions: Vec::new(),
         });
-        Ok((name, sources))
+        changed.functions.extend(part.replaced.iter().map(|r| r.name.clone()));
+        changed.functions.sort();
+    }
+    objects.into_values().collect()
+}
+
+/// What the parts replace, as the boot test's guest reads it.
+fn lines(parts: &[Made]) -> String {
+    let line = |part: &Made| {
+        let of = |r: &Replaced| format!("{} {} {}\n", part.seen.object, r.name, r.position);
+        part.replaced.iter().map(of).collect::<String>()
     };
-    let (_, nameless) = with(&Digest::from_bytes(&[0; 32]))?;
-    let sources = nameless.iter().map(|(file, text)| (file.as_str(), sha256(text.as_bytes()))).collect();
-    let inputs = Inputs { kernel: lock, recipe, flags: cc::FLAGS, sources }.digest()?;
-    let (name, sources) = with(&inputs)?;
-    Ok((name, inputs, sources))
+    parts.iter().map(line).collect()
 }
 
-fn sha256(bytes: &[u8]) -> Digest {
+/// SHA-256 of some bytes.
+pub(crate) fn sha256(bytes: &[u8]) -> Digest {
     Digest::from_bytes(&Sha256::digest(bytes).into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn named(level: u32, set: &str, change: impl Fn(&mut KernelLock, &mut Recipe)) -> Named {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes");
-        let mut lock = KernelLock::read(&root.join("kernels/6.1.0-47-cloud-amd64.yaml")).unwrap();
-        let mut recipe = Recipe::read(&root.join("CVE-2026-53249")).unwrap();
-        change(&mut lock, &mut recipe);
-        name(&lock, &recipe, &[], Level(level), &set.parse().unwrap()).unwrap()
-    }
-
-    #[test]
-    fn the_name_carries_the_level_and_the_beginning_of_the_digest() {
-        let (name, inputs, sources) = named(7, "2026-11-21.1", |_, _| ());
-        assert_eq!(name.as_str(), format!("invivo_l7_{}", &inputs.as_str()[..16]));
-        assert!(sources["name.mk"].contains(name.as_str()) && sources["build.h"].contains(inputs.as_str()));
-        let id = "0x4f, 0x61, 0xd8, 0xf6, 0x40, 0x5b";
-        assert!(sources["build.h"].contains(id), "{}", sources["build.h"]);
-    }
-
-    #[test]
-    fn any_other_input_gives_another_name_and_the_same_the_same() {
-        let plain = || named(1, "2026-11-21.1", |_, _| ());
-        assert_eq!(plain().0, plain().0);
-        let others = [
-            named(2, "2026-11-21.1", |_, _| ()),
-            named(1, "2026-11-21.2", |_, _| ()),
-            named(1, "2026-11-21.1", |lock, _| lock.packages.headers.sha256 = Digest::from_bytes(&[1; 32])),
-            named(1, "2026-11-21.1", |_, recipe| recipe.fixed = "6.1.177-1".to_owned()),
-        ];
-        assert!(others.iter().all(|other| other.1 != plain().1));
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::{fs, io};
 
 use crate::command::{self, clean};
@@ -63,12 +64,35 @@ pub fn compile(
     name: &str,
     sources: &BTreeMap<String, String>,
 ) -> Result<Vec<u8>, Error> {
-    for (file, text) in sources {
+    link(tree, work, name, sources, &[])
+}
+
+/// The same, together with `objects`: what `name.mk` calls `part0.o`, `part1.o` and so on.
+///
+/// # Errors
+///
+/// A file cannot be written, or the compiler or the linker refuses something.
+pub fn link(
+    tree: &Path,
+    work: &Path,
+    name: &str,
+    sources: &BTreeMap<String, String>,
+    objects: &[&[u8]],
+) -> Result<Vec<u8>, Error> {
+    let put = |file: &str, bytes: &[u8]| {
         let path = work.join(file);
         path.parent()
             .map_or(Ok(()), fs::create_dir_all)
-            .and_then(|()| fs::write(&path, text))
-            .map_err(|source| Error::File { path, source })?;
+            .and_then(|()| fs::write(&path, bytes))
+            .map_err(|source| Error::File { path, source })
+    };
+    for (file, text) in sources {
+        put(file, text.as_bytes())?;
+    }
+    for (n, object) in objects.iter().enumerate() {
+        put(&format!("part{n}.o_shipped"), object)?;
+        // Kbuild wants to know how every object was made.
+        put(&format!(".part{n}.o.cmd"), b"")?;
     }
     // What is left of paths (__FILE__ in headers) becomes relative to the tree.
     let maps = [work, tree].map(|folder| format!("-ffile-prefix-map={}/=", folder.display()));
@@ -83,19 +107,18 @@ pub fn compile(
         .output();
     let make = make.map_err(|e| command::not_run("make", e))?;
     if !make.status.success() {
-        let words = String::from_utf8_lossy(&make.stderr);
-        // The first error is the one to read.
-        let first = words.find("error").and_then(|at| words.get(..at)?.rfind('\n')).map_or(0, |at| at + 1);
-        let words = words.get(first..).unwrap_or_default().chars().take(2000).collect();
-        return Err(command::Error::Failed {
-            program: "make".into(),
-            status: make.status.to_string(),
-            words,
-        }
-        .into());
+        return Err(failed(&make).into());
     }
     let path = work.join(format!("{name}.ko"));
     fs::read(&path).map_err(|source| Error::File { path, source })
+}
+
+/// make's failure, with the words from the first error on: it is the one to read.
+pub(crate) fn failed(make: &Output) -> command::Error {
+    let words = String::from_utf8_lossy(&make.stderr);
+    let first = words.find("error").and_then(|at| words.get(..at)?.rfind('\n')).map_or(0, |at| at + 1);
+    let words = words.get(first..).unwrap_or_default().chars().take(2000).collect();
+    command::Error::Failed { program: "make".into(), status: make.status.to_string(), words }
 }
 
 #[cfg(test)]

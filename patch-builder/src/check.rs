@@ -12,6 +12,9 @@ pub enum Error {
     /// The recipe cannot be used.
     #[error(transparent)]
     Recipe(#[from] lock::Error),
+    /// The recipe has none.
+    #[error("the recipe has no check program")]
+    None,
     /// The compiler refuses it.
     #[error(transparent)]
     Command(#[from] command::Error),
@@ -29,7 +32,7 @@ pub const OPEN: i32 = 10;
 ///
 /// The recipe cannot be used, or the compiler refuses the program.
 pub fn compile(recipe: &Path, out: &Path) -> Result<(), Error> {
-    let source = Recipe::read(recipe)?.check_source(recipe);
+    let source = Recipe::read(recipe)?.check_source(recipe).ok_or(Error::None)?;
     let mut gcc = clean("gcc");
     gcc.args(["-static", "-O2", "-Wall", "-Wextra", "-Werror", "-o"]).arg(out).arg(source);
     command::run(&mut gcc)?;

@@ -69,6 +69,30 @@ pub fn package(cache: &Cache, package: &Package, progress: Progress) -> Result<P
     Err(Error::Digest { path, found, wanted: package.sha256.clone() })
 }
 
+/// A package of which only name and version are known: pinned to what the cache has, or to what the
+/// archive gives, whose signatures apt checks.
+///
+/// # Errors
+///
+/// It cannot be downloaded.
+pub fn pin(
+    cache: &Cache,
+    name: &str,
+    version: &str,
+    architecture: &str,
+    progress: Progress,
+) -> Result<Package, Error> {
+    let unknown = Digest::from_bytes(&[0; 32]);
+    let (name, version, architecture) = (name.to_owned(), version.to_owned(), architecture.to_owned());
+    let package = Package { name, version, architecture, sha256: unknown };
+    let path = cache.debs().join(package.file_name());
+    if !path.is_file() {
+        progress(Step::Fetch, &format!("downloading {} {}", package.name, package.version));
+        download(cache, &package, &path)?;
+    }
+    Ok(Package { sha256: digest(&path)?, ..package })
+}
+
 /// Downloads beside the final place, so that a broken download never has the package's name.
 fn download(cache: &Cache, package: &Package, path: &Path) -> Result<(), Error> {
     let scratch = cache.scratch()?;

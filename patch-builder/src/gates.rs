@@ -14,14 +14,6 @@ pub enum Error {
     /// The tree's list of exported symbols cannot be read.
     #[error("Module.symvers of the headers: line {0} is not understood")]
     Exports(usize),
-    /// A function to be replaced is not one piece of code in the kernel.
-    #[error("{function}: the kernel has {count} symbols of that name; it must be one, and code")]
-    NotOneSymbol {
-        /// The function.
-        function: String,
-        /// How many.
-        count: usize,
-    },
     /// The module needs something that the kernel neither exports nor has.
     #[error("needs {symbol}, which the kernel does not export and has {count} times")]
     Unresolved {
@@ -99,22 +91,6 @@ pub(crate) fn exports(symvers: &str) -> Result<BTreeMap<&str, &str>, Error> {
     Ok(exports)
 }
 
-/// Every replaced function is one symbol of the kernel, and code.
-pub(crate) fn functions<'a>(
-    functions: impl Iterator<Item = &'a str>,
-    symbols: &Symbols,
-) -> Result<Passed, Error> {
-    let mut seen = Vec::new();
-    for function in functions {
-        let count = symbols.count(function);
-        if count != 1 || !symbols.is_code(function) {
-            return Err(Error::NotOneSymbol { function: function.to_owned(), count });
-        }
-        seen.push(function);
-    }
-    Ok(Passed::new("functions", format!("one symbol each in the kernel: {}", seen.join(", "))))
-}
-
 /// The symbols among `undefined` that must come from the kernel itself because it does not export
 /// them. Each must be its only one of that name. Those whose name says where they come from are
 /// not among them.
@@ -175,7 +151,9 @@ pub(crate) fn targets(module: &[u8]) -> Result<Passed, Error> {
 }
 
 /// Beginnings of the names of sections in which a target's symbols must not be needed.
-const FORBIDDEN: [(&str, &str); 4] = [
+const FORBIDDEN: [(&str, &str); 6] = [
+    (".altinstr", "the kernel puts alternatives in place when it loads the patch"),
+    (".parainstructions", "the kernel puts alternatives in place when it loads the patch"),
     (".init", "its memory is given back once the patch is loaded"),
     (".exit", "the patch may be removed while the target is not there"),
     ("__jump_table", "the kernel reads static keys when it loads the patch"),
@@ -248,16 +226,17 @@ mod tests {
         let seen = gate("__klpsym_exfat__x__0", ".text.unlikely").unwrap().seen;
         assert!(seen.contains("exfat"), "{seen}");
         assert!(gate("secret", ".init.text").unwrap().seen.contains("no module"));
-        for section in [".init.text", ".init.data", ".exit.text", "__jump_table", ".static_call_sites"] {
+        for section in [
+            ".init.text",
+            ".init.data",
+            ".exit.text",
+            "__jump_table",
+            ".static_call_sites",
+            ".altinstr_replacement",
+        ] {
             let error = gate("__klpsym_exfat__x__0", section).unwrap_err();
             assert!(matches!(&error, Error::Place { section: s, .. } if s == section), "{error}");
         }
-    }
-
-    #[test]
-    fn a_function_that_was_inlined_away_is_refused() {
-        let error = functions(["put_itimerval"].into_iter(), &Symbols::default()).unwrap_err();
-        assert_eq!(error, Error::NotOneSymbol { function: "put_itimerval".to_owned(), count: 0 });
     }
 
     #[test]

@@ -41,8 +41,11 @@ pub enum Error {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KlpSymbol {
-    /// `vmlinux`, or a module's name.
+    /// `vmlinux`, or the name of the module that has the symbol.
     pub object: String,
+    /// `vmlinux`, or the name of the module that is patched with it: the kernel resolves the
+    /// symbol when it loads that.
+    pub target: String,
     /// The symbol's name.
     pub name: String,
     /// Its position among the symbols of that name, from 1; 0 if it is the only one.
@@ -114,7 +117,12 @@ pub fn convert(module: &[u8], unexported: &BTreeSet<String>) -> Result<Converted
             let symbol = decode(encoded).ok_or_else(|| Error::Encoding(name.to_owned()))?;
             wanted.insert(index, symbol);
         } else if unexported.contains(name) {
-            let symbol = KlpSymbol { object: "vmlinux".to_owned(), name: name.to_owned(), position: 0 };
+            let symbol = KlpSymbol {
+                object: "vmlinux".to_owned(),
+                target: "vmlinux".to_owned(),
+                name: name.to_owned(),
+                position: 0,
+            };
             wanted.insert(index, symbol);
         }
     }
@@ -125,13 +133,21 @@ pub fn convert(module: &[u8], unexported: &BTreeSet<String>) -> Result<Converted
     Ok(Converted { bytes: module.write()?, symbols })
 }
 
-/// `OBJECT__NAME__POSITION`; the object's name has no double underscore, the symbol's may.
+/// `OBJECT__NAME__POSITION`; the object's name has no double underscore, the symbol's may. The object
+/// is `TARGET:OBJECT` where the module that is patched needs a symbol of another one.
 fn decode(encoded: &str) -> Option<KlpSymbol> {
     let (object, rest) = encoded.split_once("__")?;
     let (name, position) = rest.rsplit_once("__")?;
     let position = position.parse().ok()?;
-    let fits = !object.is_empty() && object.len() <= 55 && !name.is_empty() && name.len() <= 511;
-    fits.then(|| KlpSymbol { object: object.to_owned(), name: name.to_owned(), position })
+    let (target, object) = object.split_once(':').unwrap_or((object, object));
+    let is_name = |text: &str| !text.is_empty() && text.len() <= 55;
+    let fits = is_name(target) && is_name(object) && !name.is_empty() && name.len() <= 511;
+    fits.then(|| KlpSymbol {
+        object: object.to_owned(),
+        target: target.to_owned(),
+        name: name.to_owned(),
+        position,
+    })
 }
 
 struct Section {
@@ -241,7 +257,7 @@ impl<'a> Module<'a> {
                 let (rela, _) = pod::from_bytes::<Rela64<LE>>(bytes).map_err(|()| DAMAGED)?;
                 let symbol = usize::try_from(rela.r_sym(LE, false)).map_err(|_| DAMAGED)?;
                 let place = match wanted.get(&symbol) {
-                    Some(klp) => moved.entry(klp.object.as_str()).or_default(),
+                    Some(klp) => moved.entry(klp.target.as_str()).or_default(),
                     None => &mut kept,
                 };
                 place.extend_from_slice(bytes);

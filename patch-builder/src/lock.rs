@@ -89,18 +89,21 @@ pub struct Packages {
     pub headers_common: Package,
     /// Build tools.
     pub kbuild: Package,
+    /// The kernel and its modules with all their symbols, for debuggers.
+    pub debug: Package,
     /// The source that the build was made from.
     pub source: Package,
 }
 
 impl Packages {
     /// All of them, with the role that each plays.
-    pub fn each(&self) -> [(&'static str, &Package); 5] {
+    pub fn each(&self) -> [(&'static str, &Package); 6] {
         [
             ("image", &self.image),
             ("headers", &self.headers),
             ("headersCommon", &self.headers_common),
             ("kbuild", &self.kbuild),
+            ("debug", &self.debug),
             ("source", &self.source),
         ]
     }

@@ -11,10 +11,16 @@ pub enum Step {
     Facts,
     /// The kernel's headers and build tools are laid out.
     Tree,
-    /// Functions are cut from the fixed source.
+    /// The kernel with all its symbols is unpacked.
+    Debug,
+    /// The fix is put into the original source.
     Select,
-    /// The module is compiled, twice.
+    /// Files are compiled without and with the fix.
     Compile,
+    /// What differs between the two is found, and taken out.
+    Extract,
+    /// The module is linked, twice.
+    Link,
     /// References to unexported symbols become livepatch relocations.
     Klp,
     /// The finished module is compared with what was asked for.
@@ -29,6 +35,9 @@ impl fmt::Display for Step {
             Self::Fetch => "fetch",
             Self::Facts => "facts",
             Self::Tree => "tree",
+            Self::Debug => "debug",
+            Self::Extract => "extract",
+            Self::Link => "link",
             Self::Select => "select",
             Self::Compile => "compile",
             Self::Klp => "klp",

@@ -33,8 +33,9 @@ pub struct Fix {
     /// CVSS base score, where one was published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cvss: Option<f32>,
-    /// How bad it is.
-    pub severity: Severity,
+    /// How bad it is, where somebody has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub severity: Option<Severity>,
     /// One line.
     pub title: String,
     /// Where to read more.
@@ -47,8 +48,14 @@ pub struct Fix {
 pub struct SourceFile {
     /// Its path within the kernel source.
     pub path: String,
-    /// The functions to replace.
+    /// The functions that the fix is in, old and new.
     pub functions: Vec<String>,
+    /// Texts by which declarations, macros and the like are known that come with them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
+    /// All that differs in the file is the fix, not only these functions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub whole: bool,
 }
 
 /// One fix.
@@ -64,12 +71,18 @@ pub struct Recipe {
     /// First version of the distribution's kernel that has the fix.
     pub fixed: String,
     /// The package with the fixed source.
-    pub source: Package,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Package>,
+    /// Or a patch file in the recipe's folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patch: Option<String>,
     /// What to take from it.
     pub files: Vec<SourceFile>,
     /// A C program in the recipe's folder that tells whether the running kernel has the hole, by
-    /// its exit code: 0 closed, 10 open, anything else: could not tell.
-    pub check: String,
+    /// its exit code: 0 closed, 10 open, anything else: could not tell. None where the hole cannot be
+    /// shown without harm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
 }
 
 impl Recipe {
@@ -87,7 +100,11 @@ impl Recipe {
 
     fn check(&self, path: &Path) -> Result<(), Error> {
         let wrong = |field, message: String| Err(Error::Value { path: path.to_owned(), field, message });
-        check_package(path, "source", &self.source)?;
+        match (&self.source, &self.patch) {
+            (Some(source), None) => check_package(path, "source", source)?,
+            (None, Some(patch)) if is_file(patch) => {}
+            _ => return wrong("source", "is either a package or the name of a patch file".to_owned()),
+        }
         if self.fixes.is_empty() {
             return wrong("fixes", "names no flaw".to_owned());
         }
@@ -116,8 +133,8 @@ impl Recipe {
         if let Some([twice, _]) = functions.windows(2).find(|w| w.first() == w.last()) {
             return wrong("files", format!("{twice} is named twice"));
         }
-        if !is_inside(&self.check) || self.check.contains('/') {
-            return wrong("check", format!("{:?} is not a file of the recipe's folder", self.check));
+        if let Some(check) = self.check.as_ref().filter(|check| !is_file(check)) {
+            return wrong("check", format!("{check:?} is not a file of the recipe's folder"));
         }
         Ok(())
     }
@@ -128,9 +145,19 @@ impl Recipe {
     }
 
     /// The path of the check program's source, for a recipe read from `folder`.
-    pub fn check_source(&self, folder: &Path) -> PathBuf {
-        folder.join(&self.check)
+    pub fn check_source(&self, folder: &Path) -> Option<PathBuf> {
+        self.check.as_ref().map(|check| folder.join(check))
     }
+
+    /// What it closes, as names of flaws.
+    pub fn name(&self) -> String {
+        self.fixes.iter().map(|fix| fix.cve.as_str()).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Whether a name is that of a file in the recipe's own folder.
+fn is_file(name: &str) -> bool {
+    is_inside(name) && !name.contains('/')
 }
 
 fn is_cve(text: &str) -> bool {
@@ -175,7 +202,7 @@ mod tests {
     fn the_shipped_recipe_is_read() {
         let recipe = Recipe::read(&shipped()).unwrap();
         assert_eq!(recipe.functions().collect::<Vec<_>>(), ["ip_options_get"]);
-        assert!(recipe.check_source(&shipped()).is_file());
+        assert!(recipe.check_source(&shipped()).unwrap().is_file());
     }
 
     #[test]

@@ -1,324 +1,301 @@
-//! Cuts the functions to replace out of the fixed source, with what they need and nothing more.
+//! Puts fixes into the original source of one file.
 //!
-//! What is compiled is the fixed file's preprocessor lines and types, the functions that the recipe
-//! names, and copies of the static functions that those call. Everything that would make such a cut
-//! something else than the fix is refused: a function that did not change, changed its parameters,
-//! or keeps state of its own; a helper that changed too and is not named; a type that changed; data
-//! of the file.
+//! A fix is taken from the fixed source of the distribution, function by function or as a whole, or
+//! from a patch file. Lines keep their numbers: a `#line` follows everything that was put in, so that
+//! nothing but the fix differs when the file is compiled.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use crate::refusal::{Gate, Refusal};
 
-use crate::cache::{self, Cache};
-use crate::lock::{KernelLock, Package};
-use crate::progress::{Progress, Step};
-use crate::recipe::{Recipe, SourceFile};
-use crate::{fetch, unpack};
-
+pub mod patch;
 pub mod split;
 
-use split::{Function, Piece};
+use split::Part;
 
-/// The fix cannot be cut out of the source.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A source package cannot be had.
-    #[error(transparent)]
-    Fetch(#[from] fetch::Error),
-    /// A source package does not have the file.
-    #[error(transparent)]
-    Unpack(#[from] unpack::Error),
-    /// The cache cannot be used.
-    #[error(transparent)]
-    Cache(#[from] cache::Error),
-    /// An unpacked file cannot be kept.
-    #[error("write {path}")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// A source file is not text that we can take apart.
-    #[error("{file}: {source}")]
-    Split {
-        /// The file within the source.
-        file: String,
-        /// What is unexpected about it.
-        source: split::Error,
-    },
-    /// The fix cannot be made from this file.
-    #[error("{file}: {function}: {refusal}")]
-    Refused {
-        /// The file within the source.
-        file: String,
-        /// The function or type that stands in the way.
-        function: String,
-        /// Why.
-        refusal: Refusal,
+/// What one fix wants of one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish<'a> {
+    /// Who wants it, for messages.
+    pub fix: &'a str,
+    /// The file as it is with the fix, and with whatever else its version has.
+    pub fixed: &'a str,
+    /// What of it.
+    pub what: What<'a>,
+}
+
+/// What of a fixed file is the fix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What<'a> {
+    /// Everything that differs.
+    All,
+    /// These functions with whatever is new and named in them, and the other pieces that contain one
+    /// of these texts.
+    Functions {
+        /// Functions, old or new.
+        functions: Vec<&'a str>,
+        /// Texts of declarations, macros and the like that come with them.
+        also: Vec<&'a str>,
     },
 }
 
-/// Why a function cannot be cut out.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The recipe names a function that one of the two sources does not have.
-    #[error("not defined exactly once in the {0} source")]
-    NotDefined(&'static str),
-    /// The recipe names a function that is the same in both sources.
-    #[error("is the same in the fixed source")]
-    Unchanged,
-    /// Its callers would have to change too.
-    #[error("its declaration changed")]
-    Declaration,
-    /// It runs once at boot, or has no address of its own.
-    #[error("is marked {0}: it cannot be replaced at run time")]
-    Marked(&'static str),
-    /// A static variable would begin anew in the copy.
-    #[error("keeps a static variable")]
-    StaticVariable,
-    /// A helper changed with it.
-    #[error("is called by a replaced function and changed too: name it in the recipe")]
-    HelperChanged,
-    /// It is data, of which the copy would get its own.
-    #[error("is data of the file, used by a replaced function")]
-    Data,
-    /// Its layout may have changed under code that is not replaced.
-    #[error("this type changed")]
-    Type,
+/// How functions that are put in test static keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    /// As they are written: code that the kernel rewrites when a key is turned.
+    AsWritten,
+    /// By reading the key: slower, and right wherever the key is. For keys of a kernel module, which the
+    /// kernel would look for too early.
+    Plain,
 }
 
-/// What was taken from one source file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Selection {
-    /// The file within the source.
-    pub path: String,
-    /// The functions that are replaced.
-    pub functions: Vec<String>,
-    /// Static functions copied along.
-    pub helpers: Vec<String>,
-    /// Other functions that differ between the two sources and are *not* replaced: for the person
-    /// who approves the patch.
-    pub left_out: Vec<String>,
-    /// What is compiled. Not part of any report: it is the kernel's code, not ours.
-    #[serde(skip)]
-    pub text: String,
-}
+/// Reads keys until [`AS_WRITTEN`].
+const PLAIN: &str = "\
+#pragma push_macro(\"static_branch_likely\")
+#pragma push_macro(\"static_branch_unlikely\")
+#pragma push_macro(\"static_key_true\")
+#pragma push_macro(\"static_key_false\")
+#undef static_branch_likely
+#undef static_branch_unlikely
+#undef static_key_true
+#undef static_key_false
+#define static_branch_likely(key) static_key_enabled(key)
+#define static_branch_unlikely(key) static_key_enabled(key)
+#define static_key_true(key) static_key_enabled(key)
+#define static_key_false(key) static_key_enabled(key)
+";
+const AS_WRITTEN: &str = "\
+#pragma pop_macro(\"static_branch_likely\")
+#pragma pop_macro(\"static_branch_unlikely\")
+#pragma pop_macro(\"static_key_true\")
+#pragma pop_macro(\"static_key_false\")
+";
 
-/// Cuts everything that `recipe` names.
+/// The text of `path`, which was `original`, with all that `wishes` want.
 ///
 /// # Errors
 ///
-/// A source package cannot be had, or a function cannot be cut out.
-pub fn all(
-    cache: &Cache,
-    lock: &KernelLock,
-    recipe: &Recipe,
-    progress: Progress,
-) -> Result<Vec<Selection>, Error> {
-    let mut selections = Vec::new();
-    for file in &recipe.files {
-        let original = source(cache, &lock.packages.source, &file.path, progress)?;
-        let fixed = source(cache, &recipe.source, &file.path, progress)?;
-        let selection = cut(file, &original, &fixed)?;
-        progress(
-            Step::Select,
-            &format!("{} from {} {}", file.functions.join(", "), file.path, recipe.source.version),
-        );
-        selections.push(selection);
-    }
-    Ok(selections)
-}
-
-/// One file of a source package, kept in the cache.
-fn source(cache: &Cache, package: &Package, file: &str, progress: Progress) -> Result<String, Error> {
-    let key = format!("{}-{}", package.sha256, file.replace('/', "-"));
-    let folder = cache.folder("sources", &key, |folder| {
-        let deb = fetch::package(cache, package, progress)?;
-        progress(Step::Select, &format!("unpacking {file} of {}", package.version));
-        let bytes = unpack::source_file(&deb, &package.name, file)?;
-        let path = folder.join("file.c");
-        std::fs::write(&path, bytes).map_err(|source| Error::Write { path, source })
-    })?;
-    let bytes = unpack::read(&folder.join("file.c"))?;
-    String::from_utf8(bytes)
-        .map_err(|_| Error::Split { file: file.to_owned(), source: split::Error::NotText })
-}
-
-/// The part of a module made of `file`, whose text was `original` and is `fixed` with the fix.
-fn cut(file: &SourceFile, original: &str, fixed: &str) -> Result<Selection, Error> {
-    let split = |text| split::split(text).map_err(|source| Error::Split { file: file.path.clone(), source });
-    Cut { original: split(original)?, fixed: split(fixed)? }
-        .select(file)
-        .map_err(|(function, refusal)| Error::Refused { file: file.path.clone(), function, refusal })
-}
-
-struct Cut<'a> {
-    original: Vec<Piece<'a>>,
-    fixed: Vec<Piece<'a>>,
-}
-
-type Refused = (String, Refusal);
-
-impl Cut<'_> {
-    fn select(&self, file: &SourceFile) -> Result<Selection, Refused> {
-        let before = functions(&self.original);
-        let after = functions(&self.fixed);
-        let wanted: BTreeSet<&str> = file.functions.iter().map(String::as_str).collect();
-        for name in &wanted {
-            replaceable(before.get(name), after.get(name)).map_err(|r| ((*name).to_owned(), r))?;
+/// A file is not in the kernel's style, a function is not there, or two fixes contradict each other.
+pub fn compose(path: &str, original: &str, wishes: &[Wish], keys: Keys) -> Result<String, Refusal> {
+    let old = parts(path, original)?;
+    let mut plan = Plan::default();
+    for wish in wishes {
+        let new = parts(path, wish.fixed)?;
+        match &wish.what {
+            What::All => return whole(path, original, wishes),
+            What::Functions { functions, also } => plan.add(path, &old, &new, wish.fix, functions, also)?,
         }
-        let helpers = helpers(&wanted, &before, &after)?;
-        let taken: BTreeSet<&str> = wanted.union(&helpers).copied().collect();
-        self.no_data(&taken, &after)?;
-        self.same_types()?;
-        let left_out = before
-            .iter()
-            .filter(|(name, old)| {
-                !wanted.contains(*name)
-                    && !matches!((old.as_slice(), after.get(*name).map(Vec::as_slice)),
-                        ([a], Some([b])) if a.text == b.text)
-            })
-            .map(|(name, _)| (*name).to_owned())
-            .collect();
-        Ok(Selection {
-            path: file.path.clone(),
-            functions: file.functions.clone(),
-            helpers: helpers.iter().map(|h| (*h).to_owned()).collect(),
-            left_out,
-            text: self.text(&file.path, &wanted, &taken),
-        })
     }
+    Ok(plan.write(&old, keys))
+}
 
-    /// What is taken must not use data of the file: it would get data of its own.
-    fn no_data(&self, taken: &BTreeSet<&str>, after: &Functions) -> Result<(), Refused> {
-        let used: BTreeSet<&str> = taken
-            .iter()
-            .filter_map(|name| after.get(name)?.first())
-            .flat_map(|f| split::identifiers(f.body()))
-            .collect();
-        let data = self.fixed.iter().filter_map(|p| match p {
-            Piece::Data { name, .. } => Some(*name),
-            _ => None,
+fn parts<'a>(path: &str, text: &'a str) -> Result<Vec<Part<'a>>, Refusal> {
+    split::parts(text).map_err(|e| Refusal::new(Gate::Applies, format!("{path}: {e}")))
+}
+
+/// The whole fixed file: only one fix can want that.
+fn whole(path: &str, original: &str, wishes: &[Wish]) -> Result<String, Refusal> {
+    match wishes {
+        [wish] => keep_lines(path, original, wish.fixed),
+        _ => {
+            let names: Vec<_> = wishes.iter().map(|wish| wish.fix).collect();
+            Err(Refusal::new(Gate::Conflict, format!("{path} as a whole: {}", names.join(", "))))
+        }
+    }
+}
+
+/// `fixed` with each function that is as in `original` on the lines that it had there.
+///
+/// # Errors
+///
+/// A file is not in the kernel's style.
+pub fn keep_lines(path: &str, original: &str, fixed: &str) -> Result<String, Refusal> {
+    let (old, new) = (parts(path, original)?, parts(path, fixed)?);
+    let lines: BTreeMap<&str, Option<usize>> =
+        old.iter().filter(|p| p.function().is_some()).fold(BTreeMap::new(), |mut lines, part| {
+            // The same text twice has no one place.
+            lines.entry(part.text).and_modify(|line| *line = None).or_insert(Some(part.line));
+            lines
         });
-        data.into_iter()
-            .find(|name| used.contains(name))
-            .map_or(Ok(()), |name| Err((name.to_owned(), Refusal::Data)))
+    let mut out = Lines::default();
+    for part in &new {
+        out.put(part.text, lines.get(part.text).copied().flatten());
     }
+    Ok(out.text)
+}
 
-    /// The rest of the kernel goes on with the types it was compiled with.
-    fn same_types(&self) -> Result<(), Refused> {
-        let types = |pieces: &[Piece]| -> BTreeSet<String> {
-            pieces
-                .iter()
-                .filter_map(|p| match p {
-                    Piece::Type { text, .. } => Some((*text).to_owned()),
-                    _ => None,
-                })
-                .collect()
-        };
-        let (before, after) = (types(&self.original), types(&self.fixed));
-        match before.difference(&after).next() {
-            None => Ok(()),
-            Some(text) => Err((text.lines().next().unwrap_or_default().to_owned(), Refusal::Type)),
-        }
-    }
+/// A text under construction, and the number that the compiler gives its next line.
+struct Lines {
+    text: String,
+    next: usize,
+}
 
-    /// The taken pieces in their order. `#line` keeps file and line of every warning and of every
-    /// `__LINE__` what they are in the fixed source.
-    fn text(&self, path: &str, wanted: &BTreeSet<&str>, taken: &BTreeSet<&str>) -> String {
-        let mut out = String::new();
-        for piece in &self.fixed {
-            let (line, text) = match piece {
-                Piece::Preprocessor { line, text } | Piece::Type { line, text } => (line, text),
-                Piece::Function(f) if taken.contains(f.name) => (&f.line, &f.text),
-                Piece::Prototype { line, text, name } if taken.contains(name) => (line, text),
-                _ => continue,
-            };
-            let _ = write!(out, "#line {line} \"{path}\"\n{text}");
-        }
-        out.push_str("#line 1 \"aliases\"\n");
-        for name in wanted {
-            let _ = writeln!(out, "extern typeof({name}) invivo_new_{name} __alias({name});");
-        }
-        out
+impl Default for Lines {
+    fn default() -> Self {
+        Self { text: String::new(), next: 1 }
     }
 }
 
-type Functions<'a> = BTreeMap<&'a str, Vec<&'a Function<'a>>>;
+impl Lines {
+    /// Lines that the compiler does not count.
+    fn beside(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.next = 0;
+    }
 
-fn functions<'a>(pieces: &'a [Piece<'a>]) -> Functions<'a> {
-    let mut all = Functions::new();
-    for piece in pieces {
-        if let Piece::Function(function) = piece {
-            all.entry(function.name).or_default().push(function);
+    fn put(&mut self, text: &str, line: Option<usize>) {
+        if let Some(line) = line.filter(|line| *line != self.next) {
+            let _ = writeln!(self.text, "#line {line}");
+            self.next = line;
         }
+        self.text.push_str(text);
+        self.next += text.matches('\n').count();
     }
-    all
 }
 
-/// Whether a function may be replaced, by its definitions before and after.
-fn replaceable(before: Option<&Vec<&Function>>, after: Option<&Vec<&Function>>) -> Result<(), Refusal> {
-    let Some([before]) = before.map(Vec::as_slice) else { return Err(Refusal::NotDefined("original")) };
-    let Some([after]) = after.map(Vec::as_slice) else { return Err(Refusal::NotDefined("fixed")) };
-    let words = |f: &Function| f.head().split_whitespace().collect::<Vec<_>>().join(" ");
-    if before.text == after.text {
-        return Err(Refusal::Unchanged);
-    }
-    if words(before) != words(after) {
-        return Err(Refusal::Declaration);
-    }
-    for mark in ["__init", "__exit", "inline", "__always_inline", "noinstr", "notrace", "__weak"] {
-        if split::identifiers(after.head()).any(|word| word == mark) {
-            return Err(Refusal::Marked(mark));
-        }
-    }
-    no_state(after)
+/// What is put in where, by the numbers of the original's parts.
+#[derive(Default)]
+struct Plan<'a> {
+    /// In place of a part: the text, and whose fix it is.
+    instead: BTreeMap<usize, (&'a str, &'a str)>,
+    /// Behind a part, in order; 0 is the file's beginning, `n + 1` is behind part `n`.
+    behind: BTreeMap<usize, Vec<&'a str>>,
+    /// New functions by name, and whose fix they are.
+    new: BTreeMap<&'a str, (&'a str, &'a str)>,
 }
 
-/// A copy of a function would have static variables of its own; constants may be copied.
-fn no_state(function: &Function) -> Result<(), Refusal> {
-    let keeps = function.body().lines().any(|line| {
-        let mut words = line.split_whitespace();
-        words.next() == Some("static") && words.next() != Some("const")
-    });
-    if keeps { Err(Refusal::StaticVariable) } else { Ok(()) }
-}
-
-/// The static functions of the file that `wanted` needs, found through each other.
-fn helpers<'a>(
-    wanted: &BTreeSet<&'a str>,
-    before: &Functions<'a>,
-    after: &Functions<'a>,
-) -> Result<BTreeSet<&'a str>, Refused> {
-    let mut helpers = BTreeSet::new();
-    let mut open: Vec<&str> = wanted.iter().copied().collect();
-    while let Some(name) = open.pop() {
-        let bodies = after.get(name).into_iter().flatten();
-        for word in bodies.flat_map(|f| split::identifiers(f.body())) {
-            let Some((helper, found)) = after.get_key_value(word) else { continue };
-            let is_static = found.iter().any(|f| split::identifiers(f.head()).any(|w| w == "static"));
-            if wanted.contains(helper) || helpers.contains(helper) || !is_static {
+impl<'a> Plan<'a> {
+    fn add(
+        &mut self,
+        path: &str,
+        old: &[Part],
+        new: &[Part<'a>],
+        fix: &'a str,
+        functions: &[&str],
+        also: &[&str],
+    ) -> Result<(), Refusal> {
+        let refuse = |gate, name: &str, why: &str| Err(Refusal::new(gate, format!("{path}: {name}: {why}")));
+        for name in functions {
+            let theirs: Vec<_> = numbers(new, name);
+            let ours: Vec<_> = numbers(old, name);
+            if theirs.is_empty() {
+                return refuse(Gate::Applies, name, "the fixed source does not have it");
+            }
+            if ours.is_empty() {
                 continue;
             }
-            let refuse = |r| ((*helper).to_owned(), r);
-            let [function] = found.as_slice() else { return Err(refuse(Refusal::NotDefined("fixed"))) };
-            match before.get(helper).map(Vec::as_slice) {
-                Some([same]) if same.text == function.text => {}
-                // New with the fix: nobody else can call it.
-                None => {}
-                Some(_) => return Err(refuse(Refusal::HelperChanged)),
+            if ours.len() != theirs.len() {
+                return refuse(Gate::Applies, name, "is not defined as often as in the fixed source");
             }
-            no_state(function).map_err(refuse)?;
-            helpers.insert(*helper);
-            open.push(helper);
+            for (ours, theirs) in ours.into_iter().zip(theirs) {
+                let text = new.get(theirs).map_or("", |part| part.text);
+                match self.instead.get(&ours) {
+                    Some((other, _)) if *other == text => {}
+                    Some((_, whose)) => return refuse(Gate::Conflict, name, &format!("{whose} and {fix}")),
+                    None if old.get(ours).is_some_and(|part| part.text == text) => {
+                        return refuse(Gate::Changed, name, "is the same in the fixed source");
+                    }
+                    None => {
+                        self.instead.insert(ours, (text, fix));
+                    }
+                }
+            }
         }
+        for fragment in also {
+            if !new.iter().any(|part| part.text.contains(fragment)) {
+                return refuse(Gate::Applies, fragment, "the fixed source does not have it");
+            }
+        }
+        let needed = needed(old, new, functions);
+        let mut anchor = 0;
+        for (number, part) in new.iter().enumerate() {
+            if let Some(n) = old.iter().position(|o| o.text == part.text || same_function(o, part)) {
+                anchor = anchor.max(n + 1);
+                continue;
+            }
+            let is_named = part.function().is_none() && also.iter().any(|text| part.text.contains(text));
+            if !needed.contains(&number) && !is_named {
+                continue;
+            }
+            if let Some(name) = part.function() {
+                match self.new.get(name) {
+                    Some((other, _)) if *other == part.text => continue,
+                    Some((_, whose)) => return refuse(Gate::Conflict, name, &format!("{whose} and {fix}")),
+                    None => {
+                        self.new.insert(name, (part.text, fix));
+                    }
+                }
+            }
+            let behind = self.behind.entry(anchor).or_default();
+            if !behind.contains(&part.text) {
+                behind.push(part.text);
+            }
+        }
+        Ok(())
     }
-    Ok(helpers)
+
+    fn write(&self, old: &[Part], keys: Keys) -> String {
+        let mut out = Lines::default();
+        let put = |out: &mut Lines, text: &str, line| {
+            if keys == Keys::Plain {
+                out.beside(PLAIN);
+            }
+            out.put(text, line);
+            if keys == Keys::Plain {
+                out.beside(AS_WRITTEN);
+            }
+        };
+        let new = |out: &mut Lines, n: usize| {
+            for text in self.behind.get(&n).into_iter().flatten() {
+                put(out, text, None);
+            }
+        };
+        new(&mut out, 0);
+        for (n, part) in old.iter().enumerate() {
+            match self.instead.get(&n) {
+                Some((text, _)) => put(&mut out, text, Some(part.line)),
+                None => out.put(part.text, Some(part.line)),
+            }
+            new(&mut out, n + 1);
+        }
+        out.text
+    }
+}
+
+/// What of `new` is neither in `old` under its name nor anything else, and is named by `functions`,
+/// directly or through each other; by numbers.
+fn needed(old: &[Part], new: &[Part], functions: &[&str]) -> BTreeSet<usize> {
+    let known: BTreeSet<&str> = old.iter().flat_map(Part::defines).collect();
+    let is_new = |part: &Part| {
+        let names: Vec<_> = part.defines().collect();
+        !names.is_empty() && names.iter().all(|name| !known.contains(name))
+    };
+    let mut taken: BTreeSet<usize> = functions.iter().flat_map(|name| numbers(new, name)).collect();
+    loop {
+        let words: BTreeSet<&str> =
+            taken.iter().filter_map(|n| new.get(*n)).flat_map(|part| split::identifiers(part.text)).collect();
+        let more: Vec<usize> = new
+            .iter()
+            .enumerate()
+            .filter(|(n, part)| {
+                !taken.contains(n) && is_new(part) && part.defines().any(|d| words.contains(d))
+            })
+            .map(|(n, _)| n)
+            .collect();
+        if more.is_empty() {
+            return taken;
+        }
+        taken.extend(more);
+    }
+}
+
+fn numbers(parts: &[Part], function: &str) -> Vec<usize> {
+    parts.iter().enumerate().filter(|(_, part)| part.function() == Some(function)).map(|(n, _)| n).collect()
+}
+
+fn same_function(one: &Part, other: &Part) -> bool {
+    one.function().is_some() && one.function() == other.function()
 }
 
 #[cfg(test)]

@@ -46,24 +46,52 @@ pub struct Fill<'a> {
     pub parts: &'a [&'a str],
 }
 
-/// All sources of one module, by file name.
+/// A function of a patch's table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name in the kernel.
+    pub name: String,
+    /// Its position among the symbols of that name; 0 if it is the only one.
+    pub position: u32,
+    /// The symbol of the new function.
+    pub symbol: String,
+}
+
+/// Each object of the kernel that a patch changes, and its functions.
+pub type Table = BTreeMap<String, Vec<Entry>>;
+
+/// All sources of one module whose parts are texts, by file name.
 pub fn sources(fill: &Fill) -> BTreeMap<String, String> {
-    let targets = fill.objects.iter().any(|object| object.name != VMLINUX);
+    let entry =
+        |name: &String| Entry { name: name.clone(), position: 0, symbol: format!("invivo_new_{name}") };
+    let table: Vec<_> =
+        fill.objects.iter().map(|o| (o.name.as_str(), o.functions.iter().map(entry).collect())).collect();
+    let mut files = around(fill, &table, fill.parts.len());
+    for (n, text) in fill.parts.iter().enumerate() {
+        files.insert(format!("part{n}.c"), (*text).to_owned());
+    }
+    files
+}
+
+/// The sources of one module around `parts` objects that have the functions of `table`.
+pub fn around_objects(fill: &Fill, table: &Table, parts: usize) -> BTreeMap<String, String> {
+    let table: Vec<_> = table.iter().map(|(name, entries)| (name.as_str(), entries.clone())).collect();
+    around(fill, &table, parts)
+}
+
+fn around(fill: &Fill, objects: &[(&str, Vec<Entry>)], parts: usize) -> BTreeMap<String, String> {
+    let targets = objects.iter().any(|(name, _)| *name != VMLINUX);
     let template = FILES.iter().chain(TARGET_FILES.iter().filter(|_| targets));
     let mut files: BTreeMap<String, String> =
         template.map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-    let parts: Vec<_> = (0..fill.parts.len()).map(|n| format!("part{n}")).collect();
-    for (part, text) in parts.iter().zip(fill.parts) {
-        files.insert(format!("{part}.c"), (*text).to_owned());
-    }
-    let objects: Vec<_> = parts.iter().map(|part| format!("{part}.o")).collect();
-    let mut name = format!("INVIVO_MODULE := {}\nINVIVO_PARTS := {}\n", fill.name, objects.join(" "));
+    let parts: Vec<_> = (0..parts).map(|n| format!("part{n}.o")).collect();
+    let mut name = format!("INVIVO_MODULE := {}\nINVIVO_PARTS := {}\n", fill.name, parts.join(" "));
     if targets {
         name.push_str("INVIVO_TARGETS := y\n");
     }
     files.insert("name.mk".to_owned(), name);
     files.insert("build.h".to_owned(), build_header(fill));
-    files.insert("table.c".to_owned(), table(fill.objects));
+    files.insert("table.c".to_owned(), table(objects));
     files
 }
 
@@ -86,26 +114,27 @@ fn build_header(fill: &Fill) -> String {
     out
 }
 
-/// The CVEs of a recipe as the module's field lists them.
-pub(crate) fn fixes(recipe: &Recipe) -> String {
-    recipe.fixes.iter().map(|fix| fix.cve.as_str()).collect::<Vec<_>>().join(",")
+/// The CVEs of recipes as the module's field lists them.
+pub(crate) fn fixes(recipes: &[Recipe]) -> String {
+    let fixes = recipes.iter().flat_map(|recipe| &recipe.fixes);
+    fixes.map(|fix| fix.cve.as_str()).collect::<Vec<_>>().join(",")
 }
 
-fn table(objects: &[PatchedObject]) -> String {
+fn table(objects: &[(&str, Vec<Entry>)]) -> String {
     let mut out = String::from("// SPDX-License-Identifier: GPL-2.0\n#include \"patch.h\"\n\n");
-    for function in objects.iter().flat_map(|object| &object.functions) {
-        let _ = writeln!(out, "INVIVO_FUNC_DECLARE({function});");
+    for entry in objects.iter().flat_map(|(_, entries)| entries) {
+        let _ = writeln!(out, "extern char {}[];", entry.symbol);
     }
-    for PatchedObject { name, functions } in objects {
+    for (name, entries) in objects {
         let _ = writeln!(out, "\nstatic struct klp_func invivo_{name}_funcs[] = {{");
-        for function in functions {
-            let _ = writeln!(out, "\tINVIVO_FUNC({function}, 0),");
+        for Entry { name, position, symbol } in entries {
+            let _ = writeln!(out, "\tINVIVO_FUNC(\"{name}\", {symbol}, {position}),");
         }
         out.push_str("\t{ }\n};\n");
     }
     out.push_str("\nstruct klp_object invivo_objects[] = {\n");
-    for PatchedObject { name, .. } in objects {
-        let of = if name == VMLINUX { String::new() } else { format!(".name = \"{name}\", ") };
+    for (name, _) in objects {
+        let of = if *name == VMLINUX { String::new() } else { format!(".name = \"{name}\", ") };
         let _ = writeln!(out, "\t{{ {of}.funcs = invivo_{name}_funcs }},");
     }
     out.push_str("\t{ }\n};\n");
@@ -157,6 +186,6 @@ mod tests {
         let vmlinux = "\t{ .funcs = invivo_vmlinux_funcs },\n";
         let module = "\t{ .name = \"nf_tables\", .funcs = invivo_nf_tables_funcs },\n";
         assert_eq!(end, format!("{vmlinux}{module}\t{{ }}\n}};\n"));
-        assert!(table.contains("invivo_nf_tables_funcs[] = {\n\tINVIVO_FUNC(g, 0),\n\tINVIVO_FUNC(h, 0),\n"));
+        assert!(table.contains("invivo_nf_tables_funcs[] = {\n\tINVIVO_FUNC(\"g\", invivo_new_g, 0),\n\tINVIVO_FUNC(\"h\", invivo_new_h, 0),\n"));
     }
 }

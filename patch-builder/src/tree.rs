@@ -9,7 +9,7 @@ use std::{fs, io};
 use sha2::{Digest as _, Sha256};
 
 use crate::cache::{self, Cache};
-use crate::lock::KernelLock;
+use crate::lock::{KernelLock, Package};
 use crate::progress::{Progress, Step};
 use crate::{fetch, unpack};
 
@@ -71,6 +71,83 @@ pub fn make(cache: &Cache, lock: &KernelLock, progress: Progress) -> Result<Path
             .and_then(|()| overlay(&tools, tree, &[]))
             .map_err(|(path, source)| Error::Layout { release: lock.release.clone(), path, source })
     })
+}
+
+/// The whole source that the kernel build `lock` was made from, with what its configuration generated
+/// and the build tools laid over it: one file of it can be compiled as it was for the kernel, without
+/// building the kernel. Nothing is ever written into it.
+///
+/// # Errors
+///
+/// A package cannot be had, or is not laid out as Debian's are.
+pub fn source(cache: &Cache, lock: &KernelLock, progress: Progress) -> Result<PathBuf, Error> {
+    let (source, headers) = (&lock.packages.source, &lock.packages.headers);
+    let mut key = Sha256::new();
+    for package in [source, headers, &lock.packages.kbuild] {
+        key.update(package.sha256.as_str());
+    }
+    let key = hex::encode(key.finalize());
+    cache.folder("source-trees", &key, |tree| {
+        let unpacked = cache.scratch()?;
+        let deb = fetch::package(cache, source, progress)?;
+        progress(Step::Tree, &format!("unpacking the source of {}", lock.package_version));
+        unpack::source_tree(&deb, &source.name, tree)?;
+        for package in [headers, &lock.packages.kbuild] {
+            let deb = fetch::package(cache, package, progress)?;
+            unpack::files(&deb, &["./usr/*"], unpacked.path())?;
+        }
+        let flavour = unpacked.path().join("usr/src").join(&headers.name);
+        let tools = unpacked.path().join("usr/lib").join(&lock.packages.kbuild.name);
+        let skip = ["Makefile", "vmlinux", "scripts", "tools"].map(OsString::from);
+        overlay(&flavour, tree, &skip)
+            .and_then(|()| underlay(&tools, tree))
+            .map_err(|(path, source)| Error::Layout { release: lock.release.clone(), path, source })
+    })
+}
+
+/// A source package's own tree.
+///
+/// # Errors
+///
+/// The package cannot be had, or is not laid out as Debian's are.
+pub fn plain(cache: &Cache, source: &Package, progress: Progress) -> Result<PathBuf, Error> {
+    cache.folder("plain-trees", source.sha256.as_str(), |tree| {
+        let deb = fetch::package(cache, source, progress)?;
+        progress(Step::Tree, &format!("unpacking the source of {}", source.version));
+        Ok(unpack::source_tree(&deb, &source.name, tree)?)
+    })
+}
+
+/// The changelog that a source package carries.
+///
+/// # Errors
+///
+/// The package cannot be had, or has none.
+pub fn changelog(cache: &Cache, source: &Package, progress: Progress) -> Result<String, Error> {
+    let deb = fetch::package(cache, source, progress)?;
+    let folder = cache.scratch()?;
+    let inside = format!("usr/share/doc/{}/changelog.Debian.gz", source.name);
+    unpack::files(&deb, &[&format!("./{inside}")], folder.path())?;
+    Ok(unpack::gunzip(&folder.path().join(inside))?)
+}
+
+/// Moves what is in `from` into `to`, file by file, except what is there already.
+fn underlay(from: &Path, to: &Path) -> Result<(), (PathBuf, io::Error)> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| (path, source)
+    };
+    for entry in fs::read_dir(from).map_err(at(from))? {
+        let entry = entry.map_err(at(from))?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type().map_err(at(&source))?.is_dir() {
+            fs::create_dir_all(&target).map_err(at(&target))?;
+            underlay(&source, &target)?;
+        } else if !target.exists() {
+            fs::rename(&source, &target).map_err(at(&target))?;
+        }
+    }
+    Ok(())
 }
 
 /// Moves what is in `from` into `to`, file by file, except what is named in `skip` at the top.

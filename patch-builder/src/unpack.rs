@@ -63,6 +63,62 @@ pub(crate) fn files(package: &Path, patterns: &[&str], folder: &Path) -> Result<
     }
 }
 
+/// The source tree that a Debian source package carries, into `folder`, without documents, tests and
+/// other machines' code.
+///
+/// # Errors
+///
+/// A program fails.
+pub(crate) fn source_tree(package: &Path, tree: &str, folder: &Path) -> Result<(), Error> {
+    /// Machines that the kernel knows besides ours; `um` shares code with it.
+    const OTHERS: [&str; 22] = [
+        "alpha",
+        "arc",
+        "arm",
+        "arm64",
+        "csky",
+        "hexagon",
+        "ia64",
+        "loongarch",
+        "m68k",
+        "microblaze",
+        "mips",
+        "nios2",
+        "openrisc",
+        "parisc",
+        "powerpc",
+        "riscv",
+        "s390",
+        "sh",
+        "sparc",
+        "um",
+        "xtensa",
+        "nds32",
+    ];
+    let failed = |program| Error::Failed { package: package.to_owned(), program };
+    let (outer, stream) = data(package)?;
+    let (middle, stream) = pipe(
+        clean("tar").args(["--extract", "--to-stdout"]).arg(format!("./usr/src/{tree}.tar.xz")).stdin(stream),
+        "tar",
+    )?;
+    let (inner, stream) = pipe(clean("xz").args(["--decompress", "--stdout"]).stdin(stream), "xz")?;
+    let mut tar = clean("tar");
+    tar.args(["--extract", "--no-same-owner", "--strip-components=1", "--directory"]).arg(folder);
+    for unused in ["Documentation", "tools/testing", "tools/perf"] {
+        tar.arg(format!("--exclude={tree}/{unused}"));
+    }
+    for machine in OTHERS {
+        // What says how they are configured is read all the same.
+        tar.arg(format!("--exclude={tree}/arch/{machine}/*/*.[chS]"));
+        tar.arg(format!("--exclude={tree}/arch/{machine}/boot/dts"));
+    }
+    let status = tar.stdin(stream).stderr(Stdio::null()).status().map_err(|e| not_run("tar", e))?;
+    for mut child in [inner, middle, outer] {
+        child.wait().map_err(|_| failed("tar"))?;
+    }
+    if status.success() { Ok(()) } else { Err(failed("tar")) }
+}
+
 /// One file of the source tree that a Debian source package (`linux-source-X.Y`) carries.
 ///
 /// The tree is a compressed archive within the package and is read only as far as the file:
@@ -107,6 +163,12 @@ fn pipe(command: &mut Command, program: &'static str) -> Result<(Child, ChildStd
         command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(|e| not_run(program, e))?;
     let stream = child.stdout.take().ok_or_else(|| not_run(program, io::ErrorKind::BrokenPipe.into()))?;
     Ok((child, stream))
+}
+
+/// The text of a file that gzip compressed.
+pub(crate) fn gunzip(path: &Path) -> Result<String, Error> {
+    let output = crate::command::run(clean("gzip").args(["--decompress", "--stdout"]).arg(path))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Reads an unpacked file.

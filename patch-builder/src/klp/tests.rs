@@ -63,7 +63,12 @@ fn pair(offset: u64, name: &str) -> (u64, String) {
 fn an_unexported_symbol_becomes_a_livepatch_symbol_and_the_rest_stays() {
     let converted =
         convert(&module(&["kfree", "secret", "printk"], ".init.text"), &set(&["secret"])).unwrap();
-    let klp = KlpSymbol { object: "vmlinux".to_owned(), name: "secret".to_owned(), position: 0 };
+    let klp = KlpSymbol {
+        object: "vmlinux".to_owned(),
+        target: "vmlinux".to_owned(),
+        name: "secret".to_owned(),
+        position: 0,
+    };
     assert_eq!(converted.symbols, [klp]);
     let found = relocations(&converted.bytes);
     for section in [".text", ".init.text"] {
@@ -93,7 +98,12 @@ fn livepatch_symbols_and_sections_carry_the_kernels_marks() {
 #[test]
 fn an_encoded_name_says_object_name_and_position() {
     let converted = convert(&module(&["__klpsym_vmlinux____do_it__2"], ".init.text"), &set(&[])).unwrap();
-    let klp = KlpSymbol { object: "vmlinux".to_owned(), name: "__do_it".to_owned(), position: 2 };
+    let klp = KlpSymbol {
+        object: "vmlinux".to_owned(),
+        target: "vmlinux".to_owned(),
+        name: "__do_it".to_owned(),
+        position: 2,
+    };
     assert_eq!(converted.symbols, [klp]);
     for bad in ["__klpsym_vmlinux", "__klpsym_vmlinux__x", "__klpsym___x__1", "__klpsym_vmlinux__x__one"] {
         let error = convert(&module(&[bad], ".init.text"), &set(&[])).unwrap_err();

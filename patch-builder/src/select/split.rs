@@ -84,18 +84,58 @@ pub enum Piece<'a> {
     Other,
 }
 
+/// A piece with its place and its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part<'a> {
+    /// The line on which it begins.
+    pub line: usize,
+    /// All of it.
+    pub text: &'a str,
+    /// What it is.
+    pub piece: Piece<'a>,
+}
+
+impl<'a> Part<'a> {
+    /// The name of the function that it defines.
+    pub fn function(&self) -> Option<&'a str> {
+        match &self.piece {
+            Piece::Function(function) => Some(function.name),
+            _ => None,
+        }
+    }
+
+    /// The names that it brings: of a function, a variable, a macro, a type, an included file.
+    pub fn defines(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let text = self.text;
+        let (named, list): (Option<&str>, Option<&str>) = match &self.piece {
+            Piece::Function(function) => (Some(function.name), None),
+            Piece::Prototype { name, .. } | Piece::Data { name } => (Some(*name), None),
+            Piece::Preprocessor { .. } => {
+                (text.trim_start().strip_prefix("#define").and_then(|rest| identifiers(rest).next()), None)
+            }
+            // All words of an enumeration may be its constants.
+            Piece::Type { .. } if text.trim_start().starts_with("enum") => (None, Some(text)),
+            Piece::Type { .. } => {
+                (identifiers(text).find(|w| !["struct", "union", "typedef"].contains(w)), None)
+            }
+            Piece::Comment | Piece::Other => (None, None),
+        };
+        named.into_iter().chain(list.into_iter().flat_map(identifiers).filter(|w| *w != "enum"))
+    }
+}
+
 /// Takes `text` apart.
 ///
 /// # Errors
 ///
 /// Something begins and does not end, or a function has no name.
-pub fn split(text: &str) -> Result<Vec<Piece<'_>>, Error> {
+pub fn parts(text: &str) -> Result<Vec<Part<'_>>, Error> {
     let mut pieces = Vec::new();
     let (mut at, mut line) = (0, 1);
     while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
         let length = extent(rest).ok_or(Error::Unfinished(line))?;
         let piece = rest.get(..length).ok_or(Error::Unfinished(line))?;
-        pieces.push(name(piece, line)?);
+        pieces.push(Part { line, text: piece, piece: name(piece, line)? });
         line += piece.matches('\n').count();
         at += length;
     }
@@ -272,7 +312,7 @@ mod tests {
     use super::*;
 
     fn pieces(text: &str) -> Vec<Piece<'_>> {
-        split(text).unwrap().into_iter().filter(|p| *p != Piece::Comment).collect()
+        parts(text).unwrap().into_iter().map(|p| p.piece).filter(|p| *p != Piece::Comment).collect()
     }
 
     #[test]
@@ -326,8 +366,8 @@ mod tests {
 
     #[test]
     fn a_function_that_does_not_end_is_refused_with_its_line() {
-        assert_eq!(split("\n\nint f(void)\n{\n").unwrap_err(), Error::Unfinished(3));
-        assert_eq!(split("/* never\n").unwrap_err(), Error::Unfinished(1));
+        assert_eq!(parts("\n\nint f(void)\n{\n").unwrap_err(), Error::Unfinished(3));
+        assert_eq!(parts("/* never\n").unwrap_err(), Error::Unfinished(1));
     }
 
     #[test]

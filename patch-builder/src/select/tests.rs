@@ -3,27 +3,15 @@ use super::*;
 const ORIGINAL: &str = "\
 #include <linux/kernel.h>
 
-struct state {
-	int level;
-};
-
-static int limit = 5;
-
 static int check(int n)
 {
 	return n > 3;
 }
 
-static int twice(int n)
-{
-	return check(2 * n);
-}
-
 int get(int n)
 {
-	return twice(n);
+	return check(n);
 }
-EXPORT_SYMBOL(get);
 
 int other(int n)
 {
@@ -31,109 +19,110 @@ int other(int n)
 }
 ";
 
-fn file(functions: &[&str]) -> SourceFile {
-    SourceFile { path: "net/x.c".to_owned(), functions: functions.iter().map(|f| (*f).to_owned()).collect() }
+const FIXED: &str = "\
+#include <linux/kernel.h>
+#define MOST 7
+
+static int check(int n)
+{
+	return n > 3;
 }
 
-/// Cuts `get` after replacing `from` by `to` in the original.
-fn fixed(from: &str, to: &str) -> Result<Selection, Error> {
-    assert!(ORIGINAL.contains(from), "{from:?} is not in the source");
-    cut(&file(&["get"]), ORIGINAL, &ORIGINAL.replacen(from, to, 1))
+static int limit(int n)
+{
+	return n > MOST ? MOST : n;
 }
 
-fn refusal(result: Result<Selection, Error>) -> (String, Refusal) {
-    match result.unwrap_err() {
-        Error::Refused { function, refusal, .. } => (function, refusal),
-        other => panic!("{other}"),
+int get(int n)
+{
+	if (n < 0)
+		return 0;
+	return check(limit(n));
+}
+
+int other(int n)
+{
+	return n + 1;
+}
+";
+
+fn wish<'a>(fix: &'a str, fixed: &'a str, functions: &[&'a str], also: &[&'a str]) -> Wish<'a> {
+    Wish { fix, fixed, what: What::Functions { functions: functions.to_vec(), also: also.to_vec() } }
+}
+
+fn composed(wishes: &[Wish]) -> Result<String, Refusal> {
+    compose("x.c", ORIGINAL, wishes, Keys::AsWritten)
+}
+
+#[test]
+fn only_what_is_named_is_put_in_and_the_rest_keeps_its_lines() {
+    let text = composed(&[wish("A", FIXED, &["get", "limit"], &["MOST 7"])]).unwrap();
+    assert!(text.contains("#define MOST 7") && text.contains("static int limit") && text.contains("n < 0"));
+    assert!(text.contains("\treturn n;\n") && !text.contains("n + 1"), "{text}");
+    // A compiler counts from each #line.
+    let (mut number, mut found) = (0, 0);
+    for line in text.lines() {
+        number += 1;
+        match line.strip_prefix("#line ") {
+            Some(next) => number = next.parse::<usize>().unwrap() - 1,
+            None if line.starts_with("int other") => found = number,
+            None => {}
+        }
     }
-}
-
-const BODY: &str = "\treturn twice(n);";
-
-#[test]
-fn the_function_is_taken_with_the_helpers_it_needs_and_nothing_more() {
-    let selection = fixed(BODY, "\tif (n < 0)\n\t\treturn -1;\n\treturn twice(n);").unwrap();
-    assert_eq!(selection.helpers, ["check", "twice"]);
-    assert!(selection.left_out.is_empty());
-    let text = &selection.text;
-    assert!(text.contains("#include <linux/kernel.h>") && text.contains("return -1;"), "{text}");
-    assert!(
-        text.contains("struct state") && text.ends_with("extern typeof(get) invivo_new_get __alias(get);\n"),
-        "{text}"
-    );
-    assert!(!text.contains("other") && !text.contains("limit") && !text.contains("EXPORT"), "{text}");
-    assert!(text.contains("#line 19 \"net/x.c\"\nint get("), "{text}");
+    assert_eq!(found, 13, "{text}");
 }
 
 #[test]
-fn a_function_that_the_fix_does_not_change_is_refused() {
-    let found = cut(&file(&["get"]), ORIGINAL, ORIGINAL);
-    assert_eq!(refusal(found), ("get".to_owned(), Refusal::Unchanged));
+fn what_is_new_and_named_by_a_function_comes_with_it() {
+    let text = composed(&[wish("A", FIXED, &["get"], &[])]).unwrap();
+    assert!(text.contains("static int limit") && text.contains("#define MOST 7"), "{text}");
+    let text = composed(&[wish("A", FIXED, &["other"], &[])]).unwrap();
+    assert!(!text.contains("limit") && !text.contains("MOST"), "{text}");
+}
+
+#[test]
+fn two_fixes_of_one_file_come_together() {
+    let other = FIXED.replace("n + 1", "n + 2");
+    let text =
+        composed(&[wish("A", FIXED, &["get", "limit"], &["MOST"]), wish("B", &other, &["other"], &[])])
+            .unwrap();
+    assert!(text.contains("n < 0") && text.contains("n + 2"), "{text}");
+}
+
+#[test]
+fn two_fixes_that_want_different_things_of_a_function_are_refused_by_name() {
+    let other = FIXED.replace("n + 1", "n + 2");
+    let wishes = [wish("A", FIXED, &["other"], &[]), wish("B", &other, &["other"], &[])];
+    let refusal = composed(&wishes).unwrap_err();
+    assert_eq!(refusal, Refusal::new(Gate::Conflict, "x.c: other: A and B"));
+    let same = [wish("A", FIXED, &["other"], &[]), wish("B", FIXED, &["other"], &[])];
+    assert!(composed(&same).unwrap().contains("n + 1"));
+    let whole = Wish { fix: "C", fixed: FIXED, what: What::All };
+    assert_eq!(composed(&[same[0].clone(), whole]).unwrap_err().gate, Gate::Conflict);
+}
+
+#[test]
+fn a_function_that_did_not_change_is_refused() {
+    assert_eq!(composed(&[wish("A", FIXED, &["check"], &[])]).unwrap_err().gate, Gate::Changed);
 }
 
 #[test]
 fn a_function_that_is_not_there_is_refused() {
-    let found = cut(&file(&["put"]), ORIGINAL, ORIGINAL);
-    assert_eq!(refusal(found), ("put".to_owned(), Refusal::NotDefined("original")));
+    assert_eq!(composed(&[wish("A", FIXED, &["gone"], &[])]).unwrap_err().gate, Gate::Applies);
+    assert_eq!(composed(&[wish("A", FIXED, &["get"], &["struct none"])]).unwrap_err().gate, Gate::Applies);
 }
 
 #[test]
-fn a_function_with_other_parameters_is_refused() {
-    let found = fixed("int get(int n)", "int get(int n, int m)");
-    assert_eq!(refusal(found), ("get".to_owned(), Refusal::Declaration));
+fn a_whole_file_keeps_the_lines_of_what_did_not_change() {
+    let text = composed(&[Wish { fix: "A", fixed: FIXED, what: What::All }]).unwrap();
+    assert!(text.contains("#line 3\nstatic int check"), "{text}");
+    assert!(text.contains("n + 1"));
 }
 
 #[test]
-fn a_helper_that_changed_too_must_be_named() {
-    let changed = ORIGINAL.replacen(BODY, "\treturn twice(n) - 1;", 1).replacen("n > 3", "n > 2", 1);
-    let found = cut(&file(&["get"]), ORIGINAL, &changed);
-    assert_eq!(refusal(found), ("check".to_owned(), Refusal::HelperChanged));
-
-    let selection = cut(&file(&["get", "check"]), ORIGINAL, &changed).unwrap();
-    assert_eq!(selection.helpers, ["twice"]);
-}
-
-#[test]
-fn a_helper_that_came_with_the_fix_is_taken_along() {
-    let found = fixed(
-        "int get(int n)\n{\n",
-        "static int fresh(int n)\n{\n\treturn n;\n}\n\nint get(int n)\n{\n\tn = fresh(n);\n",
-    );
-    assert_eq!(found.unwrap().helpers, ["check", "fresh", "twice"]);
-}
-
-#[test]
-fn a_change_elsewhere_in_the_file_is_told() {
-    let changed = ORIGINAL.replacen(BODY, "\treturn 0;", 1).replacen("\treturn n;", "\treturn -n;", 1);
-    let selection = cut(&file(&["get"]), ORIGINAL, &changed).unwrap();
-    assert_eq!(selection.left_out, ["other"]);
-}
-
-#[test]
-fn a_static_variable_is_refused_and_a_constant_is_not() {
-    let found = fixed(BODY, "\tstatic int calls;\n\treturn twice(n) + calls++;");
-    assert_eq!(refusal(found), ("get".to_owned(), Refusal::StaticVariable));
-    fixed(BODY, "\tstatic const int more = 1;\n\treturn twice(n) + more;").unwrap();
-}
-
-#[test]
-fn data_of_the_file_is_refused() {
-    let found = fixed(BODY, "\treturn twice(n) + limit;");
-    assert_eq!(refusal(found), ("limit".to_owned(), Refusal::Data));
-}
-
-#[test]
-fn a_type_that_changed_is_refused() {
-    let changed = ORIGINAL.replacen(BODY, "\treturn 0;", 1).replacen("int level;", "long level;", 1);
-    let found = cut(&file(&["get"]), ORIGINAL, &changed);
-    assert_eq!(refusal(found), ("struct state {".to_owned(), Refusal::Type));
-}
-
-#[test]
-fn functions_without_a_place_of_their_own_are_refused() {
-    for mark in ["__init", "inline", "notrace"] {
-        let marked = ORIGINAL.replacen("int get(int n)", &format!("int {mark} get(int n)"), 1);
-        let found = cut(&file(&["get"]), &marked, &marked.replacen(BODY, "\treturn 0;", 1));
-        assert!(matches!(refusal(found), (_, Refusal::Marked(m)) if m == mark));
-    }
+fn keys_are_read_only_in_what_is_put_in() {
+    let text = compose("x.c", ORIGINAL, &[wish("A", FIXED, &["other"], &[])], Keys::Plain).unwrap();
+    let (before, after) = text.split_once(PLAIN).unwrap();
+    assert!(before.contains("int get") && after.starts_with("#line 13\nint other"), "{text}");
+    assert!(after.contains(AS_WRITTEN) && !after.contains(PLAIN));
 }

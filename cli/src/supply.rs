@@ -1,0 +1,82 @@
+//! `invivo supply`: what of a newer kernel's fixes can be made patches of for an older one.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::Args;
+use invivo_patch_builder::supply::{self, Order, Outcome};
+use invivo_patch_builder::{Cache, KernelLock};
+use serde::Serialize;
+
+use crate::build::lock_in;
+use crate::exit::Failure;
+use crate::output::{self, Format};
+use crate::table::Table;
+
+/// `invivo supply`
+#[derive(Debug, Args)]
+pub struct SupplyArguments {
+    /// The kernel's lock file, or its name in `kernels/` of the recipes (a release).
+    #[arg(long)]
+    kernel: PathBuf,
+    /// The folder with all recipes.
+    #[arg(long, default_value = "recipes")]
+    recipes: PathBuf,
+    /// The newer version of the distribution's source.
+    #[arg(long)]
+    to: String,
+    /// Where results, modules and recipes go; a run that was interrupted goes on there.
+    #[arg(long)]
+    out: PathBuf,
+    /// Draw until so many changes that touch the kernel build were seen, instead of taking all.
+    #[arg(long, requires = "seed")]
+    sample: Option<usize>,
+    /// What to draw with.
+    #[arg(long, requires = "sample")]
+    seed: Option<String>,
+    /// Form of the answer. Progress goes to standard error.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Answer(Vec<Outcome>);
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new(&["FLAW", "FILE", "VERDICT"]);
+        for outcome in self.0.iter().filter(|outcome| outcome.affects()) {
+            table.row([
+                outcome.cves.join(" "),
+                outcome.path.clone().unwrap_or_default(),
+                supply::words(&outcome.verdict),
+            ]);
+        }
+        writeln!(f, "{table}")?;
+        for (end, number) in supply::count(&self.0) {
+            writeln!(f, "{number:5}  {end}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Works through a release and prints what came of it.
+///
+/// # Errors
+///
+/// The kernel build or the newer source cannot be had, or results cannot be kept.
+pub fn run(arguments: &SupplyArguments) -> Result<(), Failure> {
+    let cache = Cache::from_env().map_err(|e| Failure::of(&e))?;
+    let lock = lock_in(&arguments.recipes.join("kernels"), &arguments.kernel);
+    let lock = KernelLock::read(&lock).map_err(|e| Failure::of(&e))?;
+    let order = Order {
+        to: arguments.to.clone(),
+        sample: arguments.sample.zip(arguments.seed.clone()),
+        out: arguments.out.clone(),
+    };
+    let mut progress = |step: invivo_patch_builder::Step, words: &str| eprintln!("{step:>8}  {words}");
+    let outcomes = supply::run(&cache, &lock, &order, &mut progress)
+        .map_err(|e| Failure::of(&e).while_doing("work through the release"))?;
+    output::print(arguments.output, &Answer(outcomes))
+}

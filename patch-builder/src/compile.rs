@@ -1,0 +1,211 @@
+//! Compiles one file of the kernel as it was compiled for the kernel: by Kbuild, in the kernel's own
+//! source tree, without building the kernel.
+//!
+//! The tree is shared and never written: the file is compiled in a folder that looks like the tree,
+//! made of links, in which only the folders on the way to the file are real.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::cache::{self, Cache};
+use crate::command::{self, clean};
+use crate::{cc, unpack};
+
+/// A file was not compiled, for reasons that are not the fix's.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The cache cannot be used.
+    #[error(transparent)]
+    Cache(#[from] cache::Error),
+    /// The compiler refuses the file.
+    #[error(transparent)]
+    Command(#[from] command::Error),
+    /// A result cannot be read.
+    #[error(transparent)]
+    Unpack(#[from] unpack::Error),
+    /// A folder cannot be made or filled.
+    #[error("{path}")]
+    File {
+        /// The folder or file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The tree has no such file, or no rule for it.
+    #[error("{0} is not a file of the kernel's source")]
+    NoFile(String),
+}
+
+/// Every function and every variable in a section of its own, types described, nothing for a debugger.
+pub const FLAGS: &str = "-ffunction-sections -fdata-sections -g0 -gbtf";
+
+/// A file, compiled.
+#[derive(Debug, Clone)]
+pub struct Compiled {
+    /// The object.
+    pub object: Vec<u8>,
+    /// The module that Kbuild makes it a part of; `None` if it becomes part of the kernel.
+    pub module: Option<String>,
+    /// The checksums of what it exports.
+    pub checksums: BTreeMap<String, String>,
+}
+
+/// Compiles `file` of `tree`, once: the result stays in the cache.
+///
+/// # Errors
+///
+/// The file is not there, or does not compile.
+pub fn original(cache: &Cache, tree: &Path, file: &str) -> Result<Compiled, Error> {
+    let mut key = Sha256::new();
+    for part in [tree.file_name().map(|n| n.to_string_lossy()).unwrap_or_default().as_ref(), file, FLAGS] {
+        key.update(part);
+        key.update([0]);
+    }
+    let folder = cache.folder("objects", &hex::encode(key.finalize()), |folder| {
+        let built = build(cache, tree, file, None)?;
+        let put = |name: &str, bytes: &[u8]| {
+            let path = folder.join(name);
+            fs::write(&path, bytes).map_err(|source| Error::File { path, source })
+        };
+        put("object.o", &built.object)?;
+        put("command", built.command.as_bytes())
+    })?;
+    let command = String::from_utf8_lossy(&unpack::read(&folder.join("command"))?).into_owned();
+    Ok(Raw { object: unpack::read(&folder.join("object.o"))?, command }.read())
+}
+
+/// Compiles `file` of `tree` as if its text were `text`.
+///
+/// # Errors
+///
+/// The file is not there, or the text does not compile.
+pub fn fixed(cache: &Cache, tree: &Path, file: &str, text: &str) -> Result<Compiled, Error> {
+    Ok(build(cache, tree, file, Some(text))?.read())
+}
+
+/// What Kbuild leaves.
+struct Raw {
+    object: Vec<u8>,
+    /// How it was compiled, as Kbuild notes it.
+    command: String,
+}
+
+impl Raw {
+    fn read(self) -> Compiled {
+        let flag = |name: &str| {
+            let rest = self.command.split_once(&format!("-D{name}='\""))?.1;
+            Some(rest.split_once("\"'")?.0.to_owned())
+        };
+        let is_module = self.command.split_whitespace().any(|word| word == "-DMODULE");
+        let checksums = self.command.lines().filter_map(|line| {
+            let (name, sum) = line.strip_prefix("#SYMVER ")?.split_once(' ')?;
+            Some((name.to_owned(), sum.trim().to_owned()))
+        });
+        Compiled {
+            module: if is_module { flag("KBUILD_MODNAME") } else { None },
+            checksums: checksums.collect(),
+            object: self.object,
+        }
+    }
+}
+
+fn build(cache: &Cache, tree: &Path, file: &str, text: Option<&str>) -> Result<Raw, Error> {
+    let original = tree.join(file);
+    let stem = file.strip_suffix(".c").ok_or_else(|| Error::NoFile(file.to_owned()))?;
+    if !original.is_file() {
+        return Err(Error::NoFile(file.to_owned()));
+    }
+    let work = cache.scratch()?;
+    let work = work.path();
+    lay_out(tree, work, Path::new(file))?;
+    if let Some(text) = text {
+        let path = work.join(file);
+        let replaced = fs::remove_file(&path).and_then(|()| fs::write(&path, text));
+        replaced.map_err(|source| Error::File { path, source })?;
+    }
+    // The nearest folder that Kbuild has rules for.
+    let rules = Path::new(file)
+        .ancestors()
+        .skip(1)
+        .find(|folder| ["Makefile", "Kbuild"].iter().any(|name| tree.join(folder).join(name).is_file()));
+    let rules = rules.filter(|r| !r.as_os_str().is_empty()).ok_or_else(|| Error::NoFile(file.to_owned()))?;
+    let rules = rules.to_string_lossy();
+    let target = stem.strip_prefix(rules.as_ref()).unwrap_or(stem).trim_start_matches('/');
+    let make = clean("make")
+        .args(["--silent", "-C"])
+        .arg(work)
+        .arg(format!("M={rules}"))
+        .arg(format!("KCFLAGS={FLAGS}"))
+        .arg(format!("{target}.o"))
+        .output()
+        .map_err(|e| command::not_run("make", e))?;
+    if !make.status.success() {
+        return Err(cc::failed(&make).into());
+    }
+    let object = work.join(format!("{stem}.o"));
+    let name = object.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let command = unpack::read(&object.with_file_name(format!(".{name}.cmd")))?;
+    Ok(Raw { object: unpack::read(&object)?, command: String::from_utf8_lossy(&command).into_owned() })
+}
+
+/// Makes the empty folder `work` look like `tree`: links, and real folders on the way to `file`.
+fn lay_out(tree: &Path, work: &Path, file: &Path) -> Result<(), Error> {
+    let mut real = PathBuf::new();
+    link_all(tree, work)?;
+    for part in file.parent().into_iter().flat_map(Path::components) {
+        real.push(part);
+        let path = work.join(&real);
+        let made = fs::remove_file(&path).and_then(|()| fs::create_dir(&path));
+        made.map_err(|source| Error::File { path, source })?;
+        link_all(&tree.join(&real), &work.join(&real))?;
+    }
+    Ok(())
+}
+
+fn link_all(from: &Path, to: &Path) -> Result<(), Error> {
+    let failed = |source| Error::File { path: from.to_owned(), source };
+    for entry in fs::read_dir(from).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        symlink(entry.path(), to.join(entry.file_name())).map_err(failed)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_links_has_the_file_in_a_place_of_its_own() {
+        let root = tempfile::tempdir().unwrap();
+        let (tree, work) = (root.path().join("tree"), root.path().join("work"));
+        fs::create_dir_all(tree.join("net/core")).unwrap();
+        fs::create_dir(&work).unwrap();
+        for file in ["Makefile", "net/Makefile", "net/core/sock.c", "net/core/dev.c"] {
+            fs::write(tree.join(file), file).unwrap();
+        }
+        lay_out(&tree, &work, Path::new("net/core/sock.c")).unwrap();
+        fs::write(work.join("net/core/sock.o"), "new").unwrap();
+        assert_eq!(fs::read_to_string(work.join("net/core/dev.c")).unwrap(), "net/core/dev.c");
+        assert!(!tree.join("net/core/sock.o").exists());
+        assert!(fs::symlink_metadata(work.join("Makefile")).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn kbuilds_notes_tell_module_and_checksums() {
+        let built = |flags: &str| Raw {
+            object: Vec::new(),
+            command: format!(
+                "cmd_x.o := gcc {flags} -DKBUILD_BASENAME='\"svm\"' -DKBUILD_MODNAME='\"kvm_amd\"' -c\n#SYMVER f 0x12\n"
+            ),
+        };
+        let module = built("-DMODULE").read();
+        assert_eq!(module.module.as_deref(), Some("kvm_amd"));
+        assert_eq!(module.checksums["f"], "0x12");
+        assert_eq!(built("").read().module, None);
+    }
+}

@@ -1,0 +1,59 @@
+//! The fixed text of a file: from the source package that a recipe names, or by its patch.
+
+use std::path::{Path, PathBuf};
+
+use crate::cache::{self, Cache};
+use crate::lock::Package;
+use crate::progress::{Progress, Step};
+use crate::{fetch, unpack};
+
+/// A fixed file cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The source package cannot be had.
+    #[error(transparent)]
+    Fetch(#[from] fetch::Error),
+    /// The source package does not have the file.
+    #[error(transparent)]
+    Unpack(#[from] unpack::Error),
+    /// The cache cannot be used.
+    #[error(transparent)]
+    Cache(#[from] cache::Error),
+    /// An unpacked file cannot be kept.
+    #[error("write {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A file is not text.
+    #[error("{0}: not text")]
+    NotText(String),
+}
+
+/// One file of a source package, kept in the cache.
+///
+/// # Errors
+///
+/// The package cannot be had, or does not have the file.
+pub fn of_package(cache: &Cache, package: &Package, file: &str, progress: Progress) -> Result<String, Error> {
+    let key = format!("{}-{}", package.sha256, file.replace('/', "-"));
+    let folder = cache.folder("sources", &key, |folder| {
+        let deb = fetch::package(cache, package, progress)?;
+        progress(Step::Select, &format!("unpacking {file} of {}", package.version));
+        let bytes = unpack::source_file(&deb, &package.name, file)?;
+        let path = folder.join("file.c");
+        std::fs::write(&path, bytes).map_err(|source| Error::Write { path, source })
+    })?;
+    text(&folder.join("file.c"), file)
+}
+
+/// A file that is there.
+///
+/// # Errors
+///
+/// It cannot be read, or is not text.
+pub fn text(path: &Path, name: &str) -> Result<String, Error> {
+    String::from_utf8(unpack::read(path)?).map_err(|_| Error::NotText(name.to_owned()))
+}

@@ -1,0 +1,244 @@
+//! The gates on what differs: everything that the comparison of functions cannot make safe by itself.
+
+use crate::btf;
+use crate::compile::Compiled;
+use crate::object::compare::{Difference, is_init};
+use crate::object::extract::{Cut, is_cold};
+use crate::object::kernel::Names;
+use crate::object::target::base;
+use crate::object::{Kind, Object, Section};
+use crate::refusal::{Gate, Refusal};
+use crate::reproduce::Report;
+
+/// What is asked about one file.
+pub struct Case<'c> {
+    /// The file within the source.
+    pub path: &'c str,
+    /// The functions that the recipes name.
+    pub named: &'c [&'c str],
+    /// Compiled from the original source.
+    pub before: (&'c Compiled, &'c Object<'c>),
+    /// Compiled from the fixed source.
+    pub after: (&'c Compiled, &'c Object<'c>),
+    /// What differs between the two.
+    pub difference: &'c Difference,
+    /// How the original compares with the kernel.
+    pub report: &'c Report,
+    /// The symbols of the object that is patched.
+    pub names: &'c Names<'c>,
+}
+
+/// Code that may run while livepatch looks at stacks, or in a context whose stack it does not look
+/// at: by the beginning of the file's path.
+const UNSAFE_FILES: [&str; 14] = [
+    "kernel/livepatch/",
+    "kernel/stop_machine.c",
+    "kernel/sched/idle.c",
+    "kernel/trace/ftrace.c",
+    "kernel/trace/trace_functions.c",
+    "kernel/static_call",
+    "kernel/jump_label.c",
+    "kernel/entry/",
+    "arch/x86/entry/",
+    "arch/x86/kernel/nmi.c",
+    "arch/x86/kernel/ftrace.c",
+    "arch/x86/kernel/unwind",
+    "arch/x86/kernel/stacktrace.c",
+    "arch/x86/kernel/alternative.c",
+];
+
+/// Functions of that kind elsewhere.
+const UNSAFE_FUNCTIONS: [&str; 9] = [
+    "schedule",
+    "__schedule",
+    "schedule_idle",
+    "context_switch",
+    "do_idle",
+    "cpu_startup_entry",
+    "finish_task_switch",
+    "__switch_to",
+    "nmi_enter",
+];
+
+/// Sections whose functions no tracer may touch.
+const UNTOUCHABLE: [&str; 5] = [".noinstr", ".entry", ".cpuidle", ".spinlock", ".kprobes"];
+
+/// Judges what differs in one file, before anything is taken out.
+///
+/// # Errors
+///
+/// The first gate that refuses.
+pub fn difference(case: &Case) -> Result<(), Refusal> {
+    built(case)?;
+    changed(case)?;
+    data(case)?;
+    layout(case)?;
+    exports(case)?;
+    for name in case.difference.changed.iter().filter(|name| !is_cold(name)) {
+        context(case, name)?;
+        weak(case, name)?;
+        traceable(case, name)?;
+    }
+    reproduced(case)
+}
+
+/// Judges what was taken out.
+///
+/// # Errors
+///
+/// The address of code that goes with the patch is given away.
+pub fn cut(cut: &Cut) -> Result<(), Refusal> {
+    match cut.escapes.first() {
+        None => Ok(()),
+        Some((function, holder)) => {
+            Err(Refusal::new(Gate::Escape, format!("{holder} gives away the address of {function}")))
+        }
+    }
+}
+
+fn built(case: &Case) -> Result<(), Refusal> {
+    if case.report.same.is_empty() && case.report.different.iter().all(|(_, why)| why == "not there") {
+        return Err(Refusal::new(Gate::FileBuilt, case.path));
+    }
+    Ok(())
+}
+
+fn changed(case: &Case) -> Result<(), Refusal> {
+    let found = case.difference;
+    if found.changed.is_empty() && found.new.is_empty() && !found.init.is_empty() {
+        return Err(Refusal::new(Gate::InitCode, found.init.join(", ")));
+    }
+    if found.changed.is_empty() {
+        return Err(Refusal::new(Gate::Changed, format!("{}: no function", case.path)));
+    }
+    let differs = |name: &str| {
+        let all = [&found.changed, &found.new, &found.init, &found.gone];
+        all.into_iter().flatten().any(|function| function.split('.').next() == Some(name))
+    };
+    let is_there = |object: &Object, name: &str| object.functions().any(|s| s.name == name);
+    for name in case.named {
+        // One that is nowhere was inlined: its callers differ.
+        if !differs(name) && is_there(case.before.1, name) && is_there(case.after.1, name) {
+            return Err(Refusal::new(Gate::Changed, format!("{}: {name}", case.path)));
+        }
+    }
+    if !found.init.is_empty() {
+        return Err(Refusal::new(Gate::InitCode, found.init.join(", ")));
+    }
+    Ok(())
+}
+
+fn data(case: &Case) -> Result<(), Refusal> {
+    let names = |tables: bool| {
+        let of_kind = case.difference.data.iter().filter(|(_, is_table)| *is_table == tables);
+        of_kind.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    for (tables, gate) in [(true, Gate::Operations), (false, Gate::Data)] {
+        let names = names(tables);
+        if !names.is_empty() {
+            return Err(Refusal::new(gate, names));
+        }
+    }
+    let after = case.after.1;
+    let writable = |name: &&String| {
+        let symbol = after.defined(Kind::Data).find(|s| s.name == name.as_str());
+        symbol.and_then(|s| after.section_of(s)).is_some_and(Section::is_writable)
+    };
+    match case.difference.new_data.iter().find(writable) {
+        None => Ok(()),
+        Some(name) => Err(Refusal::new(Gate::NewData, name.as_str())),
+    }
+}
+
+fn layout(case: &Case) -> Result<(), Refusal> {
+    let refuse = |what: String| Refusal::new(Gate::Layout, what);
+    let section = |object: &Object<'_>| object.section(".BTF").map(|s| s.data.to_vec());
+    let (Some(before), Some(after)) = (section(case.before.1), section(case.after.1)) else {
+        return Err(refuse("the compiler does not describe types".to_owned()));
+    };
+    let parse = |bytes| btf::Types::parse(bytes).map_err(|e| refuse(e.to_string()));
+    let found = btf::contradictions(&parse(&before)?, &parse(&after)?);
+    if found.is_empty() { Ok(()) } else { Err(refuse(found.join(", "))) }
+}
+
+fn exports(case: &Case) -> Result<(), Refusal> {
+    let (before, after) = (&case.before.0.checksums, &case.after.0.checksums);
+    let differing = case.difference.exports.first().map(String::as_str).or_else(|| {
+        let other = |(name, sum): &(&String, &String)| before.get(*name) != Some(*sum);
+        after.iter().find(other).map(|(name, _)| name.as_str())
+    });
+    match differing {
+        None => Ok(()),
+        Some(name) => Err(Refusal::new(Gate::Exports, name)),
+    }
+}
+
+fn context(case: &Case, name: &str) -> Result<(), Refusal> {
+    let section = section_of(case.before.1, name);
+    let why = if UNSAFE_FILES.iter().any(|start| case.path.starts_with(start)) {
+        case.path
+    } else if UNSAFE_FUNCTIONS.contains(&name) || base(name).contains("_nmi") || name.contains("nmi_") {
+        "runs where no stack is looked at"
+    } else if UNTOUCHABLE.iter().any(|start| section.starts_with(start)) {
+        section
+    } else if is_init(section) {
+        return Err(Refusal::new(Gate::InitCode, name));
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::new(Gate::Context, format!("{name}: {why}")))
+}
+
+fn section_of<'a>(object: &Object<'a>, name: &str) -> &'a str {
+    let symbol = object.functions().find(|s| s.name == name);
+    symbol.and_then(|s| object.section_of(s)).map_or("", |s| s.name)
+}
+
+fn weak(case: &Case, name: &str) -> Result<(), Refusal> {
+    let is_weak = case.before.1.functions().any(|s| s.name == name && s.is_weak)
+        || case.names.global(name).is_ok_and(|found| found.named.is_weak);
+    if is_weak { Err(Refusal::new(Gate::Weak, name)) } else { Ok(()) }
+}
+
+/// The compiler has left a call for the tracer at the function's beginning, before and after.
+fn traceable(case: &Case, name: &str) -> Result<(), Refusal> {
+    let has_call = |object: &Object| {
+        object.functions().find(|s| s.name == name).is_some_and(|symbol| {
+            let at_start = object
+                .relocations_of(symbol)
+                .into_iter()
+                .take_while(|r| r.offset <= 5)
+                .any(|r| object.symbols.get(r.symbol).is_some_and(|s| s.name == "__fentry__"));
+            // Where objtool has made it a nop, the place is noted.
+            at_start || noted(object, symbol)
+        })
+    };
+    if has_call(case.before.1) && has_call(case.after.1) {
+        return Ok(());
+    }
+    Err(Refusal::new(Gate::Traceable, name))
+}
+
+fn noted(object: &Object, symbol: &crate::object::Symbol) -> bool {
+    let Some(places) = object.section("__mcount_loc") else { return false };
+    places.relocations.iter().any(|relocation| {
+        matches!(object.reference(*relocation, None).target,
+            crate::object::target::Target::Unit(number, offset)
+                if offset <= 4 && object.symbols.get(number).is_some_and(|s| s.name == symbol.name))
+    })
+}
+
+/// The originals of everything that is replaced are what the kernel runs.
+fn reproduced(case: &Case) -> Result<(), Refusal> {
+    for name in &case.difference.changed {
+        if let Some((_, why)) = case.report.different.iter().find(|(function, _)| function == name) {
+            return Err(Refusal::new(Gate::Reproduced, format!("{name}: {why}")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod negative;
+#[cfg(test)]
+mod tests;

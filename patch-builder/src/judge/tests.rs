@@ -1,0 +1,317 @@
+use super::*;
+use crate::sample::{Sample, compile};
+
+/// A file with most of what files have.
+pub(super) const FILE: &str = r#"
+extern int printk(const char *format, ...);
+extern void kfree(const void *p);
+#define noinline __attribute__((noinline))
+struct sock { int state; long mark; void (*done)(struct sock *); };
+struct ops { int (*open)(struct sock *); const char *name; };
+int limit = 7;
+static int count;
+static const int sizes[] = { 1, 2, 3, 5, 8, 13, 21 };
+static noinline int helper(struct sock *sk)
+{
+	count++;
+	return sk->state > limit;
+}
+int get(struct sock *sk, int n)
+{
+	if (helper(sk))
+		printk("too much: %d\n", n);
+	return sizes[n & 3] + n;
+}
+static int open_it(struct sock *sk)
+{
+	return sk->mark > 3;
+}
+const struct ops the_ops = { open_it, "ops" };
+int other(struct sock *sk)
+{
+	kfree(sk);
+	return 0;
+}
+"#;
+
+fn fixed(from: &str, to: &str) -> Sample {
+    assert!(FILE.contains(from), "{from:?}");
+    Sample::new(FILE, &FILE.replacen(from, to, 1))
+}
+
+fn passes(sample: &Sample) -> Cut {
+    sample.cut().unwrap_or_else(|refusal| panic!("{refusal}"))
+}
+
+fn replaced(cut: &Cut) -> Vec<&str> {
+    cut.replaced.iter().map(|r| r.name.as_str()).collect()
+}
+
+/// A fix that every gate lets pass.
+fn harmless() -> Sample {
+    fixed("int n)\n{\n", "int n)\n{\n\tif (n < 0)\n\t\treturn -22;\n")
+}
+
+#[test]
+fn a_fix_of_one_function_passes_and_nothing_else_is_replaced() {
+    let cut = passes(&harmless());
+    assert_eq!(replaced(&cut), ["get"]);
+    // The static helper is the kernel's, and so is its state.
+    assert!(cut.parts.values().all(|part| part.symbol.as_ref().is_none_or(|(name, ..)| name != "helper")));
+}
+
+#[test]
+fn a_new_function_comes_along() {
+    let to = "static noinline int check(int n)\n{\n\treturn n * 3 > limit;\n}\nint get(struct sock *sk, int n)\n{\n\tif (check(n))\n\t\treturn 1;\n";
+    let cut = passes(&fixed("int get(struct sock *sk, int n)\n{\n", to));
+    assert_eq!(replaced(&cut), ["get"]);
+    assert!(cut.parts.values().any(|part| part.section == ".text.check"));
+}
+
+#[test]
+fn a_struct_that_grew_is_refused() {
+    // No function that is there uses what is new: only the types tell.
+    let after = FILE
+        .replacen("void (*done)(struct sock *); };", "void (*done)(struct sock *); long tail; };", 1)
+        .replacen("int n)\n{\n", "int n)\n{\n\tif (n < 0)\n\t\treturn -22;\n", 1);
+    assert_eq!(Sample::new(FILE, &after).gate(), Gate::Layout);
+}
+
+#[test]
+fn a_constant_of_an_enumeration_that_moved_is_refused() {
+    let before = "enum state { OPEN, CLOSED };\nint get(enum state s)\n{\n\treturn s == CLOSED;\n}\n";
+    let after = before.replace("{ OPEN, CLOSED", "{ OPEN, OPENING, CLOSED");
+    assert_eq!(Sample::new(before, &after).gate(), Gate::Layout);
+    let after = before.replace("CLOSED };", "CLOSED, GONE };").replace("s == CLOSED", "s >= CLOSED");
+    passes(&Sample::new(before, &after));
+}
+
+#[test]
+fn a_variable_that_differs_is_refused() {
+    let after = FILE.replacen("limit = 7", "limit = 9", 1).replacen("return 0;", "return 1;", 1);
+    assert_eq!(Sample::new(FILE, &after).gate(), Gate::Data);
+    let after = FILE.replacen("8, 13, 21", "8, 14, 21", 1).replacen("return 0;", "return 1;", 1);
+    assert_eq!(Sample::new(FILE, &after).gate(), Gate::Data);
+    passes(&fixed("return 0;", "return 1;"));
+}
+
+#[test]
+fn a_table_of_functions_that_differs_is_refused() {
+    let after = FILE.replacen("{ open_it, \"ops\" }", "{ other, \"ops\" }", 1).replacen(
+        "int other(struct sock *sk)\n{",
+        "int unused;\nint other(struct sock *sk)\n{",
+        1,
+    );
+    let after = after.replacen("int unused;\n", "", 1);
+    let before = FILE.replacen(
+        "const struct ops the_ops",
+        "extern int other(struct sock *sk);\nconst struct ops the_ops",
+        1,
+    );
+    let after = after
+        .replacen(
+            "const struct ops the_ops",
+            "extern int other(struct sock *sk);\nconst struct ops the_ops",
+            1,
+        )
+        .replacen("return 0;", "return 1;", 1);
+    assert_eq!(Sample::new(&before, &after).gate(), Gate::Operations);
+}
+
+#[test]
+fn a_new_variable_is_refused_and_a_new_constant_is_not() {
+    let sample = |data: &str, used: &str| {
+        let to = format!("{data}\nint get(struct sock *sk, int n)\n{{\n\tn += {used};\n");
+        fixed("int get(struct sock *sk, int n)\n{\n", &to)
+    };
+    assert_eq!(sample("static int seen;", "seen++").gate(), Gate::NewData);
+    passes(&sample("static const int more[] = { 3, 1, 4, 1, 5, 9, 2, 6 };", "more[n & 7]"));
+}
+
+#[test]
+fn code_that_runs_once_is_refused() {
+    let init = "__attribute__((section(\".init.text\"))) int start(int n)\n{\n\treturn n + limit;\n}\n";
+    let before = format!("{FILE}{init}");
+    assert_eq!(Sample::new(&before, &before.replace("n + limit", "n - limit")).gate(), Gate::InitCode);
+    passes(&Sample::new(&before, &before.replacen("return 0;", "return 1;", 1)));
+}
+
+#[test]
+fn a_function_that_the_tracer_cannot_redirect_is_refused() {
+    let mark = "__attribute__((no_instrument_function)) int other";
+    let before = FILE.replacen("int other", mark, 1);
+    assert_eq!(Sample::new(&before, &before.replacen("return 0;", "return 1;", 1)).gate(), Gate::Traceable);
+}
+
+#[test]
+fn code_where_no_stack_is_looked_at_is_refused() {
+    let mut sample = harmless();
+    for path in
+        ["kernel/livepatch/core.c", "kernel/stop_machine.c", "arch/x86/kernel/nmi.c", "kernel/sched/idle.c"]
+    {
+        sample.path = path;
+        assert_eq!(sample.gate(), Gate::Context, "{path}");
+    }
+    sample.path = "net/core/sample.c";
+    passes(&sample);
+    for name in ["__schedule", "do_idle", "perf_event_nmi_handler"] {
+        let rename = |text: &str| text.replace("int get(", &format!("int {name}("));
+        let (before, after) = (rename(FILE), rename(&FILE.replacen("int n)\n{\n", "int n)\n{\n\tn++;\n", 1)));
+        assert_eq!(Sample::new(&before, &after).gate(), Gate::Context, "{name}");
+    }
+    let before = FILE.replacen("int other", "__attribute__((section(\".noinstr.text\"))) int other", 1);
+    assert_eq!(Sample::new(&before, &before.replacen("return 0;", "return 1;", 1)).gate(), Gate::Context);
+}
+
+#[test]
+fn an_address_of_new_code_that_is_given_away_is_refused_and_a_call_is_not() {
+    let new = "static noinline void done(struct sock *sk)\n{\n\tcount--;\n}\n";
+    let with = |used: &str| {
+        fixed(
+            "int get(struct sock *sk, int n)\n{\n",
+            &format!("{new}int get(struct sock *sk, int n)\n{{\n\t{used}\n"),
+        )
+    };
+    let refusal = with("sk->done = done;").cut().unwrap_err();
+    assert_eq!(refusal, Refusal::new(Gate::Escape, "get gives away the address of done"));
+    passes(&with("done(sk);"));
+}
+
+#[test]
+fn the_address_of_a_function_that_changed_is_the_originals() {
+    let after = FILE.replacen("return sk->mark > 3;", "return sk->mark > 4;", 1).replacen(
+        "int n)\n{\n",
+        "int n)\n{\n\tsk->done = (void *)open_it;\n",
+        1,
+    );
+    let before = FILE.replacen("static int open_it", "static noinline int open_it", 1);
+    let after = after.replacen("static int open_it", "static noinline int open_it", 1);
+    let move_up = |text: &str| text.replacen("int get(", "static int open_it(struct sock *sk);\nint get(", 1);
+    let cut = passes(&Sample::new(&move_up(&before), &move_up(&after)));
+    assert_eq!(replaced(&cut), ["get", "open_it"]);
+    let fills = cut.parts.values().flat_map(|part| &part.fills);
+    let to_old = crate::object::extract::To::Symbol("__klpsym_vmlinux__open_it__0".to_owned());
+    assert!(fills.filter(|fill| fill.to == to_old).count() > 0);
+}
+
+#[test]
+fn what_the_kernel_does_not_run_is_refused() {
+    // Another compiler, another configuration, another source: the kernel's code is another.
+    let flags: [&[&str]; 3] =
+        [&["-O1"], &["-fno-optimize-sibling-calls", "-fno-omit-frame-pointer"], &["-Os"]];
+    for more in flags {
+        let mut sample = harmless();
+        sample.kernel = compile(FILE, more);
+        assert_eq!(sample.gate(), Gate::Reproduced, "{more:?}");
+    }
+    let mut sample = harmless();
+    sample.kernel = compile(&FILE.replace("n & 3", "n & 1"), &[]);
+    assert_eq!(sample.gate(), Gate::Reproduced);
+    // Functions that are not replaced may differ.
+    sample.kernel = compile(&FILE.replace("return 0;", "return 3;"), &[]);
+    passes(&sample);
+}
+
+#[test]
+fn a_file_that_is_not_in_the_kernel_is_refused() {
+    let mut sample = harmless();
+    sample.kernel = compile("int nothing(void)\n{\n\treturn 0;\n}\n", &[]);
+    assert_eq!(sample.gate(), Gate::FileBuilt);
+}
+
+#[test]
+fn a_fix_that_changes_no_function_is_refused_and_so_is_one_that_did_not_change() {
+    assert_eq!(Sample::new(FILE, FILE).gate(), Gate::Changed);
+    let mut sample = harmless();
+    sample.named = vec!["get"];
+    passes(&sample);
+    sample.named = vec!["get", "other"];
+    assert_eq!(sample.cut().unwrap_err(), Refusal::new(Gate::Changed, "net/core/sample.c: other"));
+}
+
+#[test]
+fn a_symbol_that_two_files_have_is_named_by_its_position_or_refused() {
+    // The same file name twice: nothing tells the two apart.
+    let mut sample = harmless();
+    sample.exports.remove("printk");
+    let refusal = sample.cut().unwrap_err();
+    assert_eq!(refusal.gate, Gate::OneSymbol);
+    assert!(refusal.what.contains("printk"), "{refusal}");
+}
+
+#[test]
+fn a_weak_function_is_refused() {
+    let before = FILE.replacen("int other", "__attribute__((weak)) int other", 1);
+    assert_eq!(Sample::new(&before, &before.replacen("return 0;", "return 1;", 1)).gate(), Gate::Weak);
+}
+
+#[test]
+fn functions_that_share_a_section_are_refused() {
+    let mark = |name: &str| format!("__attribute__((section(\".sched.text\"))) int {name}");
+    let before = FILE.replacen("int other", &mark("other"), 1).replacen("int get", &mark("get"), 1);
+    assert_eq!(Sample::new(&before, &before.replacen("return 0;", "return 1;", 1)).gate(), Gate::OwnSection);
+}
+
+#[test]
+fn a_section_that_says_something_unknown_is_refused() {
+    let say = "asm(\".pushsection .strange,\\\"a\\\"; .quad other; .popsection\");\n";
+    let before = format!("{FILE}{say}");
+    assert_eq!(
+        Sample::new(&before, &before.replacen("return 0;", "return 1;", 1)).gate(),
+        Gate::KnownSections
+    );
+    passes(&Sample::new(&before, &before.replacen("int n)\n{\n", "int n)\n{\n\tn++;\n", 1)));
+}
+
+#[test]
+fn a_checksum_of_an_export_that_differs_is_refused() {
+    let mut sample = harmless();
+    sample.before.checksums.insert("get".to_owned(), "0x1".to_owned());
+    sample.after.checksums.insert("get".to_owned(), "0x1".to_owned());
+    passes(&sample);
+    sample.after.checksums.insert("get".to_owned(), "0x2".to_owned());
+    assert_eq!(sample.gate(), Gate::Exports);
+}
+
+/// A test of a static key as the kernel's headers write it.
+const KEY: &str = r#"
+struct static_key { int enabled; };
+extern struct static_key far_key;
+static inline __attribute__((always_inline)) int branch(struct static_key *key)
+{
+	asm goto("1: .byte 0x0f,0x1f,0x44,0x00,0x00\n"
+		 ".pushsection __jump_table, \"aw\"\n .balign 8\n"
+		 ".long 1b - ., %l[yes] - .\n .quad %c0 - .\n .popsection"
+		 : : "i"(key) : : yes);
+	return 0;
+yes:
+	return 1;
+}
+int keyed(int n)
+{
+	if (branch(&far_key))
+		return n + 1;
+	return n;
+}
+struct static_key far_key;
+"#;
+
+#[test]
+fn a_static_key_of_the_kernel_passes_and_one_of_a_module_is_refused() {
+    let mut sample = Sample::new(KEY, &KEY.replace("return n;", "return n - 1;"));
+    let cut = passes(&sample);
+    assert!(cut.tables.iter().any(|table| table.section == "__jump_table" && table.fills.len() == 3));
+    sample.object = "exfat";
+    let refusal = sample.cut().unwrap_err();
+    assert_eq!(refusal, Refusal::new(Gate::StaticKeys, "far_key of exfat"));
+}
+
+#[test]
+fn a_tracepoint_of_a_module_is_left_out_and_said_so() {
+    let rename = |text: &str| text.replace("far_key", "__tracepoint_far");
+    let mut sample = Sample::new(&rename(KEY), &rename(&KEY.replace("return n;", "return n - 1;")));
+    sample.object = "exfat";
+    let cut = passes(&sample);
+    assert!(cut.tables.is_empty());
+    assert!(cut.notes.iter().any(|note| note.contains("__tracepoint_far is silent")), "{:?}", cut.notes);
+}

@@ -1,0 +1,288 @@
+//! What differs between two compilations of one file: of functions and of data, by what they do and
+//! not by where they lie.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::special::{self, Irregular, TABLES};
+use super::target::{Reference, Target, base};
+use super::{Kind, Object, Symbol, instruction, width};
+
+/// What differs, by name and sorted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// Functions that are in both and not the same.
+    pub changed: Vec<String>,
+    /// Functions that only the fixed object has.
+    pub new: Vec<String>,
+    /// Functions that only the original object has.
+    pub gone: Vec<String>,
+    /// Functions that are not the same and run once, at the start or the end.
+    pub init: Vec<String>,
+    /// Variables and tables that are in both and not the same; whether a table of functions.
+    pub data: Vec<(String, bool)>,
+    /// Variables and tables that only the fixed object has, without those that may be copied.
+    pub new_data: Vec<String>,
+    /// Symbols whose export came, went or changed.
+    pub exports: Vec<String>,
+}
+
+/// A reference, as far as it must be the same.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Meaning {
+    offset: u64,
+    kind: u32,
+    what: What,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    Symbol(String, i64),
+    Bytes(Vec<u8>, u64),
+    Section(String, i64),
+    Code(Vec<u8>),
+    Number(i64),
+}
+
+/// What a function or a variable consists of: its bytes without the places that are filled in, and
+/// what those mean.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Body {
+    section: String,
+    bytes: Vec<u8>,
+    size: u64,
+    meanings: Vec<Meaning>,
+}
+
+/// An entry of a table about a function: its name, the offset in the function, its bytes, and what
+/// it refers to.
+type Remark = (&'static str, i64, Vec<u8>, Vec<What>);
+
+/// Compares the object of the original file with that of the fixed one.
+///
+/// # Errors
+///
+/// A table about code is not laid out as it should be.
+pub fn compare(before: &Object, after: &Object) -> Result<Difference, Irregular> {
+    let mut found = Difference::default();
+    functions(before, after, &mut found)?;
+    data(before, after, &mut found);
+    let exports = |o: &Object| -> BTreeSet<String> { exported(o).map(str::to_owned).collect() };
+    found.exports = exports(before).symmetric_difference(&exports(after)).cloned().collect();
+    Ok(found)
+}
+
+fn functions(before: &Object, after: &Object, found: &mut Difference) -> Result<(), Irregular> {
+    let (old_remarks, new_remarks) = (remarks(before)?, remarks(after)?);
+    let by_name = |object: &Object| -> BTreeMap<String, usize> {
+        let all = object.functions().filter_map(|s| Some((s.name.to_owned(), object.number(s)?)));
+        all.collect()
+    };
+    let (old, new) = (by_name(before), by_name(after));
+    for (name, number) in &new {
+        let Some(symbol) = after.symbols.get(*number) else { continue };
+        let section = after.section_of(symbol).map_or("", |s| s.name);
+        let Some(original) = old.get(name).and_then(|n| before.symbols.get(*n)) else {
+            found.new.push(name.clone());
+            continue;
+        };
+        let same =
+            body(before, original) == body(after, symbol) && old_remarks.get(name) == new_remarks.get(name);
+        if !same && is_init(section) {
+            found.init.push(name.clone());
+        } else if !same {
+            found.changed.push(name.clone());
+        }
+    }
+    found.gone = old.into_keys().filter(|name| !new.contains_key(name)).collect();
+    Ok(())
+}
+
+/// Whether a section's code runs once, when the kernel or a module comes or goes.
+pub fn is_init(section: &str) -> bool {
+    [".init", ".exit", ".meminit", ".cpuinit"].iter().any(|start| section.starts_with(start))
+}
+
+fn body(object: &Object, symbol: &Symbol) -> Body {
+    let section = object.section_of(symbol);
+    let mut bytes = object.bytes_of(symbol).to_vec();
+    let is_code = section.is_some_and(super::Section::is_code);
+    let fields = is_code.then(|| instruction::fields(&bytes));
+    let mut meanings = Vec::new();
+    for relocation in object.relocations_of(symbol) {
+        let reference = object.reference(relocation, fields.as_ref());
+        blank(&mut bytes, relocation.offset, relocation.kind);
+        meanings.push(Meaning {
+            offset: relocation.offset,
+            kind: relocation.kind,
+            what: what(object, &reference),
+        });
+    }
+    // `.rodata.x` and `.data.x` differ, `.rodata.x` and `.rodata.y` do not.
+    let section = section.and_then(|s| s.name.split('.').nth(1)).unwrap_or_default().to_owned();
+    Body { section, bytes, size: symbol.size, meanings }
+}
+
+/// Sets the place that a relocation writes to 0.
+fn blank(bytes: &mut [u8], offset: u64, kind: u32) {
+    let range = || {
+        let start = usize::try_from(offset).ok()?;
+        Some(start..start.checked_add(usize::try_from(width(kind)?).ok()?)?)
+    };
+    if let Some(field) = range().and_then(|range| bytes.get_mut(range)) {
+        field.fill(0);
+    }
+}
+
+fn what(object: &Object, reference: &Reference) -> What {
+    match reference.target {
+        Target::External(name, offset) => What::Symbol(base(name), offset),
+        Target::Unit(number, offset) => {
+            What::Symbol(object.symbols.get(number).map(|s| base(s.name)).unwrap_or_default(), offset)
+        }
+        Target::Text(bytes) => What::Bytes(bytes.to_vec(), 0),
+        Target::Constant(bytes, offset) => What::Bytes(bytes.to_vec(), offset),
+        Target::Number(number) => What::Number(number),
+        Target::Nameless(section, offset) => {
+            let Some(section) = object.sections.get(section) else { return What::Number(offset) };
+            if section.name == special::AUXILIARY {
+                return What::Code(auxiliary(object, section.name, offset).unwrap_or_default());
+            }
+            What::Section(section.name.to_owned(), offset)
+        }
+    }
+}
+
+/// The code out of line at `offset`, up to its last jump.
+fn auxiliary(object: &Object, section: &str, offset: i64) -> Option<Vec<u8>> {
+    let rest = object.section(section)?.data.get(usize::try_from(offset).ok()?..)?;
+    Some(rest.get(..instruction::block(rest)?)?.to_vec())
+}
+
+/// What the tables say about each function.
+fn remarks(object: &Object) -> Result<HashMap<String, Vec<Remark>>, Irregular> {
+    // What objtool makes follows from the code and only doubles what is compared anyway.
+    let made_elsewhere = ["__mcount_loc", ".return_sites", special::UNWIND_PLACES, ".call_sites"];
+    let mut all: HashMap<String, Vec<Remark>> = HashMap::new();
+    for layout in TABLES.iter().filter(|t| !made_elsewhere.contains(&t.name)) {
+        let Some(section) = object.section(layout.name) else { continue };
+        for entry in special::entries(object, section, layout.references)? {
+            let Some((number, offset)) = entry.code() else { continue };
+            let Some(function) = object.symbols.get(number) else { continue };
+            let mut bytes = entry.bytes.to_vec();
+            let mut targets = Vec::new();
+            for (n, reference) in entry.references.iter().enumerate() {
+                blank(&mut bytes, reference.relocation.offset, reference.relocation.kind);
+                if n > 0 {
+                    targets.push(remark_target(object, &entry, reference));
+                }
+            }
+            if layout.name == "__bug_table" {
+                // The line may move; the file and the flags may not.
+                blank(&mut bytes, 6, object::elf::R_X86_64_32.0);
+                bytes
+                    .get_mut(10..)
+                    .unwrap_or_default()
+                    .copy_from_slice(entry.bytes.get(10..).unwrap_or_default());
+            }
+            all.entry(function.name.to_owned()).or_default().push((layout.name, offset, bytes, targets));
+        }
+    }
+    all.values_mut().for_each(|list| list.sort());
+    Ok(all)
+}
+
+fn remark_target(object: &Object, entry: &special::Entry, reference: &Reference) -> What {
+    match reference.target {
+        Target::Nameless(section, offset)
+            if object.sections.get(section).is_some_and(|s| s.name == special::REPLACEMENT) =>
+        {
+            // Code that is put in place: what it is counts, not where it is kept.
+            let length = entry.bytes.last().copied().map_or(0, usize::from);
+            let code = object.sections.get(section).and_then(|s| {
+                let start = usize::try_from(offset).ok()?;
+                s.data.get(start..start.checked_add(length)?)
+            });
+            What::Code(code.unwrap_or_default().to_vec())
+        }
+        _ => what(object, reference),
+    }
+}
+
+/// Names of data that each copy of a function may have of its own: what is printed, printed once,
+/// or counted in order to print less; keys of lock checking; tables made from `switch`.
+pub fn may_be_copied(name: &str) -> bool {
+    const NAMES: [&str; 17] = [
+        "__func__",
+        "__FUNCTION__",
+        "__PRETTY_FUNCTION__",
+        "__key",
+        "__warned",
+        "__already_done",
+        "_rs",
+        "CSWTCH",
+        "__print_once",
+        "___done",
+        "_entry",
+        "_entry_ptr",
+        "descriptor",
+        "__ret_once",
+        "__cond",
+        "__msg",
+        "__UNIQUE_ID_ddebug",
+    ];
+    NAMES.contains(&base(name).as_str())
+}
+
+/// Whether data of this name in this section is not the file's own, but written for a tool.
+fn is_for_tools(symbol: &Symbol, section: &str) -> bool {
+    section.starts_with(".discard")
+        || section.starts_with(".modinfo")
+        || section.starts_with(".export_symbol")
+        || section.starts_with("__mcount")
+        || section.contains("ksymtab")
+        || symbol.name.starts_with("__UNIQUE_ID___addressable")
+}
+
+fn data(before: &Object, after: &Object, found: &mut Difference) {
+    let collect = |object: &Object| {
+        let mut all: BTreeMap<String, Vec<(String, Body, bool)>> = BTreeMap::new();
+        for symbol in object.defined(Kind::Data) {
+            let section = object.section_of(symbol).map_or("", |s| s.name);
+            if is_for_tools(symbol, section) {
+                continue;
+            }
+            let code = |r: &Meaning| matches!(&r.what, What::Symbol(name, 0) if is_function(object, name));
+            let body = body(object, symbol);
+            let is_table = body.meanings.iter().any(code);
+            all.entry(base(symbol.name)).or_default().push((symbol.name.to_owned(), body, is_table));
+        }
+        all
+    };
+    let (mut old, new) = (collect(before), collect(after));
+    for (base, list) in new {
+        let left = old.entry(base).or_default();
+        let was_there = !left.is_empty();
+        for (name, body, is_table) in list {
+            if let Some(same) = left.iter().position(|(_, old, _)| *old == body) {
+                left.swap_remove(same);
+            } else if may_be_copied(&name) {
+            } else if was_there && !left.is_empty() {
+                found.data.push((name, is_table));
+            } else {
+                found.new_data.push(name);
+            }
+        }
+    }
+}
+
+fn is_function(object: &Object, name: &str) -> bool {
+    object.symbols.iter().any(|s| s.name == name && matches!(s.kind, Kind::Function | Kind::Other))
+}
+
+/// The symbols that an object exports.
+fn exported<'a>(object: &'a Object) -> impl Iterator<Item = &'a str> {
+    object
+        .symbols
+        .iter()
+        .filter_map(|s| s.name.strip_prefix("__ksymtab_").or_else(|| s.name.strip_prefix("__export_symbol_")))
+}

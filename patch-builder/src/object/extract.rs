@@ -1,0 +1,449 @@
+//! Takes the functions that differ out of the fixed object, with everything that they need and the
+//! kernel does not have.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::compare::{Difference, is_init, may_be_copied};
+use super::instruction::{self, Use};
+use super::kernel::NotFound;
+use super::resolve::{Source, World};
+use super::special;
+use super::target::{Reference, Target, base};
+use super::{Kind, Object, Relocation, Section, Symbol};
+use crate::refusal::{Gate, Refusal};
+
+/// A function that is replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replaced {
+    /// Its name in the kernel.
+    pub name: String,
+    /// Its position among the symbols of that name; 0 if it is the only one.
+    pub position: u32,
+    /// Length of the original in the kernel, in bytes.
+    pub size: u64,
+    /// The global symbol of the new function in the patch.
+    pub symbol: String,
+}
+
+/// A part of the patch, by what it was in the fixed object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// A function or a variable, by the number of its symbol.
+    Unit(usize),
+    /// Code out of line, by its section and offset.
+    Block(usize, i64),
+}
+
+/// What a place in the patch refers to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum To {
+    /// A part.
+    Part(Key),
+    /// The texts and constants.
+    Pool,
+    /// A symbol that is linked in or found by the kernel.
+    Symbol(String),
+}
+
+/// A place that is filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fill {
+    /// Offset in its section.
+    pub offset: u64,
+    /// `r_type`.
+    pub kind: u32,
+    /// What is written.
+    pub to: To,
+    /// What is added.
+    pub addend: i64,
+}
+
+/// A section of the patch.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Name of the section.
+    pub section: String,
+    /// `sh_type`.
+    pub kind: u32,
+    /// `sh_flags`.
+    pub flags: u64,
+    /// Alignment.
+    pub align: u64,
+    /// Content; empty for one without content in the file.
+    pub bytes: Vec<u8>,
+    /// Length in bytes.
+    pub size: u64,
+    /// Bytes before the symbol.
+    pub padding: u64,
+    /// The symbol: name, kind, size.
+    pub symbol: Option<(String, Kind, u64)>,
+    /// The places in it.
+    pub fills: Vec<Fill>,
+}
+
+/// What was taken out.
+#[derive(Debug, Clone, Default)]
+pub struct Cut {
+    /// What is replaced.
+    pub replaced: Vec<Replaced>,
+    /// Functions and data.
+    pub parts: BTreeMap<Key, Part>,
+    /// Tables about them.
+    pub tables: Vec<Part>,
+    /// Texts and constants.
+    pub pool: Vec<u8>,
+    /// What a person should know.
+    pub notes: BTreeSet<String>,
+    /// Code of the patch whose address is given away: the function, and who does.
+    pub escapes: BTreeSet<(String, String)>,
+}
+
+/// Takes what `difference` names out of `after`.
+///
+/// # Errors
+///
+/// Something cannot be taken, or needs what is nowhere.
+pub fn extract(
+    before: &Object,
+    after: &Object,
+    difference: &Difference,
+    world: &World,
+) -> Result<Cut, Refusal> {
+    let mut walk = Walk::new(before, after, difference, world);
+    walk.changed()?;
+    loop {
+        while let Some(key) = walk.queue.pop_front() {
+            walk.part(key)?;
+        }
+        if !walk.tables()? {
+            break;
+        }
+    }
+    walk.unknown_sections()?;
+    Ok(walk.cut)
+}
+
+pub(super) struct Walk<'w, 'o> {
+    before: &'w Object<'o>,
+    pub(super) after: &'w Object<'o>,
+    changed: BTreeSet<&'w str>,
+    pub(super) world: &'w World<'w>,
+    file: &'o str,
+    pub(super) queue: VecDeque<Key>,
+    pub(super) wanted: BTreeSet<Key>,
+    /// Entries of tables that are in already, by table and place.
+    pub(super) entered: BTreeSet<(&'static str, usize)>,
+    pub(super) tables: BTreeMap<&'static str, Part>,
+    pool: BTreeMap<Vec<u8>, usize>,
+    pub(super) cut: Cut,
+}
+
+impl<'w, 'o> Walk<'w, 'o> {
+    fn new(
+        before: &'w Object<'o>,
+        after: &'w Object<'o>,
+        difference: &'w Difference,
+        world: &'w World<'w>,
+    ) -> Self {
+        Self {
+            before,
+            after,
+            changed: difference.changed.iter().map(String::as_str).collect(),
+            world,
+            file: after.file().unwrap_or_default(),
+            queue: VecDeque::new(),
+            wanted: BTreeSet::new(),
+            entered: BTreeSet::new(),
+            tables: BTreeMap::new(),
+            pool: BTreeMap::new(),
+            cut: Cut::default(),
+        }
+    }
+
+    fn changed(&mut self) -> Result<(), Refusal> {
+        for name in self.changed.clone() {
+            let symbol = self.after.functions().find(|s| s.name == name);
+            let Some(number) = symbol.and_then(|s| self.after.number(s)) else { continue };
+            self.want(Key::Unit(number));
+            if is_cold(name) {
+                continue;
+            }
+            let original = self.before.functions().find(|s| s.name == name);
+            let found = original.ok_or(NotFound::Absent).and_then(|s| self.world.own.of(s, self.file));
+            let found = found.map_err(|e| Refusal::new(Gate::OneSymbol, format!("{name}: {e}")))?;
+            self.cut.replaced.push(Replaced {
+                name: name.to_owned(),
+                position: found.position,
+                size: found.named.size,
+                symbol: new_symbol(self.world.object, name),
+            });
+        }
+        Ok(())
+    }
+
+    fn want(&mut self, key: Key) -> To {
+        if self.wanted.insert(key) {
+            self.queue.push_back(key);
+        }
+        To::Part(key)
+    }
+
+    fn part(&mut self, key: Key) -> Result<(), Refusal> {
+        let part = match key {
+            Key::Unit(number) => {
+                let Some(symbol) = self.after.symbols.get(number).copied() else { return Ok(()) };
+                self.unit(number, &symbol)?
+            }
+            Key::Block(section, offset) => self.block(section, offset)?,
+        };
+        self.cut.parts.insert(key, part);
+        Ok(())
+    }
+
+    fn unit(&mut self, number: usize, symbol: &Symbol<'o>) -> Result<Part, Refusal> {
+        let after = self.after;
+        let (Some(section), Some(index)) = (after.section_of(symbol), symbol.section()) else {
+            return Err(Refusal::new(Gate::OneSymbol, symbol.name));
+        };
+        let is_code = symbol.kind == Kind::Function;
+        let padding = if is_code { self.own_section(symbol, index, section)? } else { 0 };
+        let bytes = after.bytes_of(symbol);
+        let before = section.data.get(..usize::try_from(padding).unwrap_or_default()).unwrap_or_default();
+        let fields = is_code.then(|| instruction::fields(bytes));
+        let mut fills = Vec::new();
+        for relocation in after.relocations_of(symbol) {
+            let known = fields.as_ref().is_none_or(|f| f.contains_key(&relocation.offset));
+            if !known || super::width(relocation.kind).is_none() {
+                let what = format!("{}+{:#x}", symbol.name, relocation.offset);
+                return Err(Refusal::new(Gate::KnownCode, what));
+            }
+            let reference = after.reference(relocation, fields.as_ref());
+            fills.push(self.fill(symbol.name, Some(number), &reference, padding)?);
+        }
+        let name = match symbol.kind {
+            Kind::Function if is_cold(symbol.name) => format!(".text.unlikely.{}", symbol.name),
+            Kind::Function => format!(".text.{}", symbol.name),
+            _ if section.name.starts_with(".data.once") => ".data.once".to_owned(),
+            _ => section.name.to_owned(),
+        };
+        Ok(Part {
+            section: name,
+            kind: section.kind,
+            flags: section.flags,
+            align: if is_code { section.align } else { section.align.max(8) },
+            bytes: if section.is_empty_in_file() { Vec::new() } else { [before, bytes].concat() },
+            size: symbol.size.saturating_add(padding),
+            padding,
+            symbol: Some((symbol.name.to_owned(), symbol.kind, symbol.size)),
+            fills,
+        })
+    }
+
+    /// The bytes before a function that has a section of its own, for the tracer to use.
+    fn own_section(&self, symbol: &Symbol, index: usize, section: &Section) -> Result<u64, Refusal> {
+        let others = self.after.symbols_in(index).filter(|s| s.kind == Kind::Function && s.size > 0);
+        let other = others.filter(|s| (s.value, s.size) != (symbol.value, symbol.size)).next();
+        if let Some(other) = other {
+            let what = format!("{} and {} share {}", symbol.name, other.name, section.name);
+            return Err(Refusal::new(Gate::OwnSection, what));
+        }
+        Ok(if symbol.value <= 64 { symbol.value } else { 0 })
+    }
+
+    /// Code out of line, up to its last jump.
+    fn block(&mut self, index: usize, offset: i64) -> Result<Part, Refusal> {
+        let unknown = || Refusal::new(Gate::KnownCode, format!("{}+{offset:#x}", special::AUXILIARY));
+        let section = self.after.sections.get(index).ok_or_else(unknown)?;
+        let start = usize::try_from(offset).map_err(|_| unknown())?;
+        let rest = section.data.get(start..).ok_or_else(unknown)?;
+        let code = rest.get(..instruction::block(rest).ok_or_else(unknown)?).ok_or_else(unknown)?;
+        self.code(section, start as u64, code, special::AUXILIARY)
+    }
+
+    /// A part made of `code`, which has no symbol and begins at `start` of `section`.
+    pub(super) fn code(
+        &mut self,
+        section: &Section,
+        start: u64,
+        code: &[u8],
+        name: &str,
+    ) -> Result<Part, Refusal> {
+        let fields = instruction::fields(code);
+        let mut fills = Vec::new();
+        for relocation in &section.relocations {
+            let Some(into) = relocation.offset.checked_sub(start).filter(|o| *o < code.len() as u64) else {
+                continue;
+            };
+            if !fields.contains_key(&into) {
+                return Err(Refusal::new(Gate::KnownCode, format!("{name}+{:#x}", relocation.offset)));
+            }
+            let reference = self.after.reference(Relocation { offset: into, ..*relocation }, Some(&fields));
+            fills.push(self.fill(name, None, &reference, 0)?);
+        }
+        Ok(Part {
+            section: name.to_owned(),
+            kind: section.kind,
+            flags: section.flags,
+            align: section.align,
+            bytes: code.to_vec(),
+            size: code.len() as u64,
+            padding: 0,
+            symbol: None,
+            fills,
+        })
+    }
+
+    /// The place `reference` in the patch; it is in `holder`, whose number is `own`.
+    pub(super) fn fill(
+        &mut self,
+        holder: &str,
+        own: Option<usize>,
+        reference: &Reference,
+        padding: u64,
+    ) -> Result<Fill, Refusal> {
+        let (to, offset) = self.to(holder, own, reference)?;
+        let relocation = reference.relocation;
+        Ok(Fill {
+            offset: relocation.offset.saturating_add(padding),
+            kind: relocation.kind,
+            to,
+            addend: offset.wrapping_sub(reference.tail),
+        })
+    }
+
+    fn to(&mut self, holder: &str, own: Option<usize>, reference: &Reference) -> Result<(To, i64), Refusal> {
+        Ok(match reference.target {
+            Target::Text(bytes) => (To::Pool, self.pooled(bytes, 1)),
+            Target::Constant(bytes, into) => {
+                (To::Pool, self.pooled(bytes, bytes.len()).wrapping_add_unsigned(into))
+            }
+            Target::External(name, offset) => {
+                let source = self.world.external(name)?;
+                (To::Symbol(self.world.link_name(name, &source)), offset)
+            }
+            Target::Unit(number, offset) => {
+                (self.unit_of(holder, own, number, offset, reference.used)?, offset)
+            }
+            Target::Nameless(section, offset)
+                if self.after.sections.get(section).is_some_and(|s| s.name == special::AUXILIARY) =>
+            {
+                (self.want(Key::Block(section, offset)), 0)
+            }
+            Target::Nameless(section, offset) => {
+                let name = self.after.sections.get(section).map_or("", |s| s.name);
+                let what = format!("{holder} refers to {name}+{offset:#x}");
+                return Err(Refusal::new(Gate::KnownSections, what));
+            }
+            Target::Number(number) => {
+                return Err(Refusal::new(Gate::KnownCode, format!("{holder} refers to the number {number}")));
+            }
+        })
+    }
+
+    /// The place of `bytes` among the texts and constants.
+    fn pooled(&mut self, bytes: &[u8], align: usize) -> i64 {
+        let (pool, out) = (&mut self.pool, &mut self.cut.pool);
+        let at = *pool.entry(bytes.to_vec()).or_insert_with(|| {
+            out.resize(out.len().next_multiple_of(align.max(1)), 0);
+            out.extend_from_slice(bytes);
+            out.len() - bytes.len()
+        });
+        i64::try_from(at).unwrap_or(i64::MAX)
+    }
+
+    fn unit_of(
+        &mut self,
+        holder: &str,
+        own: Option<usize>,
+        number: usize,
+        offset: i64,
+        used: Use,
+    ) -> Result<To, Refusal> {
+        let Some(symbol) = self.after.symbols.get(number).copied() else {
+            return Err(Refusal::new(Gate::KnownCode, holder));
+        };
+        let is_whole = used == Use::Address && offset == 0;
+        match symbol.kind {
+            Kind::Function if is_cold(symbol.name) => Ok(self.want(Key::Unit(number))),
+            // Pointers outlive a patch: they lead to the original, which is redirected.
+            Kind::Function if self.changed.contains(symbol.name) && is_whole => self.found(&symbol),
+            Kind::Function if self.changed.contains(symbol.name) || own == Some(number) => {
+                Ok(self.want(Key::Unit(number)))
+            }
+            Kind::Function => self.function(holder, number, &symbol, is_whole),
+            Kind::Data => self.variable(holder, number, &symbol),
+            _ => Err(Refusal::new(Gate::KnownCode, format!("{holder} refers to {}", symbol.name))),
+        }
+    }
+
+    fn found(&self, symbol: &Symbol) -> Result<To, Refusal> {
+        let found = self.world.own.of(symbol, self.file);
+        let found = found.map_err(|e| Refusal::new(Gate::OneSymbol, format!("{}: {e}", symbol.name)))?;
+        if is_init(found.named.section) {
+            return Err(Refusal::new(Gate::InitCode, format!("refers to {}", symbol.name)));
+        }
+        Ok(To::Symbol(self.world.link_name(symbol.name, &Source::Own(found.position))))
+    }
+
+    fn function(
+        &mut self,
+        holder: &str,
+        number: usize,
+        symbol: &Symbol,
+        is_whole: bool,
+    ) -> Result<To, Refusal> {
+        let was_there = self.before.functions().any(|s| s.name == symbol.name);
+        if was_there {
+            match self.world.own.of(symbol, self.file) {
+                Ok(_) => return self.found(symbol),
+                Err(NotFound::Absent) if symbol.is_local => {
+                    self.cut.notes.insert(format!("copied {}, which the kernel does not have", symbol.name));
+                }
+                Err(e) => return Err(Refusal::new(Gate::OneSymbol, format!("{}: {e}", symbol.name))),
+            }
+        }
+        if is_whole {
+            self.cut.escapes.insert((symbol.name.to_owned(), holder.to_owned()));
+        }
+        Ok(self.want(Key::Unit(number)))
+    }
+
+    fn variable(&mut self, holder: &str, number: usize, symbol: &Symbol) -> Result<To, Refusal> {
+        let section = self.after.section_of(symbol);
+        let name = section.map_or("", |s| s.name);
+        if may_be_copied(symbol.name) || name.starts_with(".data.once") {
+            return Ok(self.want(Key::Unit(number)));
+        }
+        let base_name = base(symbol.name);
+        let olds: Vec<_> = self.before.defined(Kind::Data).filter(|s| base(s.name) == base_name).collect();
+        let Some(only) = olds.first().filter(|_| olds.len() == 1) else {
+            if olds.is_empty() || !section.is_some_and(Section::is_writable) {
+                return Ok(self.want(Key::Unit(number)));
+            }
+            let what = format!("{} of {holder}: {} variables", symbol.name, olds.len());
+            return Err(Refusal::new(Gate::OneSymbol, what));
+        };
+        if is_init(name) {
+            return Err(Refusal::new(Gate::InitCode, format!("{holder} refers to {}", symbol.name)));
+        }
+        if name.starts_with(".data..percpu") {
+            return Err(Refusal::new(Gate::PerCpu, format!("{holder} refers to {}", symbol.name)));
+        }
+        // The compiler that made the kernel gave out the numbers of the original object.
+        match self.world.own.of(only, self.file) {
+            Ok(found) => Ok(To::Symbol(self.world.link_name(only.name, &Source::Own(found.position)))),
+            Err(_) if !section.is_some_and(Section::is_writable) => Ok(self.want(Key::Unit(number))),
+            Err(e) => Err(Refusal::new(Gate::OneSymbol, format!("{}: {e}", symbol.name))),
+        }
+    }
+}
+
+/// Whether a name is that of the part of a function that is hardly ever run.
+pub fn is_cold(name: &str) -> bool {
+    name.ends_with(".cold") || name.contains(".cold.")
+}
+
+/// The global symbol of a new function: one in the whole patch.
+fn new_symbol(object: &str, name: &str) -> String {
+    format!("invivo_new_{object}_{}", name.replace('.', "_"))
+}

@@ -1,0 +1,70 @@
+//! Where a symbol that a patch needs will come from when the patch is loaded.
+
+use std::collections::HashMap;
+
+use super::kernel::{Names, NotFound};
+use crate::refusal::{Gate, Refusal};
+
+/// The object that is the kernel itself.
+pub const VMLINUX: &str = "vmlinux";
+
+/// What an object of the kernel can refer to.
+pub struct World<'w> {
+    /// `vmlinux`, or the name of the module that is patched.
+    pub object: &'w str,
+    /// The symbols of that object.
+    pub own: &'w Names<'w>,
+    /// Each exported symbol and who exports it: `vmlinux`, or a module's name.
+    pub exports: &'w HashMap<String, String>,
+    /// The position of a symbol that another module exports.
+    pub of_module: &'w dyn Fn(&str, &str) -> Result<u32, NotFound>,
+    /// Whether objtool runs again when the module is linked.
+    pub objtool_at_link: bool,
+}
+
+/// A place for a symbol that is not in the patch.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// Exported by the kernel.
+    Export,
+    /// Found by livepatch in the object that is patched.
+    Own(u32),
+    /// Found by livepatch in another module, when the object that is patched is loaded.
+    Module(String, u32),
+}
+
+impl World<'_> {
+    /// Where the symbol `name` of another source file comes from.
+    ///
+    /// # Errors
+    ///
+    /// It comes from nowhere, or from several places.
+    pub fn external(&self, name: &str) -> Result<Source, Refusal> {
+        let refuse = |e: NotFound| Refusal::new(Gate::OneSymbol, format!("{name}: {e}"));
+        match self.exports.get(name).map(String::as_str) {
+            Some(VMLINUX) => Ok(Source::Export),
+            Some(module) if module != self.object => {
+                let position = (self.of_module)(module, name).map_err(refuse)?;
+                Ok(Source::Module(module.to_owned(), position))
+            }
+            _ => {
+                let found = self.own.global(name).map_err(refuse)?;
+                if found.named.section.starts_with(".data..percpu") {
+                    return Err(Refusal::new(Gate::PerCpu, name));
+                }
+                Ok(Source::Own(found.position))
+            }
+        }
+    }
+
+    /// The name under which the patch is linked with a symbol from `source`; `klp` reads it.
+    pub fn link_name(&self, name: &str, source: &Source) -> String {
+        match source {
+            Source::Export => name.to_owned(),
+            Source::Own(position) => format!("__klpsym_{}__{name}__{position}", self.object),
+            Source::Module(module, position) => {
+                format!("__klpsym_{}:{module}__{name}__{position}", self.object)
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+use super::*;
+use crate::object::extract::extract;
+use crate::object::kernel::{Names, NotFound};
+use crate::object::resolve::World;
+use crate::sample::{Sample, compile as compile_sample};
+
+const FILE: &str = "\
+static int count;
+extern int far(int n, const char *text);
+static __attribute__((noinline)) int helper(int n)
+{
+	return n + count++;
+}
+int get(int n)
+{
+	return far(helper(n), \"text\");
+}
+";
+
+fn sample() -> Sample {
+    let mut sample =
+        Sample::new(FILE, &FILE.replace("return far(", "if (n > 8)\n\t\treturn 8;\n\treturn 1 + far("));
+    sample.exports.insert("far".to_owned(), "vmlinux".to_owned());
+    sample
+}
+
+#[test]
+fn an_object_is_taken_apart() {
+    let compiled = compile_sample(FILE, &[]);
+    let object = Object::parse(&compiled.object).unwrap();
+    assert_eq!(object.file(), Some("sample.c"));
+    let get = object.functions().find(|s| s.name == "get").unwrap();
+    assert_eq!(object.section_of(get).unwrap().name, ".text.get");
+    assert!(!get.is_local && object.functions().any(|s| s.is_local && s.name.starts_with("helper")));
+    let names: Vec<_> = object.relocations_of(get).iter().map(|r| object.symbols[r.symbol].name).collect();
+    assert!(names.contains(&"__fentry__") && names.contains(&"far"), "{names:?}");
+}
+
+#[test]
+fn what_is_written_is_read_again_with_everything_it_needs() {
+    let sample = sample();
+    let cut = sample.cut().unwrap();
+    let bytes = emit::emit(&cut, "sample.c").unwrap();
+    assert_eq!(bytes, emit::emit(&cut, "sample.c").unwrap());
+    let object = Object::parse(&bytes).unwrap();
+    let undefined: Vec<_> = object
+        .symbols
+        .iter()
+        .filter(|s| s.place == Place::Undefined && !s.name.is_empty())
+        .map(|s| s.name)
+        .collect();
+    assert_eq!(undefined.len(), 3, "{undefined:?}");
+    assert!(undefined.contains(&"far") && undefined.contains(&"__fentry__"));
+    assert!(undefined.iter().any(|name| name.starts_with("__klpsym_vmlinux__helper")), "{undefined:?}");
+    // The new function has its own name, and the one that the table knows, at the same place.
+    let named = |name: &str| *object.functions().find(|s| s.name == name).unwrap();
+    let (own, of_table) = (named("get"), named("invivo_new_vmlinux_get"));
+    assert_eq!((own.value, own.size), (of_table.value, of_table.size));
+    assert!(own.is_local && !of_table.is_local);
+    // Its code is that of the fixed object.
+    let after = Object::parse(&sample.after.object).unwrap();
+    let fixed = after.functions().find(|s| s.name == "get").unwrap();
+    assert_eq!(object.bytes_of(&own), after.bytes_of(fixed));
+}
+
+#[test]
+fn without_debug_information_everything_else_stays() {
+    let compiled = compile_sample(FILE, &["-g"]);
+    let whole = Object::parse(&compiled.object).unwrap();
+    let slimmed = slim::slim(&compiled.object).unwrap();
+    let slim = Object::parse(&slimmed).unwrap();
+    assert!(
+        slimmed.len() < compiled.object.len() && whole.section(".debug_info").is_some_and(|s| s.size > 0)
+    );
+    assert!(slim.section(".debug_info").is_none_or(|s| s.size == 0));
+    for (one, other) in whole.sections.iter().zip(&slim.sections).filter(|(s, _)| !s.name.contains("debug")) {
+        assert_eq!((one.name, one.data), (other.name, other.data));
+    }
+    assert_eq!(whole.symbols.len(), slim.symbols.len());
+}
+
+#[test]
+fn the_position_of_a_symbol_is_its_place_among_those_of_its_name() {
+    let text = "\
+        .file \"a.c\"\n.text\n.type f,@function\nf: ret\n.size f,1\n\
+        .globl g\n.type g,@function\ng: ret\n.size g,1\n";
+    let compiled = compile_sample(&format!("asm({text:?});\n"), &[]);
+    let object = Object::parse(&compiled.object).unwrap();
+    let names = Names::of_vmlinux(&object);
+    assert_eq!(names.global("g").unwrap().position, 0);
+    assert_eq!(names.global("h").unwrap_err(), NotFound::Absent);
+    assert!(names.local("f", "b.c").is_err());
+}
+
+/// Numbers that look random and are the same each time.
+fn numbers(mut seed: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(seed >> 33).ok()
+    })
+}
+
+#[test]
+fn a_damaged_object_is_refused_or_read_and_nothing_panics() {
+    let sample = sample();
+    let old = Object::parse(&sample.before.object).unwrap();
+    let names = Names::of_vmlinux(&old);
+    let world = World {
+        object: "vmlinux",
+        own: &names,
+        exports: &sample.exports,
+        of_module: &|_, _| Err(NotFound::Absent),
+        objtool_at_link: false,
+    };
+    let good = &sample.after.object;
+    let mut next = numbers(20_261_128);
+    let mut read = 0;
+    for round in 0..3000 {
+        let mut bad = good.clone();
+        for _ in 0..=round % 4 {
+            let at = next.next().unwrap() % bad.len();
+            bad[at] = u8::try_from(next.next().unwrap() & 0xff).unwrap();
+        }
+        if round % 5 == 0 {
+            bad.truncate(next.next().unwrap() % good.len());
+        }
+        let _ = slim::slim(&bad);
+        let Ok(new) = Object::parse(&bad) else { continue };
+        read += 1;
+        let Ok(difference) = compare::compare(&old, &new) else { continue };
+        if let Ok(cut) = extract(&old, &new, &difference, &world) {
+            let _ = emit::emit(&cut, "sample.c");
+        }
+        if let Some(section) = new.section(".BTF")
+            && let Ok(types) = crate::btf::Types::parse(section.data)
+        {
+            crate::btf::contradictions(&types, &types);
+        }
+    }
+    assert!(read > 100, "{read}");
+}

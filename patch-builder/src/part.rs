@@ -1,0 +1,217 @@
+//! One file of the kernel and what fixes want of it: from source to the object that goes into the
+//! patch.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use invivo_terms::BuildId;
+use serde::{Deserialize, Serialize};
+
+use crate::cache::Cache;
+use crate::debug::{self, Debug};
+use crate::judge::{self, Case};
+use crate::object::extract::{Replaced, extract};
+use crate::object::kernel::{Names, NotFound};
+use crate::object::resolve::{VMLINUX, World};
+use crate::object::{Malformed, Object, compare, emit};
+use crate::progress::{Progress, Step};
+use crate::refusal::{Gate, Refusal};
+use crate::reproduce::reproduce;
+use crate::select::{self, Keys, Wish};
+use crate::{cc, command, compile};
+
+/// A part was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It must not be made.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The original does not compile, or the fixed file for reasons that are not the fix's.
+    #[error(transparent)]
+    Compile(#[from] compile::Error),
+    /// The kernel's symbols cannot be read.
+    #[error(transparent)]
+    Debug(#[from] debug::Error),
+    /// The compiler's object, or the kernel, cannot be taken apart.
+    #[error(transparent)]
+    Object(#[from] Malformed),
+    /// The part cannot be written as an object.
+    #[error("write the object")]
+    Write(#[from] object::write::Error),
+    /// The compiler is another one.
+    #[error(transparent)]
+    Compiler(#[from] cc::Error),
+}
+
+/// What was made of one file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Seen {
+    /// The file within the source.
+    pub path: String,
+    /// `vmlinux`, or the module that it is a part of.
+    pub object: String,
+    /// Functions replaced.
+    pub replaced: Vec<String>,
+    /// Functions that the fix adds.
+    pub added: Vec<String>,
+    /// Functions of the file compared with the kernel's, and how many were the same.
+    pub compared: usize,
+    /// How many of them are the same byte for byte.
+    pub same: usize,
+    /// What a person who approves the patch should know.
+    pub notes: Vec<String>,
+}
+
+/// A part of a patch.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// The object for the linker.
+    pub bytes: Vec<u8>,
+    /// The functions it replaces.
+    pub replaced: Vec<Replaced>,
+    /// The build id of the module that it patches; `None` for the kernel.
+    pub build_id: Option<BuildId>,
+    /// What was seen.
+    pub seen: Seen,
+}
+
+/// What is the same for all files of a kernel build.
+pub struct Workshop<'w> {
+    /// Where things are kept.
+    pub cache: &'w Cache,
+    /// The kernel's source tree.
+    pub tree: &'w Path,
+    /// Its symbols.
+    pub debug: &'w Debug,
+    /// Each exported symbol and who exports it.
+    pub exports: &'w HashMap<String, String>,
+    /// Whether objtool runs when a module is linked.
+    pub objtool_at_link: bool,
+    /// The kernel, taken apart.
+    pub vmlinux: &'w Object<'w>,
+    /// Its symbols by name.
+    pub names: &'w Names<'w>,
+}
+
+impl Workshop<'_> {
+    /// Makes the part for the file `path`, of which the recipes name the functions `named`.
+    ///
+    /// # Errors
+    ///
+    /// A gate refuses, or something cannot be read or compiled.
+    pub fn make(
+        &self,
+        path: &str,
+        wishes: &[Wish],
+        named: &[&str],
+        progress: Progress,
+    ) -> Result<Made, Error> {
+        let source = self.tree.join(path);
+        let original = std::fs::read_to_string(&source)
+            .map_err(|_| Refusal::new(Gate::FileBuilt, format!("{path}: not in the source")))?;
+        progress(Step::Compile, &format!("{path}, without the fix and with it"));
+        let before = compile::original(self.cache, self.tree, path)?;
+        let mut with = |keys| {
+            let text = select::compose(path, &original, wishes, keys)?;
+            let after = compile::fixed(self.cache, self.tree, path, &text).map_err(refused_by_compiler)?;
+            self.judge_and_cut(path, named, &before, &after, progress)
+        };
+        match with(Keys::AsWritten) {
+            // The cure is known: the key is read instead.
+            Err(Error::Refused(Refusal { gate: Gate::StaticKeys, what })) => {
+                let mut made = with(Keys::Plain)?;
+                made.seen.notes.push(format!("static keys are read, not patched in, because of {what}"));
+                Ok(made)
+            }
+            other => other,
+        }
+    }
+
+    fn judge_and_cut(
+        &self,
+        path: &str,
+        named: &[&str],
+        before: &compile::Compiled,
+        after: &compile::Compiled,
+        progress: Progress,
+    ) -> Result<Made, Error> {
+        let (old, new) = (Object::parse(&before.object)?, Object::parse(&after.object)?);
+        let file = old.file().unwrap_or_default();
+        let module = match &before.module {
+            None => None,
+            Some(name) => Some((
+                name.as_str(),
+                self.debug.module(name)?.ok_or_else(|| {
+                    Refusal::new(Gate::FileBuilt, format!("{path}: there is no module {name}"))
+                })?,
+            )),
+        };
+        let object = module.as_ref().map_or(VMLINUX, |(name, _)| *name);
+        let parsed = match &module {
+            None => None,
+            Some((_, module)) => Some((Object::parse(&module.debug)?, Object::parse(&module.shipped)?)),
+        };
+        let of_module = parsed.as_ref().map(|(debug, shipped)| Names::of_module(debug, shipped));
+        let names = of_module.as_ref().unwrap_or(self.names);
+        let kernel = parsed.as_ref().map_or(self.vmlinux, |(debug, _)| debug);
+
+        let irregular = |e: crate::object::special::Irregular| Refusal::new(Gate::KnownSections, e.0);
+        let difference = compare::compare(&old, &new).map_err(irregular)?;
+        let report = reproduce(&old, kernel, file);
+        judge::difference(&Case {
+            path,
+            named,
+            before: (before, &old),
+            after: (after, &new),
+            difference: &difference,
+            report: &report,
+            names,
+        })?;
+        let dependency = |module: &str, symbol: &str| self.position(module, symbol);
+        let world = World {
+            object,
+            own: names,
+            exports: self.exports,
+            of_module: &dependency,
+            objtool_at_link: self.objtool_at_link,
+        };
+        let cut = extract(&old, &new, &difference, &world)?;
+        judge::cut(&cut)?;
+        let replaced: Vec<_> = cut.replaced.iter().map(|r| r.name.clone()).collect();
+        progress(Step::Extract, &format!("{object}: {}", replaced.join(", ")));
+        Ok(Made {
+            bytes: emit::emit(&cut, file)?,
+            build_id: module.as_ref().map(|(_, module)| module.build_id.clone()),
+            seen: Seen {
+                path: path.to_owned(),
+                object: object.to_owned(),
+                replaced,
+                added: difference.new.clone(),
+                compared: report.total(),
+                same: report.same.len(),
+                notes: cut.notes.iter().cloned().collect(),
+            },
+            replaced: cut.replaced,
+        })
+    }
+
+    /// The position of a symbol that another module exports.
+    fn position(&self, module: &str, symbol: &str) -> Result<u32, NotFound> {
+        let module = self.debug.module(module).ok().flatten().ok_or(NotFound::Absent)?;
+        let parse = |bytes| Object::parse(bytes).map_err(|_| NotFound::Absent);
+        let (debug, shipped) = (parse(&module.debug)?, parse(&module.shipped)?);
+        Names::of_module(&debug, &shipped).global(symbol).map(|found| found.position)
+    }
+}
+
+/// What the compiler says of a fixed file is a refusal: the original was compiled just now.
+fn refused_by_compiler(error: compile::Error) -> Error {
+    match error {
+        compile::Error::Command(command::Error::Failed { words, .. }) => {
+            let first = words.lines().find(|line| line.contains("error")).unwrap_or(&words).to_owned();
+            Refusal::new(Gate::Compiles, first).into()
+        }
+        other => other.into(),
+    }
+}

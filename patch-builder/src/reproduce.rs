@@ -1,0 +1,68 @@
+//! Whether what is compiled here from the original source is what the kernel runs: byte for byte,
+//! but for the places that a linker fills in. Another compiler, configuration or source is found at
+//! once.
+
+use crate::object::compare::is_init;
+use crate::object::{Object, Symbol, width};
+
+/// How the functions of an object compare with those of the kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The same.
+    pub same: Vec<String>,
+    /// Not the same: the function, and what is different.
+    pub different: Vec<(String, String)>,
+}
+
+impl Report {
+    /// Functions compared.
+    pub fn total(&self) -> usize {
+        self.same.len() + self.different.len()
+    }
+}
+
+/// Compares every function of `object`, compiled from the source file `file`, with the `kernel` or
+/// module that it is part of.
+pub fn reproduce(object: &Object, kernel: &Object, file: &str) -> Report {
+    let mut report = Report::default();
+    for function in object.functions() {
+        if object.section_of(function).is_none_or(|s| is_init(s.name)) {
+            continue;
+        }
+        let mut why = "not there".to_owned();
+        let mut same = false;
+        for shipped in kernel.functions().filter(|s| s.name == function.name) {
+            if shipped.is_local != function.is_local || (shipped.is_local && shipped.file != Some(file)) {
+                continue;
+            }
+            match difference(object, function, kernel, shipped) {
+                None => same = true,
+                Some(words) => why = words,
+            }
+        }
+        if same {
+            report.same.push(function.name.to_owned());
+        } else {
+            report.different.push((function.name.to_owned(), why));
+        }
+    }
+    report
+}
+
+fn difference(object: &Object, function: &Symbol, kernel: &Object, shipped: &Symbol) -> Option<String> {
+    let (mut ours, mut theirs) = (object.bytes_of(function).to_vec(), kernel.bytes_of(shipped).to_vec());
+    if ours.len() != theirs.len() {
+        return Some(format!("{} bytes, {} in the kernel", ours.len(), theirs.len()));
+    }
+    for relocation in object.relocations_of(function) {
+        let Some(start) = usize::try_from(relocation.offset).ok() else { continue };
+        let end = start + usize::try_from(width(relocation.kind).unwrap_or_default()).unwrap_or_default();
+        for bytes in [&mut ours, &mut theirs] {
+            if let Some(field) = bytes.get_mut(start..end) {
+                field.fill(0);
+            }
+        }
+    }
+    let differing = ours.iter().zip(&theirs).filter(|(a, b)| a != b).count();
+    (differing > 0).then(|| format!("{differing} of {} bytes differ", ours.len()))
+}

@@ -1,0 +1,94 @@
+//! Small files, compiled in the tests as the kernel's are: a kernel of one file, and a fix of it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::process::Command;
+
+use crate::compile::{Compiled, FLAGS};
+use crate::judge::{self, Case};
+use crate::object::extract::{Cut, extract};
+use crate::object::kernel::{Names, NotFound};
+use crate::object::resolve::World;
+use crate::object::{Object, compare};
+use crate::refusal::Refusal;
+use crate::reproduce::reproduce;
+
+/// Compiles `text` with the flags that matter, and `more`.
+pub(crate) fn compile(text: &str, more: &[&str]) -> Compiled {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("sample.c"), text).unwrap();
+    let output = Command::new("gcc")
+        .current_dir(folder.path())
+        .args(
+            "-O2 -std=gnu11 -fno-PIE -mcmodel=kernel -mno-red-zone -mno-sse -fcf-protection=none".split(' '),
+        )
+        .args("-pg -mfentry -fno-stack-protector -fno-asynchronous-unwind-tables -w".split(' '))
+        .args(FLAGS.split(' '))
+        .args(more)
+        .args(["-c", "-o", "sample.o", "sample.c"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let object = std::fs::read(folder.path().join("sample.o")).unwrap();
+    Compiled { object, module: None, checksums: BTreeMap::new() }
+}
+
+/// A fix of a kernel that consists of one file.
+pub(crate) struct Sample {
+    pub(crate) before: Compiled,
+    pub(crate) after: Compiled,
+    pub(crate) kernel: Compiled,
+    pub(crate) path: &'static str,
+    /// `vmlinux`, or the module that the file is.
+    pub(crate) object: &'static str,
+    pub(crate) named: Vec<&'static str>,
+    pub(crate) exports: HashMap<String, String>,
+}
+
+impl Sample {
+    /// The file `before`, which the fix makes `after`.
+    pub(crate) fn new(before: &str, after: &str) -> Self {
+        let compiled = compile(before, &[]);
+        let exports = ["__fentry__", "printk", "kfree"].map(|name| (name.to_owned(), "vmlinux".to_owned()));
+        Self {
+            kernel: compiled.clone(),
+            before: compiled,
+            after: compile(after, &[]),
+            path: "net/core/sample.c",
+            object: "vmlinux",
+            named: Vec::new(),
+            exports: exports.into(),
+        }
+    }
+
+    /// What the gates say and, if they let it pass, what is taken out.
+    pub(crate) fn cut(&self) -> Result<Cut, Refusal> {
+        let [old, new, kernel] =
+            [&self.before, &self.after, &self.kernel].map(|c| Object::parse(&c.object).unwrap());
+        let names = Names::of_vmlinux(&kernel);
+        let difference = compare::compare(&old, &new).unwrap();
+        judge::difference(&Case {
+            path: self.path,
+            named: &self.named,
+            before: (&self.before, &old),
+            after: (&self.after, &new),
+            difference: &difference,
+            report: &reproduce(&old, &kernel, "sample.c"),
+            names: &names,
+        })?;
+        let world = World {
+            object: self.object,
+            own: &names,
+            exports: &self.exports,
+            of_module: &|_, _| Err(NotFound::Absent),
+            objtool_at_link: false,
+        };
+        let cut = extract(&old, &new, &difference, &world)?;
+        judge::cut(&cut)?;
+        Ok(cut)
+    }
+
+    /// The gate that refuses.
+    pub(crate) fn gate(&self) -> crate::refusal::Gate {
+        self.cut().unwrap_err().gate
+    }
+}

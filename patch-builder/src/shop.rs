@@ -1,0 +1,413 @@
+//! Everything that is the same for all patches of one kernel build, opened once; and the last step,
+//! which puts a module together from its parts.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use invivo_terms::{Digest, Level, ModuleName, SetName};
+use serde::Serialize;
+
+use crate::boot::GuestModule;
+use crate::build::{Error, resolve, sha256};
+use crate::cache::Cache;
+use crate::debug::{self, Debug};
+use crate::facts::{self, Kernel};
+use crate::gates::{self, Passed};
+use crate::klp::KlpSymbol;
+use crate::lock::KernelLock;
+use crate::modinfo::Modinfo;
+use crate::object::Object;
+use crate::object::kernel::Names;
+use crate::part::{Made, Workshop};
+use crate::progress::{Progress, Step};
+use crate::recipe::{Recipe, SourceFile};
+use crate::refusal::{Gate, Refusal};
+use crate::select::{What, Wish, patch};
+use crate::template::{self, Entry, Table};
+use crate::{cc, compile, fixed, part, tree, unpack};
+
+/// One kernel build, ready to make patches for.
+pub struct Shop<'s> {
+    pub(crate) cache: &'s Cache,
+    pub(crate) lock: &'s KernelLock,
+    pub(crate) kernel: Kernel,
+    /// The whole source.
+    pub(crate) source: PathBuf,
+    /// What modules are linked with.
+    pub(crate) headers: PathBuf,
+    pub(crate) debug: Debug,
+    vmlinux: Vec<u8>,
+    exports: HashMap<String, String>,
+    objtool_at_link: bool,
+}
+
+/// A module, put together.
+pub struct Assembled {
+    /// Its name in the kernel.
+    pub name: ModuleName,
+    /// The module.
+    pub bytes: Vec<u8>,
+    /// Digest of everything that it was made from.
+    pub inputs: Digest,
+    /// What the kernel will resolve.
+    pub symbols: Vec<KlpSymbol>,
+    /// The gates that it went through.
+    pub passed: Vec<Passed>,
+}
+
+/// What decides how a module comes out. Its digest names the module, so that the same name never
+/// means two things.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Inputs<'a> {
+    kernel: &'a KernelLock,
+    recipes: &'a [Recipe],
+    flags: [&'static str; 2],
+    /// SHA-256 of each source file of the module, as it is while the module has no name yet.
+    sources: BTreeMap<&'a str, Digest>,
+    /// SHA-256 of each object that was taken out of a fixed file.
+    parts: Vec<Digest>,
+}
+
+impl<'s> Shop<'s> {
+    /// Opens the kernel build that `lock` pins; what is missing in the cache is fetched and unpacked.
+    ///
+    /// # Errors
+    ///
+    /// This machine has another compiler, a package cannot be had, or packages do not fit together.
+    pub fn open(cache: &'s Cache, lock: &'s KernelLock, progress: Progress) -> Result<Self, Error> {
+        cc::check_compiler(&lock.compiler)?;
+        let kernel = facts::read(cache, lock, progress)?;
+        let source = tree::source(cache, lock, progress)?;
+        let headers = tree::make(cache, lock, progress)?;
+        let debug = Debug::of(cache, lock, progress)?;
+        let vmlinux = debug.vmlinux()?;
+        let found = debug::build_id(&vmlinux)?;
+        if found.as_ref() != Some(&kernel.facts.build_id) {
+            return Err(Error::OtherKernel {
+                found: found.map_or_else(|| "none".to_owned(), |id| id.to_string()),
+                wanted: kernel.facts.build_id.to_string(),
+            });
+        }
+        let symvers = String::from_utf8_lossy(&unpack::read(&headers.join("Module.symvers"))?).into_owned();
+        let module = |owner: &str| owner.rsplit('/').next().unwrap_or(owner).replace('-', "_");
+        let exports = gates::exports(&symvers)?;
+        let exports = exports.into_iter().map(|(name, owner)| (name.to_owned(), module(owner))).collect();
+        let config = String::from_utf8_lossy(&unpack::read(&source.join(".config"))?).into_owned();
+        // scripts/Makefile.build: with either, objtool works on what is linked.
+        let objtool_at_link =
+            config.lines().any(|line| ["CONFIG_X86_KERNEL_IBT=y", "CONFIG_LTO_CLANG=y"].contains(&line));
+        Ok(Self { cache, lock, kernel, source, headers, debug, vmlinux, exports, objtool_at_link })
+    }
+
+    /// Makes the parts for all files that the recipes name, in the order of their paths.
+    ///
+    /// # Errors
+    ///
+    /// A fixed file cannot be had, or a gate refuses.
+    pub fn parts(&self, fixes: &[(Recipe, &Path)], progress: Progress) -> Result<Vec<Made>, Error> {
+        let mut files: BTreeMap<&str, Vec<Wanted>> = BTreeMap::new();
+        for (recipe, folder) in fixes {
+            for file in &recipe.files {
+                let text = self.fixed(recipe, folder, file, progress)?;
+                files.entry(&file.path).or_default().push(Wanted { recipe, file, text, name: recipe.name() });
+            }
+        }
+        self.each(&files, progress)
+    }
+
+    fn each(&self, files: &BTreeMap<&str, Vec<Wanted>>, progress: Progress) -> Result<Vec<Made>, Error> {
+        let vmlinux = Object::parse(&self.vmlinux)?;
+        let names = Names::of_vmlinux(&vmlinux);
+        let shop = self.workshop(&vmlinux, &names);
+        let mut made = Vec::new();
+        for (path, wanted) in files {
+            let wishes: Vec<_> = wanted.iter().map(Wanted::wish).collect();
+            let named: Vec<_> =
+                wanted.iter().flat_map(|w| w.file.functions.iter().map(String::as_str)).collect();
+            made.push(shop.make(path, &wishes, &named, progress)?);
+        }
+        Ok(made)
+    }
+
+    /// The modules that `parts` patch, each after those that it needs.
+    ///
+    /// # Errors
+    ///
+    /// One of them cannot be read.
+    pub fn guest_modules(&self, parts: &[Made]) -> Result<Vec<GuestModule>, Error> {
+        let mut modules = Vec::new();
+        for part in parts.iter().filter(|part| part.build_id.is_some()) {
+            self.with_needed(&part.seen.object, &mut modules)?;
+        }
+        Ok(modules)
+    }
+
+    fn with_needed(&self, name: &str, modules: &mut Vec<GuestModule>) -> Result<(), Error> {
+        if modules.iter().any(|module| module.name == name) {
+            return Ok(());
+        }
+        let Some(module) = self.debug.module(name)? else { return Ok(()) };
+        let info = Modinfo::of(&module.shipped).map_err(gates::Error::from)?;
+        let needed = info.get("depends").unwrap_or_default().replace('-', "_");
+        for name in needed.split(',').filter(|name| !name.is_empty()) {
+            self.with_needed(name, modules)?;
+        }
+        modules.push(GuestModule { name: name.to_owned(), bytes: module.shipped });
+        Ok(())
+    }
+
+    /// A place to make parts in, from the kernel taken apart.
+    pub fn workshop<'w>(&'w self, vmlinux: &'w Object<'w>, names: &'w Names<'w>) -> Workshop<'w> {
+        Workshop {
+            cache: self.cache,
+            tree: &self.source,
+            debug: &self.debug,
+            exports: &self.exports,
+            objtool_at_link: self.objtool_at_link,
+            vmlinux,
+            names,
+        }
+    }
+
+    /// The kernel with all its symbols.
+    pub fn vmlinux(&self) -> &[u8] {
+        &self.vmlinux
+    }
+
+    fn fixed(
+        &self,
+        recipe: &Recipe,
+        folder: &Path,
+        file: &SourceFile,
+        progress: Progress,
+    ) -> Result<String, Error> {
+        let Some(name) = &recipe.patch else {
+            let package = recipe.source.as_ref().ok_or_else(|| {
+                part::Error::from(Refusal::new(Gate::Applies, format!("{}: no source", file.path)))
+            })?;
+            return Ok(fixed::of_package(self.cache, package, &file.path, progress)?);
+        };
+        let text = fixed::text(&folder.join(name), name)?;
+        let original = fixed::text(&self.source.join(&file.path), &file.path)?;
+        let refused = |refusal| Error::from(part::Error::from(refusal));
+        let patches = patch::parse(&text).map_err(refused)?;
+        let named = |path: &str| recipe.files.iter().any(|file| file.path == path);
+        if let Some(other) = patches.iter().find(|patch| !named(patch.path)) {
+            return Err(refused(Refusal::new(Gate::Applies, format!("{} is not named", other.path))));
+        }
+        let patch = patches.iter().find(|patch| patch.path == file.path).ok_or_else(|| {
+            refused(Refusal::new(Gate::Applies, format!("{name} does not touch {}", file.path)))
+        })?;
+        patch.apply(&original).map_err(refused)
+    }
+
+    /// Links `parts` with the template, twice, and judges the module.
+    ///
+    /// # Errors
+    ///
+    /// It does not link, or a gate refuses it.
+    pub fn assemble(
+        &self,
+        recipes: &[Recipe],
+        parts: &[Made],
+        level: Level,
+        set: &SetName,
+        progress: Progress,
+    ) -> Result<Assembled, Error> {
+        let (name, inputs, sources) = self.name(recipes, parts, level, set)?;
+        let objects: Vec<&[u8]> = parts.iter().map(|part| part.bytes.as_slice()).collect();
+        let link = || -> Result<Vec<u8>, Error> {
+            let work = self.cache.scratch()?;
+            Ok(cc::link(&self.headers, work.path(), name.as_str(), &sources, &objects)?)
+        };
+        progress(Step::Link, &format!("linking {name}"));
+        let linked = link()?;
+        progress(Step::Link, "linking it once more elsewhere, to compare");
+        let mut passed = self.passed(parts);
+        passed.push(gates::reproducible(&linked, &link()?)?);
+        let (converted, seen) = resolve(&linked, &self.headers, &self.kernel.symbols)?;
+        progress(Step::Klp, &format!("{} symbols through livepatch", converted.symbols.len()));
+        passed.extend(seen);
+        passed.push(gates::fields(
+            &converted.bytes,
+            &[
+                ("name", name.as_str()),
+                ("livepatch", "Y"),
+                ("license", "GPL"),
+                ("depends", ""),
+                ("vermagic", &self.kernel.facts.vermagic),
+                ("invivo_abi", template::ABI),
+                ("invivo_level", &level.to_string()),
+                ("invivo_set", set.as_str()),
+                ("invivo_build_id", self.kernel.facts.build_id.as_str()),
+                ("invivo_inputs", inputs.as_str()),
+                ("invivo_fixes", &template::fixes(recipes)),
+            ],
+        )?);
+        for gate in &passed {
+            progress(Step::Gates, &format!("{}: {}", gate.gate, gate.seen));
+        }
+        Ok(Assembled { name, bytes: converted.bytes, inputs, symbols: converted.symbols, passed })
+    }
+
+    /// The gates that the parts went through before they became parts.
+    fn passed(&self, parts: &[Made]) -> Vec<Passed> {
+        let mut passed = vec![
+            Passed::new("compiler", &self.lock.compiler),
+            Passed::new("kernel", format!("image and symbols have build id {}", self.kernel.facts.build_id)),
+        ];
+        for Made { seen, .. } in parts {
+            passed.push(Passed::new(
+                "reproduced",
+                format!(
+                    "{}: {} of {} functions are the kernel's own byte for byte, among them every one replaced",
+                    seen.path, seen.same, seen.compared
+                ),
+            ));
+            passed
+                .extend(seen.notes.iter().map(|note| Passed::new("note", format!("{}: {note}", seen.path))));
+        }
+        passed.push(Passed::new("layout", "no type and no constant differs"));
+        passed.push(Passed::new("data", "no variable and no table differs, none is added"));
+        passed
+    }
+
+    /// The module's name, the digest that it carries, and the module's sources, which carry both.
+    fn name(&self, recipes: &[Recipe], parts: &[Made], level: Level, set: &SetName) -> Result<Named, Error> {
+        let digests = parts.iter().map(|part| sha256(&part.bytes)).collect();
+        let of = Naming { lock: self.lock, recipes, table: &table(parts), parts: digests, level, set };
+        of.name()
+    }
+}
+
+type Named = (ModuleName, Digest, BTreeMap<String, String>);
+
+/// What a module's name depends on.
+struct Naming<'a> {
+    lock: &'a KernelLock,
+    recipes: &'a [Recipe],
+    table: &'a Table,
+    parts: Vec<Digest>,
+    level: Level,
+    set: &'a SetName,
+}
+
+impl Naming<'_> {
+    fn name(&self) -> Result<Named, Error> {
+        let fixes = template::fixes(self.recipes);
+        let with = |inputs: &Digest| -> Result<(ModuleName, BTreeMap<String, String>), Error> {
+            let hex = inputs.as_str().get(..16).unwrap_or_default();
+            let name = format!("invivo_l{}_{hex}", self.level).parse()?;
+            let fill = template::Fill {
+                name: &name,
+                level: self.level,
+                set: self.set,
+                build_id: &self.lock.build_id,
+                inputs,
+                fixes: &fixes,
+                objects: &[],
+                parts: &[],
+            };
+            let sources = template::around_objects(&fill, self.table, self.parts.len());
+            Ok((name, sources))
+        };
+        let (_, nameless) = with(&Digest::from_bytes(&[0; 32]))?;
+        let sources = nameless.iter().map(|(file, text)| (file.as_str(), sha256(text.as_bytes()))).collect();
+        let inputs = Inputs {
+            kernel: self.lock,
+            recipes: self.recipes,
+            flags: [cc::FLAGS, compile::FLAGS],
+            sources,
+            parts: self.parts.clone(),
+        };
+        let inputs = sha256(&serde_json::to_vec(&inputs)?);
+        let (name, sources) = with(&inputs)?;
+        Ok((name, inputs, sources))
+    }
+}
+
+/// The patch's table: `vmlinux` and the modules, each with what is replaced in it.
+fn table(parts: &[Made]) -> Table {
+    let mut table = Table::new();
+    for part in parts {
+        let entries = table.entry(part.seen.object.clone()).or_default();
+        entries.extend(part.replaced.iter().map(|r| Entry {
+            name: r.name.clone(),
+            position: r.position,
+            symbol: r.symbol.clone(),
+        }));
+    }
+    table
+}
+
+/// What one recipe wants of one file.
+struct Wanted<'a> {
+    recipe: &'a Recipe,
+    file: &'a SourceFile,
+    text: String,
+    name: String,
+}
+
+impl Wanted<'_> {
+    fn wish(&self) -> Wish<'_> {
+        let all = self.file.whole || self.recipe.patch.is_some();
+        Wish {
+            fix: &self.name,
+            fixed: &self.text,
+            what: if all {
+                What::All
+            } else {
+                What::Functions {
+                    functions: self.file.functions.iter().map(String::as_str).collect(),
+                    also: self.file.also.iter().map(String::as_str).collect(),
+                }
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(level: u32, set: &str, change: impl Fn(&mut KernelLock, &mut Recipe)) -> Named {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes");
+        let mut lock = KernelLock::read(&root.join("kernels/6.1.0-47-cloud-amd64.yaml")).unwrap();
+        let mut recipe = Recipe::read(&root.join("CVE-2026-53249")).unwrap();
+        change(&mut lock, &mut recipe);
+        let (set, table) = (set.parse().unwrap(), Table::new());
+        Naming {
+            lock: &lock,
+            recipes: &[recipe],
+            table: &table,
+            parts: Vec::new(),
+            level: Level(level),
+            set: &set,
+        }
+        .name()
+        .unwrap()
+    }
+
+    #[test]
+    fn the_name_carries_the_level_and_the_beginning_of_the_digest() {
+        let (name, inputs, sources) = named(7, "2026-11-21.1", |_, _| ());
+        assert_eq!(name.as_str(), format!("invivo_l7_{}", &inputs.as_str()[..16]));
+        assert!(sources["name.mk"].contains(name.as_str()) && sources["build.h"].contains(inputs.as_str()));
+        let id = "0x4f, 0x61, 0xd8, 0xf6, 0x40, 0x5b";
+        assert!(sources["build.h"].contains(id), "{}", sources["build.h"]);
+    }
+
+    #[test]
+    fn any_other_input_gives_another_name_and_the_same_the_same() {
+        let plain = || named(1, "2026-11-21.1", |_, _| ());
+        assert_eq!(plain().0, plain().0);
+        let others = [
+            named(2, "2026-11-21.1", |_, _| ()),
+            named(1, "2026-11-21.2", |_, _| ()),
+            named(1, "2026-11-21.1", |lock, _| lock.packages.headers.sha256 = Digest::from_bytes(&[1; 32])),
+            named(1, "2026-11-21.1", |_, recipe| recipe.fixed = "6.1.177-1".to_owned()),
+        ];
+        assert!(others.iter().all(|other| other.1 != plain().1));
+    }
+}
