@@ -84,3 +84,14 @@ generate: build ## CRDs and rendered manifests, from their sources
 bench: host-packages own-target ## The figures of docs/benchmarks.md, on a new lab, with programs built for release
 	cargo build --release --workspace --bins --examples --locked
 	$(RELEASE)/invivo-lab bench
+
+# What the sample is drawn with; another word draws another sample.
+SUPPLY_SEED ?= invivo-2026-11-28
+SUPPLY := $(BIN)/invivo supply --out $(INVIVO_CACHE)/supply/$(SUPPLY_SEED)
+
+.PHONY: bench-supply
+bench-supply: host-packages own-target ## How many of the distribution's fixes become patches: samples, and the negative set
+	cargo build --workspace --bin invivo --locked
+	$(SUPPLY)-6.1 --kernel 6.1.0-47-cloud-amd64 --to 6.1.192-3 --sample 70 --seed $(SUPPLY_SEED)
+	$(SUPPLY)-6.12 --kernel 6.12.107+deb12-cloud-amd64 --to 6.12.117-1~deb12u1 --sample 30 --seed $(SUPPLY_SEED)
+	cargo test --locked -p invivo-patch-builder --lib nothing_of_the_negative_set -- --nocapture
