@@ -18,6 +18,12 @@ pub enum Exit {
     Refused,
     /// 4: a server or the cluster did not answer.
     Unreachable,
+    /// 5: what was named is not there.
+    Missing,
+    /// 6: the cluster does not allow it: a right is missing, or an admission policy refuses.
+    Denied,
+    /// 7: what was asked about is not in order.
+    Trouble,
 }
 
 impl Exit {
@@ -29,8 +35,42 @@ impl Exit {
             Self::Usage => 2,
             Self::Refused => 3,
             Self::Unreachable => 4,
+            Self::Missing => 5,
+            Self::Denied => 6,
+            Self::Trouble => 7,
         }
     }
+
+    /// When a command ends so, for the help and the documentation.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done, or it was so already",
+            Self::Error => "it could not be done",
+            Self::Usage => "the command line is wrong",
+            Self::Refused => "something was not believed (a named refusal)",
+            Self::Unreachable => "a server or the cluster did not answer",
+            Self::Missing => "what was named is not there",
+            Self::Denied => {
+                "the cluster does not allow it: a right is missing, or an admission policy refuses"
+            }
+            Self::Trouble => {
+                "what was asked about is not in order (`preflight`: a node cannot be patched; \
+                 `watch --wait`: the policy is stalled, or not through in time)"
+            }
+        }
+    }
+
+    /// Every end there is, by number.
+    pub const ALL: [Self; 8] = [
+        Self::Done,
+        Self::Error,
+        Self::Usage,
+        Self::Refused,
+        Self::Unreachable,
+        Self::Missing,
+        Self::Denied,
+        Self::Trouble,
+    ];
 }
 
 impl From<Exit> for ExitCode {
@@ -59,6 +99,21 @@ impl Failure {
     /// Something did not answer.
     pub fn unreachable(message: impl Into<String>) -> Self {
         Self { exit: Exit::Unreachable, ..Self::error(message) }
+    }
+
+    /// What was named is not there.
+    pub fn missing(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Missing, ..Self::error(message) }
+    }
+
+    /// The cluster does not allow it.
+    pub fn denied(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Denied, ..Self::error(message) }
+    }
+
+    /// What was asked about is not in order.
+    pub fn trouble(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Trouble, ..Self::error(message) }
     }
 
     /// Something is not believed, without a named refusal.

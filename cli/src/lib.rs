@@ -1,8 +1,7 @@
 //! The command line: `invivo` for those who make and check repositories, and as `kubectl-invivo`
 //! for those who run a cluster.
 //!
-//! Exit codes: 0 done, 1 error, 2 wrong command line, 3 something was not believed, 4 something
-//! did not answer.
+//! Exit codes: [`Exit`].
 
 pub mod build;
 mod bundle;
@@ -28,8 +27,9 @@ pub use exit::Exit;
 use cluster::ClusterCommand;
 use exit::Failure;
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 error; 2 wrong command line; \
-    3 something was not believed (a named refusal); 4 a server or the cluster did not answer.";
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 error; 2 wrong command line; 3 something was not believed (a named \
+    refusal); 4 a server or the cluster did not answer; 5 what was named is not there; 6 the cluster does not allow \
+    it; 7 what was asked about is not in order.";
 
 /// Live kernel patches: build them, publish them, check them, see where they are.
 #[derive(Debug, Parser)]

@@ -1,4 +1,4 @@
-//! Tables for people, JSON for machines.
+//! Tables for people, JSON and YAML for machines.
 
 use std::fmt::Display;
 
@@ -15,20 +15,36 @@ pub enum Format {
     Table,
     /// JSON. Its fields stay.
     Json,
+    /// The same fields as YAML.
+    Yaml,
 }
 
 /// Prints `answer` in the form asked for.
 ///
 /// # Errors
 ///
-/// It cannot be written as JSON.
+/// It cannot be written in that form.
 pub fn print<T: Serialize + Display>(format: Format, answer: &T) -> Result<(), Failure> {
-    let text = match format {
-        Format::Table => answer.to_string(),
-        Format::Json => serde_json::to_string_pretty(answer).map_err(|e| Failure::of(&e))? + "\n",
-    };
-    write(&text);
+    write(&text(format, answer)?);
     Ok(())
+}
+
+/// `answer` in the form asked for.
+///
+/// # Errors
+///
+/// It cannot be written in that form.
+pub fn text<T: Serialize + Display>(format: Format, answer: &T) -> Result<String, Failure> {
+    match format {
+        Format::Table => Ok(answer.to_string()),
+        Format::Json => {
+            serde_json::to_string_pretty(answer).map(|text| text + "\n").map_err(|e| Failure::of(&e))
+        }
+        // By way of JSON's values, so that both forms hold the same.
+        Format::Yaml => serde_json::to_value(answer)
+            .map_err(|e| Failure::of(&e))
+            .and_then(|value| serde_saphyr::to_string(&value).map_err(|e| Failure::of(&e))),
+    }
 }
 
 /// Writes to standard output. A reader that has gone away (`| head`) is no error.

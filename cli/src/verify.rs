@@ -189,7 +189,16 @@ fn result(failure: &Failure) -> String {
     match (&failure.refusal, failure.exit) {
         (Some(refusal), _) => refusal.to_string(),
         (None, Exit::Unreachable) => "Unreachable".to_owned(),
-        (None, Exit::Done | Exit::Error | Exit::Usage | Exit::Refused) => "Error".to_owned(),
+        (
+            None,
+            Exit::Done
+            | Exit::Error
+            | Exit::Usage
+            | Exit::Refused
+            | Exit::Missing
+            | Exit::Denied
+            | Exit::Trouble,
+        ) => "Error".to_owned(),
     }
 }
 
