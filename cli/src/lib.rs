@@ -71,7 +71,7 @@ pub fn run(arguments: &[OsString], now: Timestamp) -> Exit {
         Command::Supply(arguments) => supply::run(&arguments).map(|()| Exit::Done),
         Command::ClearVerdict(arguments) => clear::run(&arguments).map(|()| Exit::Done),
         Command::Verify(arguments) => wait(verify::run(&arguments, now)),
-        Command::Cluster(command) => wait(cluster::run(&command, now)).map(|()| Exit::Done),
+        Command::Cluster(command) => wait(cluster::run(&command, now)),
     });
     match result {
         Ok(exit) => exit,
@@ -134,6 +134,24 @@ mod tests {
         for wrong in
             ["kubectl-invivo repo show desk", "invivo", "invivo verify x --root 12", "invivo status -o xml"]
         {
+            assert_eq!(parse(&words(wrong)).map(drop).unwrap_err().exit, Exit::Usage, "{wrong}");
+        }
+        for right in [
+            "kubectl-invivo approve 2026-11-21.1 --reason tested",
+            "kubectl-invivo expedite workers --set 2026-11-21.1 --reason exploited --for 2h",
+            "kubectl-invivo hold node-1 --reason debugging --for 12h -o yaml",
+            "kubectl-invivo rollback workers --to None --dry-run",
+            "kubectl-invivo watch workers --wait --timeout 1h",
+            "kubectl-invivo stop",
+        ] {
+            assert!(parse(&words(right)).is_ok(), "{right}");
+        }
+        for wrong in [
+            "kubectl-invivo approve 2026-11-21.1",
+            "kubectl-invivo rollback workers --to Latest",
+            "kubectl-invivo watch --wait",
+            "kubectl-invivo hold node-1 --reason x --for 12",
+        ] {
             assert_eq!(parse(&words(wrong)).map(drop).unwrap_err().exit, Exit::Usage, "{wrong}");
         }
         assert_eq!(parse(&words("invivo --version")).map(drop).unwrap_err().exit, Exit::Done);

@@ -8,9 +8,11 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::connect::Cluster;
-use crate::table::{Table, printable};
+use super::stop::told;
+use crate::table::{Table, counted, printable};
 use crate::time::relative;
 
 /// How far everything is.
@@ -19,6 +21,8 @@ use crate::time::relative;
 pub struct Status {
     /// When this was read.
     pub now: Timestamp,
+    /// The emergency stop that is in force: its `user`, `since` and `reason`.
+    pub emergency_stop: Option<Value>,
     /// The policies.
     pub policies: Vec<PolicyLine>,
     /// The feeds.
@@ -104,6 +108,7 @@ impl Status {
     pub fn of(cluster: &Cluster, now: Timestamp) -> Self {
         Self {
             now,
+            emergency_stop: cluster.stop.as_ref().map(|stop| stop.at("/data").clone()),
             policies: cluster.policies.iter().map(policy).collect(),
             feeds: cluster.feeds.iter().map(feed).collect(),
             nodes: cluster.nodes.iter().filter(|patch| patch.name_any() != CANARY_PATCH).map(node).collect(),
@@ -174,6 +179,10 @@ fn node(node: &NodePatch) -> NodeLine {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(stop) = &self.emergency_stop {
+            let told = printable(&told(stop));
+            writeln!(f, "Everything is stopped{told}. `kubectl invivo start` goes on.\n")?;
+        }
         if self.policies.is_empty() && self.feeds.is_empty() {
             return writeln!(f, "No PatchPolicy and no PatchFeed. Begin with a feed: docs/quickstart.md");
         }
@@ -198,12 +207,11 @@ impl fmt::Display for Status {
                     .until
                     .as_ref()
                     .map_or_else(String::new, |t| format!(", {}", relative(self.now, t.0)));
-                let plural = if hold.nodes == 1 { "node" } else { "nodes" };
                 writeln!(
                     f,
-                    "  {}: {} {plural} {}{until} ({}): {}",
+                    "  {}: {} {}{until} ({}): {}",
                     p.name,
-                    hold.nodes,
+                    counted(u64::from(hold.nodes), "node"),
                     hold.reason,
                     printable(&few(&hold.examples)),
                     hold.reason.remedy()

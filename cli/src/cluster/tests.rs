@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::object::{Kind, Object};
 use super::{Asked, Cluster, Plan, Status, Why};
 
 fn now() -> Timestamp {
@@ -86,6 +87,9 @@ fn asked(patch: Option<Value>, plan: Result<Value, &str>) -> Asked {
         policy: Some(read(policy())),
         feed: Some(read(feed(true))),
         plan: plan.map(read::<Plan>).map_err(str::to_owned),
+        about: None,
+        stop: None,
+        pods: Vec::new(),
     }
 }
 
@@ -104,6 +108,7 @@ fn status_tells_policies_feeds_and_nodes() {
             read(patch("node-1", &apply(), &applied())),
             read(patch("node-2", &json!({"hold": {}}), &Value::Null)),
         ],
+        stop: None,
     };
     let status = Status::of(&cluster, now());
     let expected = "\
@@ -130,6 +135,16 @@ node-2   NotReported   0       -                   -                      worker
 #[test]
 fn an_empty_cluster_says_how_to_begin() {
     assert!(Status::of(&Cluster::default(), now()).to_string().contains("docs/quickstart.md"));
+}
+
+#[test]
+fn an_emergency_stop_is_the_first_thing_said() {
+    let data = json!({"user": "bob", "since": "2026-11-21T11:00:00Z", "reason": "nodes panic"});
+    let stop = Some(Object::new(Kind::ConfigMap, json!({"data": data})));
+    let status = Status::of(&Cluster { stop, ..Cluster::default() }, now());
+    let first = "Everything is stopped by bob since 2026-11-21T11:00:00Z because: nodes panic.";
+    assert!(status.to_string().starts_with(first), "{status}");
+    assert_eq!(serde_json::to_value(&status).unwrap()["emergencyStop"]["user"], "bob");
 }
 
 #[test]
@@ -232,4 +247,48 @@ fn a_node_at_its_target_is_held_by_nothing() {
         "{shown}"
     );
     assert!(shown.contains("Why:         nothing holds it"), "{shown}");
+}
+
+#[test]
+fn a_person_who_holds_a_node_is_heard() {
+    let waiting = || Some(patch("node-2", &json!({"hold": {}}), &Value::Null));
+    let mut held = asked(waiting(), Ok(plan(&json!({"hold": "HeldByPerson", "remedy": "unhold it"}))));
+    let annotation = json!({"reason": "a long run", "until": "2026-11-22T00:00:00Z"}).to_string();
+    held.about = Some(Object::new(
+        Kind::Node,
+        json!({"metadata": {"name": "node-2", "annotations": {"invivo.dev/hold": annotation}}}),
+    ));
+    assert_eq!(Why::of(&held, now()).check.as_deref(), Some("annotation invivo.dev/hold: a long run"));
+
+    let mut stopped = asked(waiting(), Ok(plan(&json!({"hold": "EmergencyStop", "remedy": "start"}))));
+    let data = json!({"user": "bob", "reason": "nodes panic"});
+    stopped.stop = Some(Object::new(Kind::ConfigMap, json!({"data": data})));
+    let why = Why::of(&stopped, now());
+    assert_eq!(why.check.as_deref(), Some("everything is stopped by bob because: nodes panic"));
+}
+
+#[test]
+fn a_hold_that_this_program_does_not_know_is_told_in_the_operators_words() {
+    let hold = json!({"hold": "MoonPhase", "remedy": "wait for the moon", "until": "2026-11-21T13:00:00Z"});
+    let why =
+        Why::of(&asked(Some(patch("node-2", &json!({"hold": {}}), &Value::Null)), Ok(plan(&hold))), now());
+    assert_eq!((why.cause.as_deref(), why.remedy.as_deref()), (Some("MoonPhase"), Some("wait for the moon")));
+    assert!(why.to_string().contains("until 2026-11-21T13:00:00Z (in 60m)"), "{why}");
+}
+
+#[test]
+fn a_blocking_thread_is_named_with_its_pod_where_that_can_be_read() {
+    let mut status = applied();
+    status["state"] = json!("Blocked");
+    status["blockers"] = json!([
+        {"tid": 4711, "comm": "java", "podUid": "u-1"}, {"tid": 4712, "comm": "dd", "podUid": "u-2"},
+        {"tid": 12, "comm": "kworker"},
+    ]);
+    let hold = json!({"hold": "BlockedByThreads"});
+    let mut asked = asked(Some(patch("node-2", &apply(), &status)), Ok(plan(&hold)));
+    asked.pods = vec![("u-1".to_owned(), "shop/till-0".to_owned())];
+    let shown = Why::of(&asked, now()).to_string();
+    assert!(shown.contains("Blocked by:  java (thread 4711) in pod shop/till-0\n"), "{shown}");
+    assert!(shown.contains("Blocked by:  dd (thread 4712) in the pod with uid u-2\n"), "{shown}");
+    assert!(shown.contains("Blocked by:  kworker (thread 12)\n"), "{shown}");
 }

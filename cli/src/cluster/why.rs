@@ -7,7 +7,12 @@ use invivo_terms::{Hold, Level, NodeState, Refusal, Revision, SetName};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::hold::HOLD;
+use super::object::Object;
+use super::plan::{Plan, PlannedNode};
+use super::stop::told;
 use crate::table::printable;
 use crate::time::relative;
 
@@ -24,40 +29,12 @@ pub struct Asked {
     pub feed: Option<PatchFeed>,
     /// The operator's plan, or why it was not to be had.
     pub plan: Result<Plan, String>,
-}
-
-/// The operator's plan, as far as it is used here.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Plan {
-    /// How the policy stands.
-    pub reason: String,
-    /// The same for people.
-    pub message: String,
-    /// Every node.
-    pub nodes: Vec<PlannedNode>,
-}
-
-/// What is planned for one node.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PlannedNode {
-    /// The node.
-    pub name: String,
-    /// Its stage.
-    pub stage: String,
-    /// `Apply`, `RollBack`, `InFlight`, `Done`, `Hold`.
-    pub decision: String,
-    /// The level it is brought to.
-    pub to_level: Option<Level>,
-    /// The set that comes with.
-    pub to_set: Option<SetName>,
-    /// Why it is left alone.
-    pub hold: Option<String>,
-    /// What a person can do.
-    pub remedy: Option<String>,
-    /// When that may end by itself.
-    pub until: Option<Timestamp>,
+    /// The Node itself.
+    pub about: Option<Object>,
+    /// The emergency stop that is in force.
+    pub stop: Option<Object>,
+    /// Pods that blockers are in: uid and `namespace/name`.
+    pub pods: Vec<(String, String)>,
 }
 
 /// The answer.
@@ -84,6 +61,8 @@ pub struct Why {
     pub cause: Option<String>,
     /// What was seen, for people.
     pub check: Option<String>,
+    /// Threads that kept the last attempt from ending.
+    pub blockers: Vec<Blocking>,
     /// What to do, for people.
     pub remedy: Option<String>,
     /// When the cause may end by itself.
@@ -134,6 +113,22 @@ pub struct Report {
     pub message: Option<String>,
 }
 
+/// A thread that kept an attempt from ending.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Blocking {
+    /// Thread id on the node.
+    pub tid: u32,
+    /// Its short name.
+    pub comm: String,
+    /// Its pod, `namespace/name`, where the caller may read pods and it still runs.
+    pub pod: Option<String>,
+    /// The pod's uid.
+    pub pod_uid: Option<String>,
+    /// Its container.
+    pub container: Option<String>,
+}
+
 /// What holds the node.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Cause {
@@ -162,6 +157,7 @@ impl Why {
             stage: planned.map(|planned| planned.stage.clone()),
             cause: cause.name,
             check: cause.check,
+            blockers: blockers(asked),
             remedy: cause.remedy,
             until: cause.until,
             source: if asked.plan.is_ok() { "plan" } else { "statuses" },
@@ -211,20 +207,15 @@ fn cause(
             until: None,
         };
     }
-    let hold = planned.and_then(|p| p.hold.as_deref()).and_then(known::<Hold>).map(|hold| {
-        let planned_check = feed_trouble(asked).filter(|_| hold == Hold::FeedStalled);
-        Cause {
-            name: Some(hold.to_string()),
-            check: planned_check,
-            remedy: Some(hold.remedy().to_owned()),
-            until: planned.and_then(|p| p.until),
-        }
-    });
-    let unknown_hold = planned.and_then(|p| p.hold.clone()).map(|name| Cause {
-        name: Some(name),
-        check: None,
-        remedy: planned.and_then(|p| p.remedy.clone()),
-        until: planned.and_then(|p| p.until),
+    let hold = planned.and_then(|planned| {
+        let name = planned.hold.clone()?;
+        let remedy = known::<Hold>(&name).map(|hold| hold.remedy().to_owned());
+        Some(Cause {
+            check: seen(asked, &name),
+            remedy: remedy.or_else(|| planned.remedy.clone()),
+            until: planned.until,
+            name: Some(name),
+        })
     });
     let failed = report.filter(|r| r.state.is_failure()).map(|report| Cause {
         name: Some(report.reason.clone().unwrap_or_else(|| report.state.to_string())),
@@ -242,7 +233,7 @@ fn cause(
         let holds = policy.status.as_ref().map(|status| status.holds.as_slice()).unwrap_or_default();
         holds.iter().find(|hold| hold.examples.contains(&asked.node)).map(|hold| Cause {
             name: Some(hold.reason.to_string()),
-            check: feed_trouble(asked).filter(|_| hold.reason == Hold::FeedStalled),
+            check: seen(asked, hold.reason.as_str()),
             remedy: Some(hold.reason.remedy().to_owned()),
             until: hold.until.as_ref().map(|t| t.0),
         })
@@ -256,7 +247,45 @@ fn cause(
             until: None,
         })
         .filter(|_| asked.plan.is_err());
-    failed.or(hold).or(unknown_hold).or(from_status).or(unanswered).unwrap_or_default()
+    failed.or(hold).or(from_status).or(unanswered).unwrap_or_default()
+}
+
+/// What stands behind a hold, where it is written down elsewhere.
+fn seen(asked: &Asked, hold: &str) -> Option<String> {
+    match hold {
+        "FeedStalled" => feed_trouble(asked),
+        "HeldByPerson" => held_by_person(asked),
+        "EmergencyStop" => {
+            asked.stop.as_ref().map(|stop| format!("everything is stopped{}", told(stop.at("/data"))))
+        }
+        _ => None,
+    }
+}
+
+fn held_by_person(asked: &Asked) -> Option<String> {
+    let annotation = asked.about.as_ref()?.at("/metadata/annotations").get(HOLD)?.as_str()?;
+    let reason = serde_json::from_str::<Value>(annotation)
+        .ok()
+        .and_then(|value| value.get("reason").and_then(Value::as_str).map(str::to_owned));
+    Some(format!("annotation {HOLD}: {}", reason.unwrap_or_else(|| annotation.to_owned())))
+}
+
+fn blockers(asked: &Asked) -> Vec<Blocking> {
+    let status = asked.patch.as_ref().and_then(|patch| patch.status.as_ref());
+    let blockers = status.map(|status| status.blockers.as_slice()).unwrap_or_default();
+    blockers
+        .iter()
+        .map(|blocker| {
+            let pod = asked.pods.iter().find(|(uid, _)| Some(uid) == blocker.pod_uid.as_ref());
+            Blocking {
+                tid: blocker.tid,
+                comm: blocker.comm.clone(),
+                pod: pod.map(|(_, name)| name.clone()),
+                pod_uid: blocker.pod_uid.clone(),
+                container: blocker.container.clone(),
+            }
+        })
+        .collect()
 }
 
 fn feed_trouble(asked: &Asked) -> Option<String> {
@@ -318,6 +347,14 @@ impl fmt::Display for Why {
         }
         if let Some(check) = &self.check {
             line("Seen", check)?;
+        }
+        for blocker in &self.blockers {
+            let place = match (&blocker.pod, &blocker.pod_uid) {
+                (Some(pod), _) => format!(" in pod {pod}"),
+                (None, Some(uid)) => format!(" in the pod with uid {uid}"),
+                (None, None) => String::new(),
+            };
+            line("Blocked by", &format!("{} (thread {}){place}", blocker.comm, blocker.tid))?;
         }
         if let Some(remedy) = &self.remedy {
             line("What to do", remedy)?;
