@@ -11,6 +11,7 @@ mod feed;
 mod history;
 mod node;
 mod policy;
+mod reference;
 mod selector;
 mod set;
 mod window;
@@ -30,6 +31,7 @@ pub use policy::{
     PatchPolicySpec, PatchPolicyStatus, Proven, Rollout, RolloutKey, RolloutStatus, Stage, StageNodes,
     StageStatus, Supersede, Target,
 };
+pub use reference::reference;
 pub use set::{Fix, PatchSet, PatchSetSpec, PatchSetStatus, SetNodes};
 pub use window::{Blackout, Day, Window};
 pub use yaml::{all_kinds, chart_yaml, yaml};
