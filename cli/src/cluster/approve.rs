@@ -31,7 +31,7 @@ pub struct ApproveArguments {
 
 /// What a person decides about a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Decision {
+pub(super) enum Decision {
     /// It may be rolled out.
     Approve,
     /// It may not; this outweighs every approval.
@@ -40,7 +40,7 @@ pub enum Decision {
 
 /// One person's decision, as it stands in `spec.approvals`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Approval {
+pub(super) struct Approval {
     /// Who. The API server admits an entry only from this very user.
     pub user: String,
     /// What.
@@ -64,12 +64,12 @@ struct Stood {
 /// # Errors
 ///
 /// None is; several feeds have it.
-pub fn find<'a>(sets: &'a [Object], name: &str) -> Result<&'a Object, Failure> {
+pub(super) fn find<'a>(sets: &'a [Object], name: &str) -> Result<&'a Object, Failure> {
     if let Some(exact) = sets.iter().find(|set| set.name() == name) {
         return Ok(exact);
     }
-    let named: Vec<&Object> = sets.iter().filter(|set| set.text("/spec/set") == Some(name)).collect();
-    match named.as_slice() {
+    let matching: Vec<&Object> = sets.iter().filter(|set| set.text("/spec/set") == Some(name)).collect();
+    match matching.as_slice() {
         [] => Err(Failure::missing(format!("there is no PatchSet {name}; see `kubectl get patchsets`"))),
         [one] => Ok(one),
         several => {
@@ -84,7 +84,7 @@ pub fn find<'a>(sets: &'a [Object], name: &str) -> Result<&'a Object, Failure> {
 /// # Errors
 ///
 /// The set has another digest than the one that was tested.
-pub fn decide(
+pub(super) fn decide(
     act: Act<'_>,
     set: &Object,
     feed: Option<&Object>,

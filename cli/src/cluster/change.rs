@@ -68,7 +68,7 @@ pub struct Changed {
 
 /// What a command is, and in whose name it acts.
 #[derive(Debug, Clone, Copy)]
-pub struct Act<'a> {
+pub(super) struct Act<'a> {
     /// Its name.
     pub command: &'static str,
     /// The caller.
@@ -82,7 +82,7 @@ impl Act<'_> {
     /// # Errors
     ///
     /// The object has no uid, so it did not come from an API server.
-    pub fn set(
+    pub(super) fn set(
         self,
         object: &Object,
         field: &'static str,
@@ -94,15 +94,14 @@ impl Act<'_> {
             Write::Nothing
         } else {
             let keys = field.trim_start_matches('/').rsplit('/').map(|key| key.replace("~1", "/"));
-            let mut body = keys.fold(after.clone(), |inner, key| json!({ key: inner }));
-            body["metadata"]["uid"] = json!(object.uid()?);
-            Write::Merge(body)
+            let body = keys.fold(after.clone(), |inner, key| json!({ key: inner }));
+            Write::Merge(with_uid(body, object.uid()?))
         };
         Ok(self.change(object.kind, object.name(), field, (before, after), write))
     }
 
     /// A change of an object that is written as `write` says.
-    pub fn change(
+    pub(super) fn change(
         self,
         kind: Kind,
         name: &str,
@@ -127,6 +126,16 @@ impl Act<'_> {
     }
 }
 
+/// The patch, of the object with this uid only.
+fn with_uid(mut patch: Value, uid: &str) -> Value {
+    let fields = patch.as_object_mut();
+    let metadata = fields.map(|fields| fields.entry("metadata").or_insert_with(|| json!({})));
+    if let Some(metadata) = metadata.and_then(Value::as_object_mut) {
+        metadata.insert("uid".to_owned(), json!(uid));
+    }
+    patch
+}
+
 impl Change {
     /// With the words for it: `already` where nothing had to be written.
     #[must_use]
@@ -148,11 +157,11 @@ impl fmt::Display for Changed {
 
 /// Why, in a person's words, for those who read it later.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reason(String);
+pub(super) struct Reason(String);
 
 impl Reason {
     /// The words.
-    pub fn as_str(&self) -> &str {
+    pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 }

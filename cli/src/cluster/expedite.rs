@@ -59,7 +59,7 @@ pub(super) fn known(policy: &Object, sets: &[Object], set: &SetName) -> Result<(
 /// # Errors
 ///
 /// The policy's feed has no such set; the end is out of reach.
-pub fn expedite(
+pub(super) fn expedite(
     act: Act<'_>,
     policy: &Object,
     sets: &[Object],

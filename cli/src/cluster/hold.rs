@@ -3,6 +3,7 @@
 use clap::Args;
 use invivo_terms::HumanDuration;
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::change::{Act, Change, Reason};
@@ -12,7 +13,7 @@ use crate::exit::Failure;
 use crate::time::relative;
 
 /// The annotation: JSON with `reason` and, where it ends by itself, `until`.
-pub const HOLD: &str = "invivo.dev/hold";
+pub(super) const HOLD: &str = "invivo.dev/hold";
 const FIELD: &str = "/metadata/annotations/invivo.dev~1hold";
 
 /// `hold`
@@ -43,6 +44,14 @@ pub struct UnholdArguments {
     pub(super) call: Call,
 }
 
+/// What stands in the annotation.
+#[derive(Debug, Serialize)]
+struct Held<'a> {
+    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<Timestamp>,
+}
+
 /// `now` and so much later.
 pub(super) fn after(now: Timestamp, length: HumanDuration) -> Result<Timestamp, Failure> {
     let seconds = i64::try_from(length.get().as_secs()).unwrap_or(i64::MAX);
@@ -54,12 +63,14 @@ pub(super) fn after(now: Timestamp, length: HumanDuration) -> Result<Timestamp, 
 /// # Errors
 ///
 /// The end is out of reach; the node did not come from an API server.
-pub fn hold(act: Act<'_>, node: &Object, asked: &HoldArguments, now: Timestamp) -> Result<Change, Failure> {
+pub(super) fn hold(
+    act: Act<'_>,
+    node: &Object,
+    asked: &HoldArguments,
+    now: Timestamp,
+) -> Result<Change, Failure> {
     let until = asked.length.map(|length| after(now, length)).transpose()?;
-    let mut value = json!({"reason": asked.reason.as_str()});
-    if let Some(until) = until {
-        value["until"] = json!(until);
-    }
+    let value = json!(Held { reason: asked.reason.as_str(), until });
     let name = node.name();
     let end = until.map_or_else(
         || format!("Until `kubectl invivo unhold {name}`"),
@@ -78,7 +89,7 @@ pub fn hold(act: Act<'_>, node: &Object, asked: &HoldArguments, now: Timestamp) 
 /// # Errors
 ///
 /// The node did not come from an API server.
-pub fn unhold(act: Act<'_>, node: &Object) -> Result<Change, Failure> {
+pub(super) fn unhold(act: Act<'_>, node: &Object) -> Result<Change, Failure> {
     let name = node.name();
     let change = act.set(node, FIELD, Value::Null, Value::Null)?;
     Ok(change.said(

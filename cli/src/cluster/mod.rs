@@ -53,6 +53,7 @@ pub enum ClusterCommand {
     /// Before anything is installed: whether each node can be patched, and whether a repository
     /// covers its kernel.
     Preflight(preflight::PreflightArguments),
+    /// Those that change something.
     #[command(flatten)]
     Change(ChangeCommand),
 }

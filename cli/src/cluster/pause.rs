@@ -25,7 +25,7 @@ pub struct PauseArguments {
 /// # Errors
 ///
 /// The policy did not come from an API server.
-pub fn set_paused(act: Act<'_>, policy: &Object, paused: bool) -> Result<Change, Failure> {
+pub(super) fn set_paused(act: Act<'_>, policy: &Object, paused: bool) -> Result<Change, Failure> {
     let name = policy.name();
     let change = act.set(policy, "/spec/paused", json!(false), json!(paused))?;
     if !paused {

@@ -39,7 +39,7 @@ fn named(text: &str) -> Result<TargetSet, String> {
 /// # Errors
 ///
 /// It came from no set, or itself went back; the feed has no such set.
-pub fn roll_back(
+pub(super) fn roll_back(
     act: Act<'_>,
     policy: &Object,
     sets: &[Object],

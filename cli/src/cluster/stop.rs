@@ -2,6 +2,7 @@
 
 use clap::Args;
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::change::{Act, Change, Reason, Write};
@@ -10,7 +11,7 @@ use super::{Call, Writing};
 use crate::exit::Failure;
 
 /// The ConfigMap whose presence stops everything.
-pub const EMERGENCY_STOP: &str = "invivo-emergency-stop";
+pub(super) const EMERGENCY_STOP: &str = "invivo-emergency-stop";
 
 /// `stop`
 #[derive(Debug, Args)]
@@ -33,8 +34,17 @@ pub struct StartArguments {
     pub(super) call: Call,
 }
 
+/// What stands in the ConfigMap, for people.
+#[derive(Debug, Serialize)]
+struct Stopped<'a> {
+    user: &'a str,
+    since: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
 /// Everything stops. `present` is the stop that is in force.
-pub fn stop(
+pub(super) fn stop(
     act: Act<'_>,
     present: Option<&Object>,
     namespace: &str,
@@ -43,19 +53,16 @@ pub fn stop(
 ) -> Change {
     let next = "Every policy is held (EmergencyStop): no new instruction, and what is not applied yet is \
                 called back. Patches that are on stay on. `kubectl invivo start` goes on.";
-    let (before, write, after) = match present {
-        Some(stop) => (stop.at("/data").clone(), Write::Nothing, stop.at("/data").clone()),
-        None => {
-            let mut data = json!({"user": act.person.user(), "since": now});
-            if let Some(reason) = reason {
-                data["reason"] = json!(reason.as_str());
-            }
-            let body = json!({
-                "apiVersion": "v1", "kind": "ConfigMap",
-                "metadata": {"name": EMERGENCY_STOP, "namespace": namespace}, "data": data,
-            });
-            (Value::Null, Write::Create(body), data)
-        }
+    let (before, write, after) = if let Some(stop) = present {
+        (stop.at("/data").clone(), Write::Nothing, stop.at("/data").clone())
+    } else {
+        let reason = reason.map(Reason::as_str);
+        let data = json!(Stopped { user: act.person.user(), since: now, reason });
+        let body = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": EMERGENCY_STOP, "namespace": namespace}, "data": data,
+        });
+        (Value::Null, Write::Create(body), data)
     };
     let already = format!("Everything is stopped already{}; nothing was changed.", told(&before));
     act.change(Kind::ConfigMap, EMERGENCY_STOP, "/data", (before, after), write).said(
@@ -70,7 +77,7 @@ pub fn stop(
 /// # Errors
 ///
 /// The stop did not come from an API server.
-pub fn start(act: Act<'_>, present: Option<&Object>) -> Result<Change, Failure> {
+pub(super) fn start(act: Act<'_>, present: Option<&Object>) -> Result<Change, Failure> {
     let (before, write) = match present {
         Some(stop) => (stop.at("/data").clone(), Write::Delete(stop.uid()?.to_owned())),
         None => (Value::Null, Write::Nothing),

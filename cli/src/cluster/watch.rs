@@ -61,7 +61,7 @@ enum Look {
 
 /// What is known of the policies while they are watched.
 #[derive(Debug, Default)]
-pub struct Watched {
+pub(super) struct Watched {
     policies: BTreeMap<String, Progress>,
     /// Seen by the list that is being read, which replaces what was known.
     listing: Option<BTreeMap<String, Progress>>,
@@ -69,7 +69,7 @@ pub struct Watched {
 
 /// What an event changed.
 #[derive(Debug, Default, PartialEq)]
-pub struct News {
+pub(super) struct News {
     /// Policies that are further, or new.
     pub moved: Vec<Progress>,
     /// Policies that are gone.
@@ -80,7 +80,7 @@ pub struct News {
 
 impl Watched {
     /// Takes an event in.
-    pub fn take(&mut self, event: Event<Object>) -> News {
+    pub(super) fn take(&mut self, event: Event<Object>) -> News {
         match event {
             Event::Init => {
                 self.listing = Some(BTreeMap::new());
@@ -124,7 +124,7 @@ impl Watched {
 /// # Errors
 ///
 /// There is no such policy, it went away, or the API server does not let it be watched.
-pub async fn watch(connection: &Connection, asked: &WatchArguments) -> Result<Exit, Failure> {
+pub(super) async fn watch(connection: &Connection, asked: &WatchArguments) -> Result<Exit, Failure> {
     if let Some(policy) = &asked.policy {
         connection.object(Kind::Policy, policy).await?;
     }

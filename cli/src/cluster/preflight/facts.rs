@@ -1,5 +1,7 @@
 //! What can be seen of a node's kernel without any right: by a script in an ordinary pod.
 
+use std::fmt::Write;
+
 use invivo_terms::BuildId;
 use serde::Serialize;
 
@@ -115,11 +117,18 @@ fn build_id(notes: &[u8]) -> Option<BuildId> {
         let (owner, after) = padded(after, owner_length)?;
         let (content, after) = padded(after, length)?;
         if owner == b"GNU\0" && kind == BUILD_ID_NOTE {
-            let hex: String = content.iter().map(|byte| format!("{byte:02x}")).collect();
-            return hex.parse().ok();
+            return hex(content).parse().ok();
         }
         rest = after;
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing into a text does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn word(bytes: &[u8]) -> Option<(u32, &[u8])> {
@@ -147,7 +156,7 @@ mod tests {
             note.extend(part);
             note.resize(note.len().next_multiple_of(4), 0);
         }
-        note.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&note)
     }
 
     #[test]

@@ -3,7 +3,7 @@
 mod facts;
 mod probe;
 
-pub use facts::Facts;
+use facts::Facts;
 
 use std::collections::BTreeMap;
 use std::fmt;
