@@ -76,8 +76,10 @@ lint: own-target ## Formatting and clippy, warnings are errors
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
 .PHONY: generate
-generate: build ## CRDs and rendered manifests, from their sources
+generate: build ## CRDs, rendered manifests and the command line's reference, from their sources
 	$(BIN)/invivo-api
+	cargo run --locked --quiet --package invivo-cli --example reference > $(CARGO_TARGET_DIR)/cli.md
+	mkdir -p docs/reference && mv $(CARGO_TARGET_DIR)/cli.md docs/reference/cli.md
 	set -o pipefail; tools=$$($(LAB) tools | tee >(cat >&2) | tail -n 1) && PATH="$$tools:$$PATH" manifests/render.sh
 
 .PHONY: bench

@@ -7,8 +7,10 @@ pub mod build;
 mod bundle;
 pub mod clear;
 pub mod cluster;
+mod completion;
 pub mod exit;
 pub mod output;
+mod reference;
 pub mod repo;
 mod source;
 pub mod supply;
@@ -19,7 +21,7 @@ pub mod verify;
 use std::ffi::OsString;
 use std::path::Path;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use jiff::Timestamp;
 
 pub use exit::Exit;
@@ -61,10 +63,31 @@ enum Command {
     Verify(verify::VerifyArguments),
     #[command(flatten)]
     Cluster(ClusterCommand),
+    /// Write a shell's completion script: `source <(invivo completion bash)`.
+    Completion(CompletionArguments),
+}
+
+/// `invivo completion`
+#[derive(Debug, Args)]
+struct CompletionArguments {
+    /// The shell.
+    #[arg(value_enum)]
+    shell: clap_complete::Shell,
+}
+
+/// Every command of `invivo` as Markdown: `docs/reference/cli.md`.
+pub fn reference() -> String {
+    reference::page(Invivo::command())
 }
 
 /// Runs the command line `arguments`, whose first word is the program's name.
 pub fn run(arguments: &[OsString], now: Timestamp) -> Exit {
+    if is_named(arguments, completion::KUBECTL) {
+        let words: Vec<_> =
+            arguments.iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+        output::write(&completion::answer(&Plugin::command(), &words));
+        return Exit::Done;
+    }
     let result = parse(arguments).and_then(|command| match command {
         Command::Repo(arguments) => repo::run(&arguments, now).map(|()| Exit::Done),
         Command::Build(arguments) => build::run(&arguments).map(|()| Exit::Done),
@@ -72,6 +95,12 @@ pub fn run(arguments: &[OsString], now: Timestamp) -> Exit {
         Command::ClearVerdict(arguments) => clear::run(&arguments).map(|()| Exit::Done),
         Command::Verify(arguments) => wait(verify::run(&arguments, now)),
         Command::Cluster(command) => wait(cluster::run(&command, now)),
+        Command::Completion(arguments) => {
+            let mut script = Vec::new();
+            clap_complete::generate(arguments.shell, &mut Invivo::command(), "invivo", &mut script);
+            output::write(&String::from_utf8_lossy(&script));
+            Ok(Exit::Done)
+        }
     });
     match result {
         Ok(exit) => exit,
@@ -84,10 +113,16 @@ pub fn run(arguments: &[OsString], now: Timestamp) -> Exit {
     }
 }
 
+/// Whether the program was called by this name.
+fn is_named(arguments: &[OsString], name: &str) -> bool {
+    arguments
+        .first()
+        .and_then(|program| Path::new(program).file_name())
+        .is_some_and(|program| program == name)
+}
+
 fn parse(arguments: &[OsString]) -> Result<Command, Failure> {
-    let program = arguments.first().map(|name| Path::new(name).file_name().unwrap_or_default().to_owned());
-    let plugin = program.is_some_and(|name| name == "kubectl-invivo");
-    let parsed = if plugin {
+    let parsed = if is_named(arguments, "kubectl-invivo") {
         Plugin::try_parse_from(arguments).map(|plugin| Command::Cluster(plugin.command))
     } else {
         Invivo::try_parse_from(arguments).map(|invivo| invivo.command)
@@ -111,7 +146,6 @@ fn wait<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_lines_are_well_formed() {

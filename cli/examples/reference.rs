@@ -1,0 +1,5 @@
+//! Prints `docs/reference/cli.md`.
+
+fn main() {
+    print!("{}", invivo_cli::reference());
+}
