@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 /// Where Invivo's kinds are.
-pub const CRD: &str = "/apis/invivo.dev/v1alpha1";
+pub(crate) const CRD: &str = "/apis/invivo.dev/v1alpha1";
 const REVIEW: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 
 #[derive(Default)]
@@ -29,24 +29,24 @@ struct Kept {
 
 /// The API server.
 #[derive(Clone, Default)]
-pub struct Fake(Arc<Mutex<Kept>>);
+pub(crate) struct Fake(Arc<Mutex<Kept>>);
 
 /// How the program ended.
-pub struct Answer {
+pub(crate) struct Answer {
     pub code: i32,
     pub out: String,
     pub err: String,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {}{}", self.out, self.err))
     }
 }
 
 impl Fake {
     /// Puts an object there.
-    pub fn put(&self, path: &str, mut object: Value) {
+    pub(crate) fn put(&self, path: &str, mut object: Value) {
         let name = path.rsplit('/').next().unwrap();
         object["metadata"]["name"] = json!(name);
         object["metadata"]["uid"] = json!(format!("uid-of-{name}"));
@@ -54,22 +54,22 @@ impl Fake {
     }
 
     /// An object as it is.
-    pub fn get(&self, path: &str) -> Value {
+    pub(crate) fn get(&self, path: &str) -> Value {
         self.0.lock().unwrap().objects.get(path).cloned().unwrap_or(Value::Null)
     }
 
     /// Requests of this user whose path contains `part` get a 403.
-    pub fn forbid(&self, user: &str, part: &'static str) {
+    pub(crate) fn forbid(&self, user: &str, part: &'static str) {
         self.0.lock().unwrap().forbidden.push((user.to_owned(), part));
     }
 
     /// The field managers of all writes.
-    pub fn managers(&self) -> Vec<String> {
+    pub(crate) fn managers(&self) -> Vec<String> {
         self.0.lock().unwrap().managers.clone()
     }
 
     /// Listens on loopback until the test ends.
-    pub fn serve(&self) -> SocketAddr {
+    pub(crate) fn serve(&self) -> SocketAddr {
         let (send, receive) = std::sync::mpsc::channel();
         let router = Router::new().fallback(answer).with_state(self.clone());
         std::thread::spawn(move || {
@@ -85,7 +85,7 @@ impl Fake {
 }
 
 /// The program as `user` runs it.
-pub fn invivo(folder: &Path, server: SocketAddr, user: &str, line: &[&str]) -> Answer {
+pub(crate) fn invivo(folder: &Path, server: SocketAddr, user: &str, line: &[&str]) -> Answer {
     let config = folder.join(format!("{user}.json"));
     let content = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "here",
