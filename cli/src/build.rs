@@ -115,9 +115,11 @@ pub fn run(arguments: &BuildArguments) -> Result<(), Failure> {
         &mut progress,
     )
     .map_err(|e| Failure::of(&e).while_doing("build"))?;
+    let mut built = built;
     if arguments.boot_test {
-        boot::test(&cache, &recipes, &built, &built.modules, &mut progress)
+        let report = boot::test(&cache, &recipes, &built, &built.modules, &mut progress)
             .map_err(|e| Failure::of(&e).while_doing("try the module"))?;
+        built.evidence.gates.push(report.passed());
     }
     if let Some(bundle) = &arguments.check {
         return same(&built, bundle);

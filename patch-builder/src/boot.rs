@@ -16,6 +16,7 @@ use crate::build::Built;
 use crate::cache::{self, Cache};
 use crate::check;
 use crate::command::{self, clean};
+use crate::gates::Passed;
 use crate::progress::{Progress, Step};
 
 /// A module did not pass, or could not be tried.
@@ -77,6 +78,19 @@ pub struct Report {
     pub transition_ms: i64,
     /// Milliseconds that going back took.
     pub reverse_ms: i64,
+}
+
+impl Report {
+    /// The boot test as a gate that the module went through.
+    pub fn passed(&self) -> Passed {
+        Passed::new(
+            "boot test",
+            format!(
+                "twice loaded and taken back in a guest; loaded in {} ms, every task patched {} ms later, back in {} ms",
+                self.load_ms, self.transition_ms, self.reverse_ms
+            ),
+        )
+    }
 }
 
 /// Longest life of the boot test's guest: some ten times what it needs under emulation on a busy machine.

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::{fs, io};
 
 use invivo_terms::BuildId;
+use object::ReadCache;
 use sha2::{Digest as _, Sha256};
 
 use crate::cache::{self, Cache};
@@ -202,7 +203,9 @@ fn decompress(from: &Path, to: &Path) -> Result<(), Error> {
 }
 
 fn keep(from: &Path, to: &Path) -> Result<(), Error> {
-    let slimmed = slim::slim(&unpack::read(from)?)
+    // Of the kernel's 600 MB only what is kept is ever in memory.
+    let file = fs::File::open(from).map_err(|source| Error::File { path: from.to_owned(), source })?;
+    let slimmed = slim::slim(&ReadCache::new(file))
         .map_err(|source| Error::Malformed { path: from.to_owned(), source })?;
     fs::write(to, slimmed).map_err(|source| Error::File { path: to.to_owned(), source })?;
     fs::remove_file(from).map_err(|source| Error::File { path: from.to_owned(), source })

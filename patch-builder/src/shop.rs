@@ -17,6 +17,7 @@ use crate::klp::KlpSymbol;
 use crate::lock::KernelLock;
 use crate::modinfo::Modinfo;
 use crate::object::Object;
+use crate::object::extract::Replaced;
 use crate::object::kernel::Names;
 use crate::part::{Made, Workshop};
 use crate::progress::{Progress, Step};
@@ -245,6 +246,10 @@ impl<'s> Shop<'s> {
                 ("invivo_fixes", &template::fixes(recipes)),
             ],
         )?);
+        let info = Modinfo::of(&converted.bytes).map_err(gates::Error::from)?;
+        if let Some(features) = info.get("invivo_features") {
+            passed.push(Passed::new("reload", format!("targets come and go; the patch can {features}")));
+        }
         for gate in &passed {
             progress(Step::Gates, &format!("{}: {}", gate.gate, gate.seen));
         }
@@ -257,7 +262,11 @@ impl<'s> Shop<'s> {
             Passed::new("compiler", &self.lock.compiler),
             Passed::new("kernel", format!("image and symbols have build id {}", self.kernel.facts.build_id)),
         ];
-        for Made { seen, .. } in parts {
+        for Made { seen, replaced, build_id, .. } in parts {
+            let of = |r: &Replaced| format!("{} (position {}, {} bytes)", r.name, r.position, r.size);
+            let list = replaced.iter().map(of).collect::<Vec<_>>().join(", ");
+            let id = build_id.as_ref().map_or_else(String::new, |id| format!(" with build id {id}"));
+            passed.push(Passed::new("replaced", format!("{}{id}: {list}", seen.object)));
             passed.push(Passed::new(
                 "reproduced",
                 format!(

@@ -2,6 +2,7 @@
 
 use object::elf::{self, FileHeader64, SectionHeader64};
 use object::pod;
+use object::read::ReadRef;
 use object::read::elf::{FileHeader as _, SectionHeader as _};
 use object::{LittleEndian as LE, U16, U64};
 
@@ -13,7 +14,7 @@ use super::Malformed;
 /// # Errors
 ///
 /// It is not an ELF file.
-pub fn slim(file: &[u8]) -> Result<Vec<u8>, Malformed> {
+pub fn slim<'data>(file: impl ReadRef<'data>) -> Result<Vec<u8>, Malformed> {
     let bad = |_| Malformed("its sections");
     let header = FileHeader64::<LE>::parse(file).map_err(bad)?;
     let table = header.sections(LE, file).map_err(bad)?;

@@ -67,7 +67,7 @@ fn what_is_written_is_read_again_with_everything_it_needs() {
 fn without_debug_information_everything_else_stays() {
     let compiled = compile_sample(FILE, &["-g"]);
     let whole = Object::parse(&compiled.object).unwrap();
-    let slimmed = slim::slim(&compiled.object).unwrap();
+    let slimmed = slim::slim(compiled.object.as_slice()).unwrap();
     let slim = Object::parse(&slimmed).unwrap();
     assert!(
         slimmed.len() < compiled.object.len() && whole.section(".debug_info").is_some_and(|s| s.size > 0)
@@ -124,7 +124,7 @@ fn a_damaged_object_is_refused_or_read_and_nothing_panics() {
         if round % 5 == 0 {
             bad.truncate(next.next().unwrap() % good.len());
         }
-        let _ = slim::slim(&bad);
+        let _ = slim::slim(bad.as_slice());
         let Ok(new) = Object::parse(&bad) else { continue };
         read += 1;
         let Ok(difference) = compare::compare(&old, &new) else { continue };

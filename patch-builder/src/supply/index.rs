@@ -68,4 +68,16 @@ impl Index {
     pub fn has_file(&self, path: &str) -> bool {
         self.files.contains(path.rsplit('/').next().unwrap_or(path))
     }
+
+    /// An index that a test writes: local functions of files.
+    #[cfg(test)]
+    pub(crate) fn sample(files: &[(&str, &[&str])]) -> Self {
+        let mut index = Self::default();
+        for (file, functions) in files {
+            index.files.insert((*file).to_owned());
+            let names = functions.iter().map(|f| (*f).to_owned()).collect();
+            index.local.insert((*file).to_owned(), names);
+        }
+        index
+    }
 }
