@@ -8,6 +8,7 @@
 
 mod condition;
 mod feed;
+mod gate;
 mod history;
 mod node;
 mod policy;
@@ -21,13 +22,17 @@ pub use condition::{ConditionType, condition, set_conditions};
 pub use feed::{
     CoveredKernel, PatchFeed, PatchFeedSpec, PatchFeedStatus, Repository, RepositoryStatus, Source, Trust,
 };
+pub use gate::{
+    Authorization, AuthorizationScheme, CaBundle, Gate, GateOutcome, GateStatus, JobEnv, JobGate,
+    JobResourceList, JobResources, JobTemplate, KernelHealthGate, NodeReadyGate, PrometheusGate, SecretKey,
+};
 pub use history::{FinishedRollout, Outcome, RolloutEvidence};
 pub use node::{
     Apply, Blocker, CANARY_PATCH, Evidence, HoldInstruction, LastSwitch, NodeKernel, NodePatch,
     NodePatchSpec, NodePatchStatus, OnNode, RollBack, Signing, TargetCounts,
 };
 pub use policy::{
-    Cut, CutKernel, Expedite, HoldCount, NewNodes, NodeCounts, OnFailure, OnWithdrawn, PatchPolicy,
+    Cut, CutKernel, Expedite, HoldCount, NewNodes, NodeCounts, OnDelete, OnFailure, OnWithdrawn, PatchPolicy,
     PatchPolicySpec, PatchPolicyStatus, Proven, Rollout, RolloutKey, RolloutStatus, Stage, StageNodes,
     StageStatus, Supersede, Target,
 };

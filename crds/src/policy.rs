@@ -7,6 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::gate::{Gate, GateStatus};
 use crate::history::{FinishedRollout, RolloutEvidence};
 use crate::selector::selector;
 use crate::window::{Blackout, Window};
@@ -65,6 +66,13 @@ pub struct PatchPolicySpec {
     /// In which order and how fast.
     #[serde(default)]
     pub rollout: Rollout,
+    /// What must be well before a stage starts and throughout its soak. Whether nodes are Ready and
+    /// their kernels well is always looked at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(validation = Rule::new("self.filter(g, has(g.nodeReady)).size() <= 1 && self.filter(g, has(g.kernelHealth)).size() <= 1")
+        .message("nodeReady and kernelHealth stand in gates at most once"))]
+    pub gates: Vec<Gate>,
     /// Load a level also on nodes where a kernel module that it changes is another build than the
     /// level was made for, or cannot be known, and leave that module as it is. Such a node is held
     /// otherwise (`ForeignTarget`).
@@ -88,6 +96,21 @@ pub struct PatchPolicySpec {
     /// Only plan: nothing is instructed, the plan is published.
     #[serde(default)]
     pub dry_run: bool,
+    /// What becomes of the patches when the policy is deleted.
+    #[serde(default)]
+    pub on_delete: OnDelete,
+}
+
+/// What becomes of a policy's patches when it is deleted.
+#[derive(JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnDelete {
+    /// They stay on the nodes.
+    #[default]
+    Keep,
+    /// They are taken off first, at the pace of the policy's stages; until then the finalizer
+    /// `invivo.dev/roll-back` keeps the policy. A node that is not Ready, or does not answer, is
+    /// waited for no longer than `rollout.nodeDeadline`. Changed to `Keep`, the policy goes at once.
+    RollBack,
 }
 
 /// What a node gets whose stage has not begun.
@@ -273,6 +296,10 @@ pub struct PatchPolicyStatus {
     /// The policy's nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<NodeCounts>,
+    /// How the gates of the stage under way stand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 18))]
+    pub gates: Vec<GateStatus>,
     /// Why nodes are not moving, most first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]

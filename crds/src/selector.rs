@@ -3,7 +3,8 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-const LABEL_VALUE: &str = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
+/// The values that a label can have.
+pub(crate) const LABEL_VALUE: &str = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
 
 /// Kubernetes' `LabelSelector` with limits: at most 32 labels, 32 expressions, 64 values each.
 pub(crate) fn selector(_: &mut SchemaGenerator) -> Schema {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use kube::Client;
 use kube::runtime::events::Recorder;
 
+use crate::gate::GateSights;
 use crate::metrics::Metrics;
 use crate::observe::{Sights, Stores};
 use crate::wave::Waves;
@@ -19,6 +20,8 @@ pub struct Context {
     pub stores: Arc<Stores>,
     /// What is known of the feeds.
     pub sights: Arc<Sights>,
+    /// How the gates that are asked outside stand.
+    pub gates: Arc<GateSights>,
     /// The instructions of which it is not known yet whether they are written.
     pub waves: Waves,
     /// Held from a decision until its count is written, where the whole fleet has a limit: two

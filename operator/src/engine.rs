@@ -215,6 +215,7 @@ fn expand(context: &Context, queue: &mut Queue<Key>, signals: std::collections::
                 queue.add(Key::Node(name), now);
                 plan = true;
             }
+            Signal::Gate(policy) => queue.add(Key::Policy(policy), now),
         }
     }
     if plan {

@@ -34,6 +34,15 @@ pub enum Error {
         #[source]
         source: Box<Kube>,
     },
+    /// The finalizer of a policy.
+    #[error("put the finalizer of PatchPolicy {name} on or take it off")]
+    SetFinalizer {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: Box<Kube>,
+    },
     /// A new NodePatch.
     #[error("create the NodePatch of node {node}")]
     CreateNodePatch {
@@ -107,6 +116,7 @@ impl Error {
             Self::WriteStatus { source, .. }
             | Self::Instruct { source, .. }
             | Self::LabelNode { source, .. }
+            | Self::SetFinalizer { source, .. }
             | Self::CreateNodePatch { source, .. }
             | Self::CreatePatchSet { source, .. } => Category::of(source),
         }

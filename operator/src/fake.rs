@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::context::Context;
+use crate::gate::GateSights;
 use crate::metrics::Metrics;
 use crate::observe::{Sights, Stores};
 use crate::seen::Seen;
@@ -116,6 +117,7 @@ impl Fake {
             client,
             stores: Arc::new(stores),
             sights: Arc::new(Sights::default()),
+            gates: Arc::new(GateSights::default()),
             waves: Waves::default(),
             fleet: tokio::sync::Mutex::default(),
             metrics: Arc::new(Metrics::default()),

@@ -67,7 +67,8 @@ async fn plan(State(served): State<Served>, Path(policy): Path<String>) -> Respo
         return (StatusCode::SERVICE_UNAVAILABLE, "not everything has been read yet\n").into_response();
     }
     let now = whole_seconds(Timestamp::now());
-    let Some(view) = crate::observe::view(&context.stores, &context.sights, &policy, now) else {
+    let Some(view) = crate::observe::view(&context.stores, &context.sights, &context.gates, &policy, now)
+    else {
         return (StatusCode::NOT_FOUND, format!("there is no PatchPolicy {policy}\n")).into_response();
     };
     match serde_json::to_string_pretty(&Report::of(&context.stores, &view, now)) {

@@ -5,12 +5,14 @@
 pub mod admission;
 pub mod claim;
 pub mod context;
+pub mod deletion;
 pub mod engine;
 pub mod error;
 pub mod event;
 #[cfg(test)]
 mod fake;
 pub mod feed;
+pub mod gate;
 pub mod http;
 pub mod lease;
 pub mod lookout;

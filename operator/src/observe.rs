@@ -11,6 +11,8 @@ use kube::Resource;
 use kube::core::SelectorExt;
 
 use crate::claim::{Claimant, claim};
+use crate::deletion::{self, Deletion};
+use crate::gate::{self, GateSights};
 use crate::loss::Losses;
 use crate::memory;
 use crate::seen::{SeenNode, SeenPatch};
@@ -191,34 +193,77 @@ pub struct Decision {
     pub world: rollout::World,
     /// What to do.
     pub plan: rollout::Plan,
+    /// How the gates stood.
+    pub gates: gate::Standing,
+    /// What becomes of the policy where it is being deleted.
+    pub deletion: Deletion,
     /// The NodePatches of the nodes to instruct, exactly as they were when that was decided.
     pub patches: BTreeMap<String, Entry<SeenPatch>>,
 }
 
 /// Looks at one policy at `now` and decides. Reads the stores, writes nothing.
-pub fn view(stores: &Stores, sights: &Sights, name: &str, now: Timestamp) -> Option<View> {
+pub fn view(
+    stores: &Stores,
+    sights: &Sights,
+    gates: &GateSights,
+    name: &str,
+    now: Timestamp,
+) -> Option<View> {
     let policy = stores.policies.get(name)?;
     let feed = FeedView::of(stores, sights, &policy.value.spec.feed, now);
     let decision = Checked::of(&policy.value.spec).map(|checked| {
-        let (nodes, mut patches) = nodes(stores, name, &checked, now);
+        let (mut nodes, mut patches) = nodes(stores, name, &checked, now);
+        let memory = memory::recall(policy.value.status.as_ref());
+        let deletion = deletion::decide(&policy.value, &nodes, now);
+        let gates = standing(stores, gates, &policy, &checked, &memory, &patches, now);
+        let wishes = match &deletion {
+            Deletion::Alive { .. } => checked.policy.clone(),
+            Deletion::RollingBack { given_up, .. } => {
+                nodes.retain(|node, _| !given_up.contains(node));
+                deletion::plan_with(&checked.policy)
+            }
+            Deletion::Leaving | Deletion::Over { .. } => {
+                rollout::Policy { paused: true, ..checked.policy.clone() }
+            }
+        };
         let world = rollout::World {
             now,
-            policy: checked.policy.clone(),
+            policy: wishes,
             offer: feed.offer(),
-            memory: memory::recall(policy.value.status.as_ref()),
+            memory,
             vanished: stores.losses.of(name, policy.value.status.as_ref()),
             brakes: rollout::Brakes {
                 emergency_stop: stores.stop.is_on(),
                 fleet: stores.fleet_limit.map(|limit| limit.saturating_sub(in_flight(stores))),
             },
-            gates: Vec::new(),
+            gates: gates.gates.clone(),
             nodes,
         };
         let plan = rollout::plan(&world);
         patches.retain(|node, _| plan.actions.contains_key(node));
-        Decision { checked, world, plan, patches }
+        Decision { checked, world, plan, gates, deletion, patches }
     });
     Some(View { policy, feed, decision })
+}
+
+/// How the gates stand for the stage that the policy's rollout was last seen in.
+fn standing(
+    stores: &Stores,
+    sights: &GateSights,
+    policy: &Entry<PatchPolicy>,
+    checked: &Checked,
+    memory: &rollout::Memory,
+    patches: &BTreeMap<String, Entry<SeenPatch>>,
+    now: Timestamp,
+) -> gate::Standing {
+    let rollout = memory.rollout.as_ref();
+    let wanted = gate::Wanted::of(rollout, |stage| checked.stage_name(stage));
+    let moved: Vec<gate::Moved> = patches
+        .iter()
+        .filter(|(_, patch)| patch.value.spec.policy.as_deref() == Some(policy.name.as_str()))
+        .filter_map(|(name, patch)| gate::Moved::of(&stores.nodes.get(name)?, &patch.value, rollout))
+        .collect();
+    gate::verdicts(sights, policy, wanted.as_ref(), &moved, now)
 }
 
 /// How many nodes are moving in the whole fleet, as the policies count them.

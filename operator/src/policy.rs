@@ -12,8 +12,10 @@ use jiff::Timestamp;
 use kube::Resource;
 
 use crate::context::{Context, Done};
+use crate::deletion::{Deletion, Guard};
 use crate::error::Error;
 use crate::event;
+use crate::gate;
 use crate::observe::{FeedView, View, view};
 use crate::status;
 use crate::write;
@@ -28,9 +30,10 @@ pub async fn reconcile(context: &Context, name: &str, now: Timestamp) -> Result<
         Some(_) => Some(context.fleet.lock().await),
         None => None,
     };
-    let Some(view) = view(&context.stores, &context.sights, name, now) else {
+    let Some(view) = view(&context.stores, &context.sights, &context.gates, name, now) else {
         context.metrics.forget_policy(name);
         context.waves.take(name);
+        context.gates.want(name, Vec::new());
         return Ok(Done::default());
     };
     if matches!(view.feed, FeedView::Unseen) {
@@ -52,12 +55,35 @@ pub async fn reconcile(context: &Context, name: &str, now: Timestamp) -> Result<
     }
     drop(turn);
     measure(context, name, &wanted);
-    let Ok(decision) = &view.decision else { return Ok(Done::default()) };
+    let Ok(decision) = &view.decision else {
+        context.gates.want(name, Vec::new());
+        return Ok(Done::default());
+    };
+    let rollout = decision.plan.memory.rollout.as_ref();
+    let under_way = gate::Wanted::of(rollout, |stage| decision.checked.stage_name(stage));
+    context.gates.want(name, gate::questions(&view.policy, under_way.as_ref()));
     wave.add(&view.policy, &wanted, decision);
     let again = wave.write(context, &view.policy).await;
     context.waves.keep(name, wave);
-    let done = Done::wake_at(decision.plan.wake, now);
+    let mut wakes = vec![decision.plan.wake, decision.gates.wake];
+    match &decision.deletion {
+        Deletion::Alive { guard: Guard::PutOn } => guard(context, name, true).await?,
+        Deletion::Alive { guard: Guard::TakeOff } | Deletion::Over { .. } => {
+            guard(context, name, false).await?;
+        }
+        Deletion::RollingBack { wake, .. } => wakes.push(*wake),
+        Deletion::Alive { guard: Guard::Leave } | Deletion::Leaving => {}
+    }
+    let done = Done::wake_at(wakes.into_iter().flatten().min(), now);
     Ok(if again? { Done { wake: Some(GATHER), ..done } } else { done })
+}
+
+/// Puts the finalizer on or takes it off, on the policy as it is by now.
+async fn guard(context: &Context, name: &str, guarded: bool) -> Result<(), Error> {
+    match context.stores.policies.get(name) {
+        Some(policy) => write::policy_finalizer(&context.client, &context.stores, &policy, guarded).await,
+        None => Ok(()),
+    }
 }
 
 /// Writes the status by compare-and-swap. An answer that was lost is not a write that was: without

@@ -12,6 +12,7 @@ use crate::admission::{self, Admission};
 use crate::context::Context;
 use crate::engine::{self, Failure, Leave};
 use crate::event;
+use crate::gate::{GateSights, Keeper};
 use crate::http::{self, Served};
 use crate::lease;
 use crate::lookout::Lookout;
@@ -85,6 +86,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         client: client.clone(),
         stores: Arc::new(Stores { fleet_limit: options.fleet_max_in_flight, ..Stores::default() }),
         sights: Arc::new(Sights::default()),
+        gates: Arc::new(GateSights::default()),
         waves: Waves::default(),
         fleet: tokio::sync::Mutex::default(),
         metrics: Arc::clone(&metrics),
@@ -115,6 +117,13 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         signals: Arc::clone(&signals),
     };
     tokio::spawn(Arc::new(lookout).run());
+    let keeper = Keeper {
+        client: client.clone(),
+        namespace: options.namespace.clone(),
+        sights: Arc::clone(&context.gates),
+        signals: Arc::clone(&signals),
+    };
+    tokio::spawn(Arc::new(keeper).run(leave.clone()));
     let answers =
         Served { context: Arc::clone(&context), registry: Arc::new(registry), leave: leave.clone() };
     let mut stop_http = stop.clone();

@@ -20,6 +20,8 @@ pub enum Signal {
     Patch(String),
     /// A Node.
     Node(String),
+    /// How a gate of this PatchPolicy stands.
+    Gate(String),
 }
 
 /// The signals that wait.

@@ -8,6 +8,7 @@ use invivo_terms::Hold;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::deletion::Deletion;
 use crate::memory;
 use crate::observe::{Decision, FeedView, View};
 use crate::sight::Verdict;
@@ -39,6 +40,7 @@ impl Standing {
 pub fn of(view: &View, now: Timestamp) -> PatchPolicyStatus {
     let old = view.policy.value.status.clone().unwrap_or_default();
     let generation = view.policy.value.metadata.generation;
+    let old_gates = old.gates.clone();
     let standing = standing(view);
     let conditions = [ConditionType::Ready, ConditionType::Reconciling, ConditionType::Stalled]
         .into_iter()
@@ -71,6 +73,7 @@ pub fn of(view: &View, now: Timestamp) -> PatchPolicyStatus {
                 holds: holds(&decision.plan),
                 proven: memory::write_proven(&decision.plan.memory),
                 next_action: next_action(decision, &standing),
+                gates: crate::gate::status(&old_gates, &decision.gates.gates, now),
                 history: memory::write_history(&decision.plan.memory),
                 ..base
             }
@@ -178,6 +181,15 @@ fn progress(decision: &Decision) -> Standing {
     let (plan, counts) = (&decision.plan, counts(decision));
     let holding = |wanted: Hold| plan.holds.values().any(|held| held.hold == wanted);
     let stage = plan.stage.as_ref().map_or("rest", |stage| stage.name.as_str());
+    if let Deletion::RollingBack { waits, given_up, .. } = &decision.deletion {
+        let message = format!(
+            "the policy is being deleted: {} to go down: {}; given up: {}",
+            nodes(u32::try_from(waits.len()).unwrap_or(u32::MAX)),
+            some_of(waits.iter()),
+            given_up.len()
+        );
+        return Standing::new(Reconciling, "RollingBack", message);
+    }
     if counts.total == 0 {
         let message = "spec.nodeSelector matches no node that is free: label nodes or widen it".to_owned();
         return Standing::new(Stalled, "NoNodes", message);

@@ -15,6 +15,7 @@ use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::deletion::FINALIZER;
 use crate::error::Error;
 use crate::observe::Stores;
 use crate::seen::{Seen, SeenNode, SeenPatch};
@@ -131,6 +132,32 @@ pub async fn create_set(
     let answer = within(api.patch(name, &PatchParams::apply(MANAGER), &Patch::Apply(&body))).await;
     let set = answer.map_err(|source| Error::CreatePatchSet { name: name.to_owned(), source })?;
     stores.sets.wrote(Entry::of(set));
+    Ok(())
+}
+
+/// Puts our finalizer on a policy or takes it off, if the policy still is what it was when it was
+/// read. The finalizers of others stay.
+///
+/// # Errors
+///
+/// A conflict if the policy has changed since it was read; whatever else the API server says.
+pub async fn policy_finalizer(
+    client: &Client,
+    stores: &Stores,
+    policy: &Entry<PatchPolicy>,
+    guarded: bool,
+) -> Result<(), Error> {
+    let mut finalizers = policy.value.metadata.finalizers.clone().unwrap_or_default();
+    finalizers.retain(|finalizer| finalizer != FINALIZER);
+    finalizers.extend(guarded.then(|| FINALIZER.to_owned()));
+    let body = json!({"metadata": {
+        "uid": policy.uid, "resourceVersion": policy.resource_version, "finalizers": finalizers,
+    }});
+    let api: Api<PatchPolicy> = Api::all(client.clone());
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let answer = within(api.patch(&policy.name, &params, &Patch::Merge(&body))).await;
+    let written = answer.map_err(|source| Error::SetFinalizer { name: policy.name.clone(), source })?;
+    stores.policies.wrote(Entry::of(written));
     Ok(())
 }
 

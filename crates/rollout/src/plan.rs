@@ -12,8 +12,8 @@ use crate::stage::Well;
 use crate::standing::{self, Judge, Judged, Standing};
 use crate::target::{Aim, Key, Target, Withdrawn, resolve};
 use crate::{
-    Apply, Finished, Held, Instruction, Memory, NewNodes, Offer, OnFailure, Outcome, Plan, Policy, RolloutMemory,
-    Supersede, Wish, World, rollout, stage, target, window,
+    Apply, Finished, Held, Instruction, Memory, NewNodes, Offer, OnFailure, Outcome, Plan, Policy,
+    RolloutMemory, Supersede, Wish, World, rollout, stage, target, window,
 };
 
 /// Decides which nodes go where now, and why the others do not.

@@ -389,9 +389,8 @@ impl Judge<'_, '_> {
             return false;
         };
         // Where it came from may not be offered any more: then it stays without.
-        let offered = |build: &BuildId| {
-            to.1.as_ref().is_some_and(|set| aim_of(self.offer, build, to.0, set).is_some())
-        };
+        let offered =
+            |build: &BuildId| to.1.as_ref().is_some_and(|set| aim_of(self.offer, build, to.0, set).is_some());
         let goes_on = if self.rollout.returning {
             to.0 > Level::UNPATCHED && node.report.as_ref().is_some_and(|report| offered(&report.build_id))
         } else {

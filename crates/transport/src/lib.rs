@@ -13,6 +13,7 @@ pub use error::Error;
 use invivo_feed::{Catalogue, Signed};
 use jiff::Timestamp;
 pub use repository::Repository;
+pub use tls::config as tls_config;
 
 /// Where a repository is fetched from, and how patiently.
 #[derive(Debug, Clone)]

@@ -14,7 +14,7 @@ use rustls::{ClientConfig, RootCertStore};
 /// # Errors
 ///
 /// What is wrong with `extra_ca`.
-pub(crate) fn config(extra_ca: Option<&[u8]>) -> Result<ClientConfig, String> {
+pub fn config(extra_ca: Option<&[u8]>) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {

@@ -121,6 +121,12 @@ async fn installed() -> (ApiServer, BTreeMap<String, String>) {
         send(&operator, "PATCH", path, Some(&label), merge).await.text.contains("invivo-operator-nodes")
     })
     .await;
+    wait_for("invivo-operator-policies", async || {
+        let path = "/apis/invivo.dev/v1alpha1/patchpolicies/workers?dryRun=All";
+        let spec = json!({"spec": {"paused": true}});
+        send(&operator, "PATCH", path, Some(&spec), merge).await.text.contains("'invivo-operator-policies'")
+    })
+    .await;
     wait_for("invivo-agent", async || {
         let path = "/apis/invivo.dev/v1alpha1/nodepatches/node-a/status?dryRun=All";
         let status = json!({"status": {"observedRevision": 1}});

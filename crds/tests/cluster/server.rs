@@ -41,6 +41,8 @@ pub fn render(chart: &str) -> String {
             &format!("trust.roots[0]={}", "a".repeat(64)),
             "--set",
             "patchServer.clusterIP=10.96.0.80",
+            "--set",
+            "operator.secrets[0]=prometheus",
         ])
         .output()
         .unwrap();

@@ -236,7 +236,7 @@ async fn a_slot_that_could_not_be_given_back_is_given_back_later() {
     patch["status"]["bootId"] = json!("another");
     fake.put(&node_patch("a"), patch);
     // The status is counted up; by the time that it is to be counted down the API server is in trouble.
-    let one = view(&context.stores, &context.sights, "workers", at("12:00:00")).unwrap();
+    let one = view(&context.stores, &context.sights, &context.gates, "workers", at("12:00:00")).unwrap();
     let wanted = crate::status::of(&one, at("12:00:00"));
     crate::write::policy_status(&context.client, &context.stores, &one.policy, &wanted).await.unwrap();
     let mut wave = crate::wave::Wave::default();
@@ -401,7 +401,7 @@ async fn a_node_that_could_not_reach_the_patch_server_does_not_stop_the_rollout(
 async fn the_whole_plan_names_every_node() {
     let fake = fleet();
     let context = operator(&fake);
-    let view = view(&context.stores, &context.sights, "workers", at("12:00:00")).unwrap();
+    let view = view(&context.stores, &context.sights, &context.gates, "workers", at("12:00:00")).unwrap();
     let report = serde_json::to_value(Report::of(&context.stores, &view, at("12:00:00"))).unwrap();
     let nodes: Vec<_> = report["nodes"]
         .as_array()
