@@ -13,6 +13,8 @@ pub enum ConditionType {
     Stalled,
     /// A PatchSet may be rolled out.
     Eligible,
+    /// There is evidence of several nodes against a PatchSet.
+    Quarantined,
 }
 
 impl ConditionType {
@@ -23,6 +25,7 @@ impl ConditionType {
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
             Self::Eligible => "Eligible",
+            Self::Quarantined => "Quarantined",
         }
     }
 }

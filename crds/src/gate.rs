@@ -82,8 +82,8 @@ pub struct KernelHealthGate {}
 #[serde(rename_all = "camelCase")]
 pub struct PrometheusGate {
     /// Where it is, such as `https://prometheus.monitoring:9090`; `/api/v1/query` is put behind it.
-    #[schemars(length(max = 2048))]
-    #[x_kube(validation = Rule::new("isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHost() != '' && ['@', '?', '#'].all(c, !self.contains(c))")
+    #[schemars(length(max = 512))]
+    #[x_kube(validation = Rule::new("self.matches('^https?://[^/@?#]+(/[^@?#]*)?$')")
         .message("address must be an http or https URL with a host, without user, query and fragment"))]
     pub address: String,
     /// What is sent as the header `Authorization`.

@@ -20,7 +20,8 @@ mod yaml;
 
 pub use condition::{ConditionType, condition, set_conditions};
 pub use feed::{
-    CoveredKernel, PatchFeed, PatchFeedSpec, PatchFeedStatus, Repository, RepositoryStatus, Source, Trust,
+    Approval, BlockedSet, CoveredKernel, PatchFeed, PatchFeedSpec, PatchFeedStatus, Repository,
+    RepositoryStatus, Source, Trust,
 };
 pub use gate::{
     Authorization, AuthorizationScheme, CaBundle, Gate, GateOutcome, GateStatus, JobEnv, JobGate,
@@ -37,7 +38,10 @@ pub use policy::{
     StageStatus, Supersede, Target,
 };
 pub use reference::reference;
-pub use set::{Fix, PatchSet, PatchSetSpec, PatchSetStatus, SetNodes};
+pub use set::{
+    Fix, PatchSet, PatchSetSpec, PatchSetStatus, Quarantine, SetApproval, SetEvidence, SetNodes,
+    StoodApproval,
+};
 pub use window::{Blackout, Day, Window};
 pub use yaml::{all_kinds, chart_yaml, yaml};
 

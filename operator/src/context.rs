@@ -29,6 +29,8 @@ pub struct Context {
     pub fleet: tokio::sync::Mutex<()>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Held while evidence against sets is written down.
+    pub recording: tokio::sync::Mutex<()>,
     /// Where Events go.
     pub recorder: Recorder,
 }

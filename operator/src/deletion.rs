@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use invivo_api::{OnDelete, PatchPolicy};
-use invivo_rollout::{Instruction, Node, Policy, Stage, Wish};
+use invivo_rollout::{Budget, Instruction, Node, OnFailure, Policy, Stage, Wish};
 use invivo_terms::{Level, NodeState};
 use jiff::Timestamp;
 
@@ -75,12 +75,18 @@ pub fn decide(policy: &PatchPolicy, nodes: &BTreeMap<String, Node>, now: Timesta
 }
 
 /// The policy to plan with while its nodes go down: its stages and their pace, and nothing to watch
-/// or to wait for.
+/// or to wait for. A node that does not let its patch go stops none of the others.
 pub fn plan_with(policy: &Policy) -> Policy {
     let hurry = |stage: &Stage| Stage { optional: true, soak: Duration::ZERO, ..stage.clone() };
     Policy {
         target: Wish::None,
         paused: false,
+        dry_run: false,
+        failure_budget: Budget::Percent(100),
+        on_failure: OnFailure::Pause,
+        windows: Vec::new(),
+        blackouts: Vec::new(),
+        expedite: None,
         stages: policy.stages.iter().map(hurry).collect(),
         rest: hurry(&policy.rest),
         ..policy.clone()
@@ -174,7 +180,7 @@ mod tests {
     use invivo_terms::{Mechanism, Revision};
     use serde_json::{Value, json};
 
-    const GONE: Readiness = Readiness::NotReady { since: Timestamp::UNIX_EPOCH };
+    const LOST: Readiness = Readiness::NotReady { since: Timestamp::UNIX_EPOCH };
 
     fn at(time: &str) -> Timestamp {
         format!("2026-11-22T{time}Z").parse().unwrap()
@@ -205,7 +211,7 @@ mod tests {
 
     /// A node that was told something in its fifth revision.
     fn node(instruction: Instruction, report: Option<Report>) -> Node {
-        let spec = Some(Instructed { revision: Revision(5), instruction, by_other: false });
+        let spec = Some(Instructed { revision: Revision(5), instruction });
         Node {
             stage: 0,
             ready: Readiness::Ready,
@@ -295,7 +301,7 @@ mod tests {
     fn a_node_without_a_patch_is_done_whether_it_is_ready_or_not() {
         let off = node(down("12:10:00"), report(0, 5, NodeState::RolledBack));
         assert_eq!(decided(&off, "12:00:01"), "off");
-        assert_eq!(decided(&Node { ready: GONE, ..off }, "12:00:01"), "off");
+        assert_eq!(decided(&Node { ready: LOST, ..off }, "12:00:01"), "off");
         assert_eq!(decided(&node(Instruction::Hold, None), "12:00:01"), "off");
         assert_eq!(decided(&Node { spec: None, ..node(Instruction::Hold, None) }, "12:00:01"), "off");
         let others =
@@ -318,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_node_that_is_not_ready_is_given_up_after_the_node_deadline() {
-        let node = Node { ready: GONE, ..node(Instruction::Hold, report(4, 5, NodeState::Settled)) };
+        let node = Node { ready: LOST, ..node(Instruction::Hold, report(4, 5, NodeState::Settled)) };
         assert_eq!(decided(&node, "12:09:59"), "waits");
         assert_eq!(decided(&node, "12:10:00"), "given up");
         let nodes = BTreeMap::from([("n1".to_owned(), node)]);
@@ -343,7 +349,7 @@ mod tests {
 
     #[test]
     fn one_that_was_given_up_does_not_free_the_others() {
-        let lost = Node { ready: GONE, ..node(Instruction::Hold, report(4, 5, NodeState::Settled)) };
+        let lost = Node { ready: LOST, ..node(Instruction::Hold, report(4, 5, NodeState::Settled)) };
         let well = node(Instruction::Hold, report(4, 5, NodeState::Settled));
         let nodes = BTreeMap::from([("lost".to_owned(), lost), ("well".to_owned(), well)]);
         let names = |name: &str| BTreeSet::from([name.to_owned()]);

@@ -18,7 +18,7 @@ use crate::event::{self, Note};
 use crate::metrics::Work;
 use crate::queue::Queue;
 use crate::signal::{Signal, Signals};
-use crate::{feed, node, policy};
+use crate::{feed, node, policy, record};
 
 /// How many keys are worked on at the same time.
 const AT_ONCE: usize = 16;
@@ -123,7 +123,11 @@ async fn work(context: &Context, key: Key) -> (Key, Result<Done, Error>) {
     let ended = match &key {
         Key::Feed(name) => feed::reconcile(context, name, now).await,
         Key::Node(name) => node::reconcile(context, name).await,
-        Key::Policy(name) => policy::reconcile(context, name, now).await,
+        // What speaks against a set is written down before anything is done about a node.
+        Key::Policy(name) => match record::evidence(context, now).await {
+            Ok(()) => policy::reconcile(context, name, now).await,
+            Err(error) => Err(error),
+        },
     };
     (key, ended)
 }
@@ -191,6 +195,12 @@ fn expand(context: &Context, queue: &mut Queue<Key>, signals: std::collections::
         match signal {
             Signal::Feed(name) | Signal::Sight(name) => {
                 queue.add(Key::Feed(name), now);
+                // What it takes in, others may take from it.
+                for feed in context.stores.feeds.all() {
+                    if feed.value.spec.source.feed.is_some() {
+                        queue.add(Key::Feed(feed.name), now);
+                    }
+                }
                 plan = true;
             }
             Signal::Policy(name) => {
@@ -202,9 +212,11 @@ fn expand(context: &Context, queue: &mut Queue<Key>, signals: std::collections::
                 }
             }
             Signal::Set(name) => {
+                // Decisions and verdicts are part of what the feed offers, and those over it.
                 if let Some((feed, _)) = feed_and_set(&name) {
                     queue.add(Key::Feed(feed.to_owned()), now + COUNT_AFTER);
                 }
+                plan = true;
             }
             Signal::Patch(name) => {
                 queue.add(Key::Node(name), now);

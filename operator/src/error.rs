@@ -52,6 +52,15 @@ pub enum Error {
         #[source]
         source: Box<Kube>,
     },
+    /// A PatchSet that nobody needs.
+    #[error("delete PatchSet {name}")]
+    DeletePatchSet {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: Box<Kube>,
+    },
     /// A new PatchSet.
     #[error("create PatchSet {name}")]
     CreatePatchSet {
@@ -118,6 +127,7 @@ impl Error {
             | Self::LabelNode { source, .. }
             | Self::SetFinalizer { source, .. }
             | Self::CreateNodePatch { source, .. }
+            | Self::DeletePatchSet { source, .. }
             | Self::CreatePatchSet { source, .. } => Category::of(source),
         }
     }

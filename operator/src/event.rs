@@ -1,8 +1,8 @@
 //! What is worth an Event: each change of a condition, each step of a rollout, each failed node,
 //! once. Pure: from what was and what is to what to say.
 
-use invivo_api::{NodePatchStatus, PatchPolicyStatus};
-use invivo_terms::Refusal;
+use invivo_api::{NodePatchStatus, PatchPolicyStatus, PatchSetStatus, SetEvidence};
+use invivo_terms::{EvidenceVerdict, Refusal};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType, Recorder};
@@ -39,8 +39,37 @@ pub fn of_feed(old: &[Condition], new: &[Condition]) -> Vec<Note> {
     if same {
         return Vec::new();
     }
-    let warning = find(new, "Stalled").is_some_and(|stalled| stalled.status == "True");
+    let stalled = find(new, "Stalled").is_some_and(|stalled| stalled.status == "True");
+    let warning = stalled || ready.reason == "ExpiresSoon";
     vec![Note::new(warning, &ready.reason, "Verify", ready.message.clone())]
+}
+
+/// What a set's new status is worth: each piece of evidence, the quarantine and its end.
+pub fn of_set(old: &PatchSetStatus, new: &PatchSetStatus) -> Vec<Note> {
+    let mut notes = Vec::new();
+    for piece in new.evidence.iter().filter(|piece| piece.verdict != EvidenceVerdict::NotReady) {
+        let told = |was: &SetEvidence| {
+            (&was.node_uid, &was.boot_id, was.verdict) == (&piece.node_uid, &piece.boot_id, piece.verdict)
+        };
+        if !old.evidence.iter().any(told) {
+            let text = format!("node of uid {}: {}", piece.node_uid, piece.verdict);
+            let action = format!("{}{}", piece.verdict, piece.node_uid);
+            notes.push(Note::new(true, "EvidenceAgainstSet", action, text));
+        }
+    }
+    match (&old.quarantine, &new.quarantine) {
+        (None, Some(_)) => {
+            let text = find(&new.conditions, "Quarantined").map_or_else(String::new, |c| c.message.clone());
+            notes.push(Note::new(true, "Quarantined", "Quarantine", text));
+        }
+        (Some(_), None) => {
+            let by = new.evidence.iter().rev().find_map(|piece| piece.overruled_by.as_deref());
+            let text = format!("the approval of {} lifts the quarantine", by.unwrap_or("a person"));
+            notes.push(Note::new(false, "QuarantineLifted", "Quarantine", text));
+        }
+        (None, None) | (Some(_), Some(_)) => {}
+    }
+    notes
 }
 
 /// What a policy's new status is worth.
@@ -167,6 +196,42 @@ mod tests {
         let notes = of_feed(&good, &bad);
         assert_eq!(notes.len(), 1);
         assert!(notes[0].warning && notes[0].reason == "BelowThreshold");
+    }
+
+    #[test]
+    fn an_end_that_is_near_is_a_warning_although_all_is_well() {
+        let soon = conditions("ExpiresSoon", "False");
+        let notes = of_feed(&conditions("Verified", "False"), &soon);
+        assert!(notes.len() == 1 && notes[0].warning && notes[0].reason == "ExpiresSoon");
+        assert_eq!(of_feed(&soon, &soon), []);
+    }
+
+    #[test]
+    fn a_set_tells_each_piece_of_evidence_its_quarantine_and_the_end_of_it_once() {
+        let status = |verdicts: &[&str], quarantined: bool, by: Option<&str>| -> PatchSetStatus {
+            let evidence: Vec<_> = verdicts
+                .iter()
+                .enumerate()
+                .map(|(node, verdict)| {
+                    json!({"nodeUid": format!("node-{node}"), "time": "2026-11-22T12:00:00Z",
+                        "verdict": verdict, "overruledBy": by})
+                })
+                .collect();
+            let quarantine = quarantined.then(|| json!({"since": "2026-11-22T12:00:00Z"}));
+            serde_json::from_value(json!({"evidence": evidence, "quarantine": quarantine})).unwrap()
+        };
+        let reasons = |old: &PatchSetStatus, new: &PatchSetStatus| -> Vec<(String, bool)> {
+            of_set(old, new).into_iter().map(|note| (note.reason, note.warning)).collect()
+        };
+        let none = PatchSetStatus::default();
+        assert!(reasons(&none, &status(&["NotReady"], false, None)).is_empty(), "it may come back");
+        let two = status(&["Convicted", "Harmed"], true, None);
+        let told = ["EvidenceAgainstSet", "EvidenceAgainstSet", "Quarantined"].map(|r| (r.to_owned(), true));
+        assert_eq!(reasons(&none, &two), told);
+        assert!(reasons(&two, &two).is_empty());
+        let lifted = status(&["Convicted", "Harmed"], false, Some("ada"));
+        assert_eq!(reasons(&two, &lifted), [("QuarantineLifted".to_owned(), false)]);
+        assert!(of_set(&two, &lifted)[0].text.contains("ada"));
     }
 
     #[test]

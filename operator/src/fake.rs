@@ -120,6 +120,7 @@ impl Fake {
             gates: Arc::new(GateSights::default()),
             waves: Waves::default(),
             fleet: tokio::sync::Mutex::default(),
+            recording: tokio::sync::Mutex::default(),
             metrics: Arc::new(Metrics::default()),
         }
     }
@@ -190,6 +191,21 @@ async fn answer(
     let present = kept.objects.get(path).cloned();
     if method == Method::GET {
         return present.map_or_else(|| refusal(404, "NotFound"), |object| object.to_string().into_response());
+    }
+    if method == Method::DELETE {
+        let wanted: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let wanted = &wanted["preconditions"]["resourceVersion"];
+        return match present {
+            None => refusal(404, "NotFound"),
+            Some(object) if !wanted.is_null() && object["metadata"]["resourceVersion"] != *wanted => {
+                refusal(409, "Conflict")
+            }
+            Some(object) => {
+                kept.objects.remove(path);
+                kept.changes += 1;
+                object.to_string().into_response()
+            }
+        };
     }
     let (given, form) = given(&headers, &body);
     let apply = form == Form::Apply;

@@ -10,7 +10,8 @@ use invivo_api::PatchFeed;
 use invivo_feed::Floors;
 use invivo_terms::{BuildId, Digest};
 use invivo_transport::{Error, Options, Repository};
-use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
+use jiff::{SignedDuration, Timestamp};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -56,6 +57,7 @@ struct Watched {
     own: Own,
     verified: Option<Arc<Verified>>,
     missed: u32,
+    behind: Duration,
     looked: Option<Looked>,
 }
 
@@ -72,8 +74,10 @@ impl Lookout {
         let mut tasks: BTreeMap<String, AbortHandle> = BTreeMap::new();
         loop {
             if self.stores.feeds.is_complete() {
+                // A feed over another one has no mirror of its own.
+                let feeds = self.stores.feeds.all().into_iter();
                 let feeds: BTreeSet<String> =
-                    self.stores.feeds.all().into_iter().map(|feed| feed.name).collect();
+                    feeds.filter(|feed| feed.value.root().is_some()).map(|feed| feed.name).collect();
                 tasks.retain(|feed, task| {
                     let kept = feeds.contains(feed);
                     if !kept {
@@ -96,15 +100,16 @@ impl Lookout {
     async fn follow(&self, name: &str) {
         let mut watched = Watched::default();
         loop {
-            if let Some(feed) = self.stores.feeds.get(name) {
-                self.visit(&mut watched, name, &feed.value).await;
+            if let Some(feed) = self.stores.feeds.get(name)
+                && let Some(root) = feed.value.root()
+            {
+                self.visit(&mut watched, name, &feed.value, root).await;
             }
             tokio::time::sleep(jittered(ASK_EVERY)).await;
         }
     }
 
-    async fn visit(&self, watched: &mut Watched, name: &str, feed: &PatchFeed) {
-        let root = &feed.spec.trust.root_sha256;
+    async fn visit(&self, watched: &mut Watched, name: &str, feed: &PatchFeed, root: &Digest) {
         let mut changed = false;
         if watched.looked.as_ref().is_some_and(|looked| looked.root != *root) {
             // Another root is another repository, as far as belief goes.
@@ -114,8 +119,9 @@ impl Lookout {
         changed |= self.ask(watched, name).await;
         let builds = self.stores.builds().into_keys().collect();
         if is_due(watched, &builds, Timestamp::now(), Instant::now()) {
-            changed |= self.look(watched, name, feed, &builds).await;
+            changed |= self.look(watched, name, feed, root, &builds).await;
         }
+        changed |= self.sights.set_behind(name, watched.behind);
         if changed {
             let verified = watched.verified.clone();
             self.sights.put(name, watched.server.clone(), watched.own.clone(), verified);
@@ -126,8 +132,9 @@ impl Lookout {
     /// Asks for the state; whether that is news.
     async fn ask(&self, watched: &mut Watched, name: &str) -> bool {
         let server = match self.state(name).await {
-            Ok(server) => {
+            Ok((server, date)) => {
                 watched.missed = 0;
+                watched.behind = behind(Timestamp::now(), date);
                 server
             }
             Err(detail) => {
@@ -149,12 +156,15 @@ impl Lookout {
         news
     }
 
-    async fn state(&self, name: &str) -> Result<Server, String> {
+    /// The state, and the patch server's clock.
+    async fn state(&self, name: &str) -> Result<(Server, Option<Timestamp>), String> {
         let url = format!("{}/feeds/{name}/state", self.base);
         let request = async {
             let mut answer = self.http.get(&url).send().await.map_err(|error| chain(&error))?;
+            let date = answer.headers().get(reqwest::header::DATE).and_then(|date| date.to_str().ok());
+            let date = date.and_then(|date| DateTimeParser::new().parse_timestamp(date).ok());
             if answer.status() == reqwest::StatusCode::NOT_FOUND {
-                return Ok(Server::NotMirrored);
+                return Ok((Server::NotMirrored, date));
             }
             if !answer.status().is_success() {
                 return Err(format!("it answers {}", answer.status()));
@@ -169,7 +179,7 @@ impl Lookout {
             let mut state: ServerState = serde_json::from_slice(&body)
                 .map_err(|error| format!("its state does not parse: {error}"))?;
             state.message = state.message.chars().take(900).collect();
-            Ok(Server::Says(state))
+            Ok((Server::Says(state), date))
         };
         match tokio::time::timeout(ANSWER_WITHIN, request).await {
             Ok(answer) => answer,
@@ -183,17 +193,17 @@ impl Lookout {
         watched: &mut Watched,
         name: &str,
         feed: &PatchFeed,
+        root: &Digest,
         builds: &BTreeSet<BuildId>,
     ) -> bool {
         let mirror = match &watched.server {
             Server::Says(state) => state.verified,
             Server::NotAsked | Server::NotMirrored | Server::Down { .. } => None,
         };
-        let root = feed.spec.trust.root_sha256.clone();
-        watched.looked = Some(Looked { at: Instant::now(), root, mirror });
+        watched.looked = Some(Looked { at: Instant::now(), root: root.clone(), mirror });
         let floors =
             watched.verified.as_ref().map_or_else(|| stored_floors(feed), |verified| verified.floors.clone());
-        let look = tokio::time::timeout(LOOK_WITHIN, self.verify(name, feed, &floors, builds)).await;
+        let look = tokio::time::timeout(LOOK_WITHIN, self.verify(name, root, &floors, builds)).await;
         let mut news = false;
         let own = match look {
             Ok(Ok(verified)) => {
@@ -219,13 +229,13 @@ impl Lookout {
     async fn verify(
         &self,
         name: &str,
-        feed: &PatchFeed,
+        root: &Digest,
         floors: &Floors,
         builds: &BTreeSet<BuildId>,
     ) -> Result<Verified, Error> {
         let options = Options { minimum_rate: 1024, deadline: Duration::from_secs(30), extra_ca: None };
         let repository = Repository::new(&format!("{}/feeds/{name}/", self.base), options)?;
-        let look = repository.look(&feed.spec.trust.root_sha256, floors, Timestamp::now()).await?;
+        let look = repository.look(root, floors, Timestamp::now()).await?;
         let index = look.catalogue.index().clone();
         let mut kernels = BTreeMap::new();
         for build in builds.iter().filter(|build| index.kernels.contains_key(*build)) {
@@ -239,9 +249,10 @@ impl Lookout {
             .filter_map(|set| Some((set.name.clone(), look.catalogue.set_digest(&set.name)?)))
             .collect();
         Ok(Verified {
-            root: feed.spec.trust.root_sha256.clone(),
+            root: root.clone(),
             floors: look.catalogue.floors().clone(),
             expires: look.catalogue.expires(),
+            warns: warns(look.catalogue.expires(), look.catalogue.trust().timestamp_days),
             index,
             digests,
             kernels,
@@ -276,6 +287,20 @@ fn is_due(watched: &Watched, builds: &BTreeSet<BuildId>, now: Timestamp, instant
     });
     let ended_well = matches!(watched.own, Own::Held);
     (lacks || !ended_well) && instant.saturating_duration_since(looked.at) >= LOOK_AGAIN
+}
+
+/// From when on people are warned that a catalogue expires: a quarter of the life that its trust
+/// document gives to timestamps before. A repository that is refreshed in time never comes near it.
+fn warns(expires: Timestamp, timestamp_days: u16) -> Timestamp {
+    let quarter = SignedDuration::from_hours(6).saturating_mul(timestamp_days.into());
+    expires.checked_sub(quarter).unwrap_or(Timestamp::MIN)
+}
+
+/// How far the patch server's clock is behind ours: whole minutes, so that the way of an answer
+/// and the second that it is rounded to do not count.
+fn behind(own: Timestamp, server: Option<Timestamp>) -> Duration {
+    let lag = server.and_then(|server| Duration::try_from(own.duration_since(server)).ok());
+    Duration::from_secs(lag.unwrap_or_default().as_secs() / 60 * 60)
 }
 
 /// An error with its causes, without the URL: that is ours and known.
@@ -344,6 +369,21 @@ mod tests {
         };
         assert_eq!(stored_floors(&feed("a")).timestamp, 9);
         assert_eq!(stored_floors(&feed("b")), Floors::default());
+    }
+
+    #[test]
+    fn people_are_warned_a_quarter_of_a_timestamps_life_ahead() {
+        let expires = "2026-11-29T00:00:00Z".parse().unwrap();
+        assert_eq!(warns(expires, 7).to_string(), "2026-11-27T06:00:00Z");
+        assert_eq!(warns(expires, 1).to_string(), "2026-11-28T18:00:00Z");
+    }
+
+    #[test]
+    fn only_whole_minutes_of_the_patch_servers_lag_count() {
+        let own = now();
+        let lag = |seconds| behind(own, Some(own - SignedDuration::from_secs(seconds))).as_secs();
+        assert_eq!([lag(59), lag(-3600), lag(3_659)], [0, 0, 3_600]);
+        assert_eq!(behind(own, None), Duration::ZERO);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! What is exported at `/metrics`. Labels come from enums and from names of our own objects only.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use invivo_terms::Refusal;
+use invivo_terms::{Block, Refusal};
+use jiff::Timestamp;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -10,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::error::Category;
+use crate::offer::Halt;
 
 /// What happened to a watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -59,6 +62,11 @@ struct FeedReason {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FeedName {
+    feed: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FaultLabels {
     kind: String,
     fault: WatchFault,
@@ -83,6 +91,8 @@ pub struct Metrics {
     policy_stage: Family<PolicyName, Gauge>,
     feed_ready: Family<FeedReason, Gauge>,
     feed_refusals: Family<FeedReason, Counter>,
+    feed_expires: Family<FeedName, Gauge>,
+    feed_blocked: Family<FeedReason, Gauge>,
     rollout_started: Family<PolicyName, Gauge>,
     rollout_finished: Family<PolicyName, Gauge>,
     rollout_failed: Family<PolicyName, Gauge>,
@@ -112,6 +122,16 @@ impl Metrics {
             "feed_refusals",
             "Looks at a feed that ended in a refusal",
             self.feed_refusals.clone(),
+        );
+        registry.register(
+            "feed_expires_timestamp_seconds",
+            "When the first of a feed's documents expires; new loads stop then",
+            self.feed_expires.clone(),
+        );
+        registry.register(
+            "feed_blocked_sets",
+            "Sets that a feed withholds, by reason",
+            self.feed_blocked.clone(),
         );
         registry.register(
             "rollout_started",
@@ -175,14 +195,35 @@ impl Metrics {
 
     /// Whether a feed may be taken from, and why.
     pub fn feed(&self, feed: &str, reason: &'static str, ready: bool) {
-        self.forget_feed(feed);
+        self.forget_reasons(feed);
         let labels = FeedReason { feed: feed.to_owned(), reason: Name(reason) };
         self.feed_ready.get_or_create(&labels).set(i64::from(ready));
     }
 
-    /// A feed is gone, or its reason has changed.
+    /// When what a feed has expires, and why it withholds what it does.
+    pub fn feed_offers(&self, feed: &str, expires: Timestamp, blocks: impl Iterator<Item = Block>) {
+        self.feed_expires.get_or_create(&FeedName { feed: feed.to_owned() }).set(expires.as_second());
+        let mut counts = Block::ALL.iter().map(|block| (*block, 0)).collect::<BTreeMap<_, i64>>();
+        for block in blocks {
+            *counts.entry(block).or_default() += 1;
+        }
+        for (block, count) in counts {
+            let labels = FeedReason { feed: feed.to_owned(), reason: Name(block.as_str()) };
+            self.feed_blocked.get_or_create(&labels).set(count);
+        }
+    }
+
+    /// A feed is gone.
     pub fn forget_feed(&self, feed: &str) {
-        let others = ["Verified", "Unreachable", "Pending"];
+        self.forget_reasons(feed);
+        self.feed_expires.remove(&FeedName { feed: feed.to_owned() });
+        for block in Block::ALL {
+            self.feed_blocked.remove(&FeedReason { feed: feed.to_owned(), reason: Name(block.as_str()) });
+        }
+    }
+
+    fn forget_reasons(&self, feed: &str) {
+        let others = ["Verified", "ExpiresSoon", "Unreachable", "Pending"].into_iter().chain(Halt::REASONS);
         for reason in Refusal::ALL.iter().map(|refusal| refusal.as_str()).chain(others) {
             self.feed_ready.remove(&FeedReason { feed: feed.to_owned(), reason: Name(reason) });
         }

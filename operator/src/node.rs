@@ -96,6 +96,7 @@ mod tests {
             ready: invivo_rollout::Readiness::Ready,
             cordoned: false,
             held: None,
+            boot_id: None,
         }
     }
 

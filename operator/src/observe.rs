@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use invivo_api::{NodePatchSpec, NodePatchStatus, PatchFeed, PatchPolicy, PatchSet};
 use invivo_rollout as rollout;
@@ -12,11 +13,13 @@ use kube::core::SelectorExt;
 
 use crate::claim::{Claimant, claim};
 use crate::deletion::{self, Deletion};
+use crate::departed::Departed;
 use crate::gate::{self, GateSights};
 use crate::loss::Losses;
 use crate::memory;
+pub use crate::offer::FeedView;
 use crate::seen::{SeenNode, SeenPatch};
-use crate::sight::{Own, Server, Sight, Verdict, Verified};
+use crate::sight::{Own, Server, Sight, Verified};
 use crate::stop::EmergencyStop;
 use crate::store::{Entry, Store};
 use crate::validate::{Checked, Invalid};
@@ -40,6 +43,8 @@ pub struct Stores {
     pub fleet_limit: Option<u32>,
     /// Nodes that vanished before they had settled.
     pub losses: Arc<Losses>,
+    /// The instructions of nodes that have gone.
+    pub departed: Departed,
 }
 
 impl Stores {
@@ -113,6 +118,13 @@ impl Sights {
         sight.verified = verified;
     }
 
+    /// The patch server's clock is this far behind ours; whether that is news.
+    pub fn set_behind(&self, feed: &str, behind: Duration) -> bool {
+        let mut sights = self.lock();
+        let sight = sights.entry(feed.to_owned()).or_default();
+        std::mem::replace(&mut sight.behind, behind) != behind
+    }
+
     /// The floors of this catalogue stand in the feed's status: it may be used.
     pub fn stored(&self, feed: &str, verified: &Arc<Verified>) {
         if let Some(sight) = self.lock().get_mut(feed)
@@ -125,53 +137,6 @@ impl Sights {
     /// Forgets the feeds that are gone.
     pub fn keep(&self, feeds: &BTreeSet<String>) {
         self.lock().retain(|feed, _| feeds.contains(feed));
-    }
-}
-
-/// A policy's feed as a decision sees it.
-#[derive(Debug, Clone)]
-pub enum FeedView {
-    /// There is no such PatchFeed.
-    Missing,
-    /// It is there, and nothing is known of it since this process began. Nothing is decided yet.
-    Unseen,
-    /// It is there, and this may be done with it.
-    Known {
-        /// The judgement.
-        verdict: Verdict,
-        /// What it offers, once its floors are stored.
-        verified: Option<Arc<Verified>>,
-    },
-}
-
-impl FeedView {
-    /// Looks at a feed at `now`. What it offers counts only once its floors stand in the status,
-    /// so that no later reader accepts anything older.
-    pub fn of(stores: &Stores, sights: &Sights, name: &str, now: Timestamp) -> Self {
-        let Some(feed) = stores.feeds.get(name) else { return Self::Missing };
-        let sight = sights.get(name);
-        if sight.server == Server::NotAsked || sight.is_of_another_root(&feed.value.spec.trust.root_sha256) {
-            return Self::Unseen;
-        }
-        let status = feed.value.floors();
-        let held = |verified: &Arc<Verified>| {
-            status.is_some_and(|status| {
-                verified.floors.repository.as_ref() == Some(&status.name)
-                    && verified.floors.trust == status.trust_version
-                    && verified.floors.index == status.index_version
-            })
-        };
-        let verified = sight.stored.clone().or_else(|| sight.verified.clone().filter(held));
-        Self::Known { verdict: sight.verdict(now), verified }
-    }
-
-    fn offer(&self) -> rollout::Offer {
-        match self {
-            Self::Known { verdict, verified: Some(verified) } if verdict.allows() => {
-                rollout::Offer::Sets(verified.sets())
-            }
-            Self::Known { .. } | Self::Unseen | Self::Missing => rollout::Offer::Unknown,
-        }
     }
 }
 

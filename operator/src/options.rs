@@ -27,7 +27,7 @@ pub struct Options {
         long,
         env = "INVIVO_ADMISSION_POLICIES",
         value_delimiter = ',',
-        default_value = "invivo-agent,invivo-operator-nodes"
+        default_value = "invivo-agent,invivo-approvals,invivo-operator-nodes"
     )]
     pub admission_policies: Vec<String>,
     /// How many nodes may move at once, over all policies; no limit where it is left out. Two leaders

@@ -91,6 +91,7 @@ impl Report {
             feed: view.policy.value.spec.feed.clone(),
             feed_reason: match &view.feed {
                 FeedView::Missing => "NotFound",
+                FeedView::Halted(halt) => halt.reason(),
                 FeedView::Unseen => "Pending",
                 FeedView::Known { verdict, .. } => verdict.reason(),
             },

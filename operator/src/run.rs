@@ -90,6 +90,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         waves: Waves::default(),
         fleet: tokio::sync::Mutex::default(),
         metrics: Arc::clone(&metrics),
+        recording: tokio::sync::Mutex::default(),
         recorder: Recorder::new(client.clone(), reporter),
     });
     let signals = Arc::new(Signals::default());
@@ -176,6 +177,9 @@ fn start_watches(context: &Context, signals: &Arc<Signals>, failures: mpsc::Send
         store,
         Arc::clone(&metrics),
         move |change: &Change<SeenPatch>| {
+            if let (Some(before), None) = (&change.before, &change.after) {
+                stores.departed.add(Arc::clone(before));
+            }
             signals.tell(Signal::Patch(change.name.clone()));
             let Some(after) = &change.after else { return };
             let Some(note) = event::of_node(change.before.as_deref(), after) else { return };

@@ -34,6 +34,8 @@ pub struct SeenNode {
     pub cordoned: bool,
     /// A person's hold of it.
     pub held: Option<HeldByPerson>,
+    /// The boot that the kubelet reports.
+    pub boot_id: Option<String>,
 }
 
 /// What people write into the annotation that holds a node.
@@ -53,7 +55,8 @@ impl Seen for SeenNode {
     type Object = Node;
 
     fn see(node: Node) -> Self {
-        let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+        let status = node.status.unwrap_or_default();
+        let conditions = status.conditions.unwrap_or_default();
         let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
         let ready = match ready {
             Some(condition) if condition.status == "True" => Readiness::Ready,
@@ -70,6 +73,7 @@ impl Seen for SeenNode {
             ready,
             cordoned: node.spec.and_then(|spec| spec.unschedulable).unwrap_or_default(),
             held,
+            boot_id: status.node_info.map(|info| info.boot_id),
         }
     }
 }

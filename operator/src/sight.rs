@@ -3,12 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use invivo_feed::document::{Index, KernelDocument, SetEntry, SetStatus};
-use invivo_feed::{Floors, eligible};
-use invivo_terms::{BuildId, Digest, Refusal, SetName};
+use invivo_feed::Floors;
+use invivo_feed::document::{Index, KernelDocument, SetEntry};
+use invivo_terms::{BuildId, Digest, Level, Refusal, SetName, effective_version};
 use jiff::Timestamp;
 use serde::Deserialize;
+
+use crate::offer::Blocks;
 
 /// `GET /feeds/<feed>/state` of the patch server.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -146,6 +149,9 @@ pub struct Verified {
     pub floors: Floors,
     /// When the first of its documents expires.
     pub expires: Timestamp,
+    /// From when on people are warned of that: a quarter of the life of the repository's timestamps
+    /// before.
+    pub warns: Timestamp,
     /// The index.
     pub index: Index,
     /// The digest of each set.
@@ -165,6 +171,9 @@ pub struct Sight {
     pub verified: Option<Arc<Verified>>,
     /// The last one whose floors stand in the feed's status. Only this one is planned with.
     pub stored: Option<Arc<Verified>>,
+    /// How far the patch server's clock is behind ours, in whole minutes. What is withheld is
+    /// withheld by the earlier of the two.
+    pub behind: Duration,
 }
 
 /// What may be done with a feed now.
@@ -189,6 +198,11 @@ pub enum Verdict {
         /// The mirror still serves what was verified before.
         usable: bool,
     },
+    /// All is well, but not for long.
+    ExpiresSoon {
+        /// For people.
+        message: String,
+    },
     /// All is well.
     Verified,
 }
@@ -200,6 +214,7 @@ impl Verdict {
             Self::Pending { .. } => "Pending",
             Self::Refused { refusal, .. } => refusal.as_str(),
             Self::Unreachable { .. } => "Unreachable",
+            Self::ExpiresSoon { .. } => "ExpiresSoon",
             Self::Verified => "Verified",
         }
     }
@@ -207,7 +222,7 @@ impl Verdict {
     /// Whether new loads may start.
     pub const fn allows(&self) -> bool {
         match self {
-            Self::Verified | Self::Unreachable { usable: true, .. } => true,
+            Self::Verified | Self::ExpiresSoon { .. } | Self::Unreachable { usable: true, .. } => true,
             Self::Pending { .. } | Self::Refused { .. } | Self::Unreachable { usable: false, .. } => false,
         }
     }
@@ -255,6 +270,13 @@ impl Sight {
             return Verdict::Unreachable { message, usable: true };
         }
         match state.reason {
+            ServerReason::Plain(PlainReason::Verified) if verified.warns <= now => Verdict::ExpiresSoon {
+                message: format!(
+                    "no new load starts after {}: {}",
+                    verified.expires,
+                    Refusal::Expired.remedy()
+                ),
+            },
             ServerReason::Plain(PlainReason::Verified) => Verdict::Verified,
             ServerReason::Plain(PlainReason::Unreachable) => Verdict::Unreachable {
                 message: format!(
@@ -296,7 +318,7 @@ fn told(refusal: Refusal, state: &ServerState) -> String {
 
 impl Verified {
     /// What the planner may choose from, in order of publication.
-    pub fn sets(&self) -> Vec<invivo_rollout::Set> {
+    pub fn sets(&self, blocks: &Blocks) -> Vec<invivo_rollout::Set> {
         self.index
             .sets
             .iter()
@@ -309,8 +331,9 @@ impl Verified {
                 Some(invivo_rollout::Set {
                     name: set.name.clone(),
                     digest: self.digests.get(&set.name)?.clone(),
-                    eligible: eligible(set).is_ok(),
-                    active: set.status == SetStatus::Active,
+                    blocked: blocks
+                        .get(&set.name)
+                        .map(|why| invivo_rollout::Blocked { reason: why.block(), until: why.until() }),
                     kernels: kernels.collect(),
                 })
             })
@@ -318,20 +341,29 @@ impl Verified {
     }
 
     /// The newest set that `Latest` may choose.
-    pub fn latest(&self) -> Option<&SetEntry> {
-        self.index.latest()
+    pub fn latest(&self, blocks: &Blocks) -> Option<&SetEntry> {
+        self.index.latest(|set| !blocks.contains_key(&set.name))
     }
 
     /// The highest level that an eligible set brings to this build.
-    pub fn level(&self, build: &BuildId) -> Option<invivo_terms::Level> {
-        let eligible = self.index.sets.iter().filter(|set| eligible(set).is_ok());
+    pub fn level(&self, build: &BuildId, blocks: &Blocks) -> Option<Level> {
+        let eligible = self.index.sets.iter().filter(|set| !blocks.contains_key(&set.name));
         eligible.filter_map(|set| set.kernels.get(build)).map(|kernel| kernel.level).max()
+    }
+
+    /// What a scanner may believe of a node of this build at this level.
+    pub fn effective(&self, build: &BuildId, level: Level) -> Option<String> {
+        let document = self.kernels.get(build)?;
+        let complete = document.level(level)?.complete.as_deref();
+        Some(effective_version(&document.kernel.version, level, complete))
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use invivo_feed::Ineligible;
+    use invivo_terms::Block;
     use serde_json::json;
 
     /// A catalogue with these sets: name, channel, status; each brings its position + 1 as level.
@@ -355,6 +387,7 @@ pub(crate) mod tests {
             root: "a".repeat(64).parse().unwrap(),
             floors: Floors { repository: Some("patches".parse().unwrap()), trust: 1, index: 5, timestamp: 9 },
             expires: "2027-01-01T00:00:00Z".parse().unwrap(),
+            warns: "2026-12-30T06:00:00Z".parse().unwrap(),
             index,
             digests,
             kernels: BTreeMap::new(),
@@ -374,6 +407,7 @@ pub(crate) mod tests {
             own: Own::Held,
             verified: Some(Arc::new(verified(&[("2026-11-21.1", "stable", "active")], &build))),
             stored: None,
+            behind: Duration::ZERO,
         }
     }
 
@@ -439,7 +473,19 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn latest_is_the_newest_set_that_is_neither_a_test_nor_withdrawn() {
+    fn a_catalogue_that_ends_soon_is_told_before_it_does_and_still_allows_loads() {
+        let sight = sight("Verified");
+        let at = |text: &str| sight.verdict(text.parse().unwrap());
+        assert_eq!(at("2026-12-30T05:59:59Z"), Verdict::Verified);
+        let soon = at("2026-12-30T06:00:00Z");
+        assert!(soon.reason() == "ExpiresSoon" && soon.allows());
+        let Verdict::ExpiresSoon { message } = soon else { panic!() };
+        assert!(message.contains("2027-01-01T00:00:00Z"), "{message}");
+        assert_eq!(at("2027-01-01T00:00:00Z").reason(), "Expired");
+    }
+
+    #[test]
+    fn latest_is_the_newest_set_that_is_not_withheld() {
         let build = "b".repeat(40);
         let sets = [
             ("2026-11-19.1", "stable", "active"),
@@ -447,12 +493,16 @@ pub(crate) mod tests {
             ("2026-11-21.1", "test", "active"),
         ];
         let verified = verified(&sets, &build);
-        assert_eq!(verified.latest().unwrap().name.as_str(), "2026-11-19.1");
-        assert_eq!(verified.level(&build.parse().unwrap()), Some(invivo_terms::Level(1)));
-        let offered = verified.sets();
+        let blocks = Blocks::from([
+            ("2026-11-20.1".parse().unwrap(), Ineligible::Withdrawn),
+            ("2026-11-21.1".parse().unwrap(), Ineligible::TestOnly),
+        ]);
+        assert_eq!(verified.latest(&blocks).unwrap().name.as_str(), "2026-11-19.1");
+        assert_eq!(verified.level(&build.parse().unwrap(), &blocks), Some(Level(1)));
+        let offered = verified.sets(&blocks);
         assert_eq!(
-            offered.iter().map(|s| (s.eligible, s.active)).collect::<Vec<_>>(),
-            [(true, true), (false, false), (false, true)]
+            offered.iter().map(|set| set.blocked.map(|blocked| blocked.reason)).collect::<Vec<_>>(),
+            [None, Some(Block::Withdrawn), Some(Block::TestOnly)]
         );
     }
 }

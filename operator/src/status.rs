@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::deletion::Deletion;
 use crate::memory;
 use crate::observe::{Decision, FeedView, View};
+use crate::offer::Halt;
 use crate::sight::Verdict;
 
 /// The states that a policy's nodes are counted by in the metrics.
@@ -162,6 +163,14 @@ pub fn standing(view: &View) -> Standing {
             let message = format!("PatchFeed {feed}: {message}; nothing new starts, nothing is taken off");
             return Standing::new(Stalled, "FeedStalled", message);
         }
+        FeedView::Halted(halt) => {
+            let reason = match halt {
+                Halt::Suspended { .. } => Hold::FeedSuspended.as_str(),
+                Halt::NotFound { .. } | Halt::Cycle(_) => halt.reason(),
+            };
+            let message = format!("{halt}; nothing new starts, nothing is taken off");
+            return Standing::new(Stalled, reason, message);
+        }
         FeedView::Unseen => {
             return Standing::new(Reconciling, "FeedPending", format!("PatchFeed {feed} is being asked for"));
         }
@@ -171,7 +180,11 @@ pub fn standing(view: &View) -> Standing {
         FeedView::Known { verified: None, .. } => {
             return Standing::new(Reconciling, "FeedPending", format!("PatchFeed {feed} is being read"));
         }
-        FeedView::Known { verdict: Verdict::Verified | Verdict::Unreachable { .. }, verified: Some(_) } => {}
+        FeedView::Known {
+            verdict: Verdict::Verified | Verdict::ExpiresSoon { .. } | Verdict::Unreachable { .. },
+            verified: Some(_),
+            ..
+        } => {}
     }
     progress(decision)
 }
@@ -197,7 +210,7 @@ fn progress(decision: &Decision) -> Standing {
     if let Some(standing) = failed(decision, stage) {
         return standing;
     }
-    for hold in [Hold::TargetMissing, Hold::EmptyStage] {
+    for hold in [Hold::TargetMissing, Hold::SetQuarantined, Hold::EmptyStage] {
         if holding(hold) {
             return Standing::new(Stalled, hold.as_str(), format!("stage {stage}: {}", hold.remedy()));
         }
@@ -315,7 +328,7 @@ fn gate_words(world: &invivo_rollout::World, hold: Hold) -> String {
 
 fn next_action(decision: &Decision, standing: &Standing) -> Option<String> {
     match standing.condition {
-        ConditionType::Ready | ConditionType::Eligible => None,
+        ConditionType::Ready | ConditionType::Eligible | ConditionType::Quarantined => None,
         ConditionType::Stalled => Some(standing.message.clone()),
         ConditionType::Reconciling => {
             let rollout = decision.plan.memory.rollout.as_ref();

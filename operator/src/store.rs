@@ -216,6 +216,7 @@ mod tests {
                 ready: if ready { Readiness::Ready } else { NOT_READY },
                 cordoned: false,
                 held: None,
+                boot_id: None,
             }),
         }
     }

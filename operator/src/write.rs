@@ -10,7 +10,7 @@ use invivo_api::{PatchSet, PatchSetSpec, PatchSetStatus, VERSION};
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{PatchOperation, ReplaceOperation};
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -158,6 +158,22 @@ pub async fn policy_finalizer(
     let answer = within(api.patch(&policy.name, &params, &Patch::Merge(&body))).await;
     let written = answer.map_err(|source| Error::SetFinalizer { name: policy.name.clone(), source })?;
     stores.policies.wrote(Entry::of(written));
+    Ok(())
+}
+
+/// Deletes a PatchSet, if it still is what it was when it was read: a decision made since keeps it.
+///
+/// # Errors
+///
+/// A conflict if the set has changed since it was read; whatever else the API server says.
+pub async fn delete_set(client: &Client, stores: &Stores, set: &Entry<PatchSet>) -> Result<(), Error> {
+    let api: Api<PatchSet> = Api::all(client.clone());
+    let preconditions =
+        Preconditions { uid: Some(set.uid.clone()), resource_version: Some(set.resource_version.clone()) };
+    let params = DeleteParams::default().preconditions(preconditions);
+    let answer = within(api.delete(&set.name, &params)).await;
+    answer.map_err(|source| Error::DeletePatchSet { name: set.name.clone(), source })?;
+    stores.sets.deleted(&set.name, &set.uid);
     Ok(())
 }
 

@@ -30,15 +30,19 @@ pub struct WantedFeed {
     pub root: Digest,
     /// How often to look.
     pub poll_interval: Duration,
+    /// What is mirrored is served, and nothing is looked for.
+    pub suspended: bool,
 }
 
-/// What `feed` asks for; none if its name is none (the API server does not admit such).
+/// What `feed` asks for; none if it takes from another feed, whose mirror is then the one, or if its
+/// name is none (the API server does not admit such).
 pub fn wanted(feed: &PatchFeed) -> Option<WantedFeed> {
     Some(WantedFeed {
         name: feed.name_any().parse().ok()?,
-        url: feed.spec.source.repository.url.clone(),
-        root: feed.spec.trust.root_sha256.clone(),
-        poll_interval: feed.spec.poll_interval.get().max(Duration::from_secs(10)),
+        url: feed.spec.source.repository.as_ref()?.url.clone(),
+        root: feed.root()?.clone(),
+        poll_interval: feed.poll_interval().get().max(Duration::from_secs(10)),
+        suspended: feed.spec.suspend,
     })
 }
 
@@ -90,6 +94,13 @@ impl Supervisor {
         let place = self.mirroring.library.open(&feed.name);
         self.feeds.insert(feed.name, sender);
         self.tasks.spawn(self.mirroring.clone().run(place, receiver));
+    }
+
+    /// Stops mirroring a feed that takes from another one now.
+    fn drop_mirror(&mut self, feed: &FeedName) {
+        if self.feeds.contains_key(feed) {
+            self.delete(feed);
+        }
     }
 
     /// Stops serving a feed and removes its mirror.
@@ -155,6 +166,9 @@ fn take(supervisor: &mut Supervisor, feed: DeserializeGuard<PatchFeed>) {
         Ok(feed) => {
             if let Some(wanted) = wanted(&feed) {
                 supervisor.apply(wanted);
+            } else if let Ok(name) = name.parse() {
+                // It had a repository before.
+                supervisor.drop_mirror(&name);
             } else {
                 tracing::warn!(feed = name, "not a name that a feed can have");
             }
@@ -251,6 +265,23 @@ mod tests {
             supervisor.feeds.get(&"a".parse().unwrap()).unwrap().borrow().poll_interval.as_secs(),
             3600
         );
+    }
+
+    #[tokio::test]
+    async fn a_feed_over_another_one_has_no_mirror_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut supervisor = supervisor(folder.path());
+        let (ready, _) = channel::channel(false);
+        let over: DeserializeGuard<PatchFeed> = serde_json::from_value(json!({
+            "apiVersion": "invivo.dev/v1alpha1", "kind": "PatchFeed", "metadata": {"name": "b"},
+            "spec": {"source": {"feed": "a"}, "delay": "24h"}
+        }))
+        .unwrap();
+        let events = [Ok(Event::Apply(object("a", "1h"))), Ok(Event::Apply(object("b", "1h")))];
+        follow(stream::iter(events), &mut supervisor, &ready).await;
+        assert_eq!(names(&supervisor), ["a", "b"]);
+        follow(stream::iter([Ok(Event::Apply(over))]), &mut supervisor, &ready).await;
+        assert_eq!(names(&supervisor), ["a"]);
     }
 
     #[test]

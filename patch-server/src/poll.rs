@@ -48,6 +48,12 @@ impl Mirroring {
                 repository = None;
             }
             before = Some(feed.clone());
+            if feed.suspended {
+                match wanted.changed().await {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                }
+            }
             let outcome = tokio::select! {
                 outcome = self.attempt(&place, &feed, &mut repository) => outcome,
                 changed = wanted.changed() => match changed {

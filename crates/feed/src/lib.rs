@@ -26,7 +26,7 @@ pub use client::{
     Catalogue, Client, MAX_JUMP, Proven, Timestamped, check_module, verify_proof, verify_settled,
 };
 pub use clock::Clocks;
-pub use eligible::{Ineligible, Offer, eligible};
+pub use eligible::{Ineligible, Offer, Say, eligible};
 pub use floors::Floors;
 pub use folder::{Folder, FolderError, FolderLook};
 pub use keyring::{MAX_CERTIFICATE, MAX_KEYS};

@@ -91,7 +91,7 @@ fn world(fleet: u32) -> Result<World, InvalidName> {
             );
         }
         let name = format!("2026-01-{number:02}.1").parse()?;
-        sets.push(Set { name, digest: digest(number)?, eligible: true, active: true, kernels });
+        sets.push(Set { name, digest: digest(number)?, blocked: None, kernels });
     }
     let now = Timestamp::UNIX_EPOCH;
     let mut nodes = BTreeMap::new();

@@ -18,11 +18,15 @@ pub(crate) struct Gates<'a> {
 }
 
 impl<'a> Gates<'a> {
+    /// What they say about the stage that the rollout is in; an answer about another one is none.
     /// Taking patches off needs no gate: it is what people do when one fails.
-    pub(crate) fn of(world: &'a World, target: &Target<'_>) -> Self {
+    pub(crate) fn of(world: &'a World, target: &Target<'_>, rollout: &RolloutMemory) -> Self {
+        let current = (rollout.number, rollout.stage);
         let asked = || world.gates.iter().filter(|_| !target.is_unpatched());
-        let failed = |gate: &&Gate| matches!(gate.verdict, GateVerdict::Failed { .. });
-        let unknown = |gate: &Gate| matches!(gate.verdict, GateVerdict::Unknown { .. });
+        let is_about_this = |gate: &Gate| gate.about.is_none_or(|about| about == current);
+        let failed = |gate: &&Gate| is_about_this(gate) && matches!(gate.verdict, GateVerdict::Failed { .. });
+        let unknown =
+            |gate: &Gate| !is_about_this(gate) || matches!(gate.verdict, GateVerdict::Unknown { .. });
         let failing = asked().any(|gate| failed(&gate));
         let closed =
             if failing { Some(Hold::GateFailing) } else { asked().any(unknown).then_some(Hold::GateUnknown) };

@@ -10,7 +10,7 @@ use crate::gate::Gates;
 use crate::pace::{Pace, Trial, domain_of, is_expedited, pace};
 use crate::stage::Well;
 use crate::standing::{self, Judge, Judged, Standing};
-use crate::target::{Aim, Key, Target, Withdrawn, resolve};
+use crate::target::{Aim, Key, Target, Withdrawn, resolve, still_proven};
 use crate::{
     Apply, Finished, Held, Instruction, Memory, NewNodes, Offer, OnFailure, Outcome, Plan, Policy,
     RolloutMemory, Supersede, Wish, World, rollout, stage, target, window,
@@ -39,11 +39,12 @@ fn again(world: &World, memory: Memory) -> Plan {
 
 fn plan_for(world: &World, pinned: Option<&SetName>) -> Plan {
     let target = resolve(world, pinned);
-    match (target.key(), &target) {
+    let plan = match (target.key(), &target) {
         (Some(key), _) => aimed(world, &target, key),
-        (None, Target::Nothing(hold)) => waiting(world, &world.memory, *hold),
-        (None, Target::Unpatched | Target::Set(_)) => waiting(world, &world.memory, Hold::FeedStalled),
-    }
+        (None, Target::Nothing(held)) => waiting(world, &world.memory, *held),
+        (None, Target::Unpatched | Target::Set(_)) => waiting(world, &world.memory, held(Hold::FeedStalled)),
+    };
+    Plan { memory: still_proven(plan.memory, &world.offer), ..plan }
 }
 
 /// What the rollout under way has to do before that of another set begins which `Latest` means now.
@@ -71,7 +72,7 @@ fn before(world: &World) -> Option<Before<'_>> {
     let (name, digest) = rollout.target.as_ref().filter(|_| rollout.started > 0 && !rollout.complete)?;
     let set = sets.iter().find(|set| set.name == *name && set.digest == *digest)?;
     let within = rollout.failed <= rollout::budget(policy, rollout::governed(nodes));
-    let ends = policy.supersede == Supersede::Finish && set.active && set.eligible && within;
+    let ends = policy.supersede == Supersede::Finish && set.is_eligible() && within;
     if ends && !rollout.returning {
         return Some(Before::Ends(name));
     }
@@ -111,7 +112,7 @@ fn aimed(world: &World, target: &Target<'_>, key: Key) -> Plan {
     if let Some(old) = other.and_then(|known| rollout::draining(known, nodes, *now)) {
         let deadline = old.deadline;
         let memory = Memory { rollout: Some(old), ..memory.clone() };
-        let plan = waiting(world, &memory, Hold::AtMaxParallel);
+        let plan = waiting(world, &memory, held(Hold::AtMaxParallel));
         let wake = plan.wake.into_iter().chain(deadline).min();
         return Plan { wake, ..plan };
     }
@@ -132,7 +133,7 @@ fn aimed(world: &World, target: &Target<'_>, key: Key) -> Plan {
     // What vanished did so in the rollout that the memory knows.
     let vanished = if other.is_some() { &BTreeSet::new() } else { &world.vanished };
     rollout::count(&mut rollout, &judged, vanished, *now);
-    let gates = Gates::of(world, target);
+    let gates = Gates::of(world, target, &rollout);
     let well = Well {
         within_budget: rollout.failed <= rollout::budget(policy, rollout::governed(nodes)),
         gates: gates.closed.is_none(),
@@ -154,6 +155,8 @@ fn aimed(world: &World, target: &Target<'_>, key: Key) -> Plan {
             rollout::remember(&mut history, finished);
         }
     }
+    // A stage that has just begun is asked about first.
+    let gates = Gates::of(world, target, &rollout);
     let pace = pace(policy, memory, &rollout, &judged, *now);
     let proven = proven(memory, &rollout, well, target, &pace);
     let opening = window::opening(policy, *now);
@@ -261,9 +264,10 @@ fn proven_aims(world: &World) -> BTreeMap<&BuildId, Aim<'_>> {
 }
 
 /// Nothing can be aimed at: the memory stays, what moves ends, nothing starts.
-fn waiting(world: &World, memory: &Memory, hold: Hold) -> Plan {
+fn waiting(world: &World, memory: &Memory, why: Held) -> Plan {
     let known = memory.rollout.as_ref();
     let mut wake = Wake { now: world.now, at: None };
+    wake.extend(why.until);
     let mut plan = Plan {
         memory: memory.clone(),
         actions: BTreeMap::new(),
@@ -278,7 +282,7 @@ fn waiting(world: &World, memory: &Memory, hold: Hold) -> Plan {
     };
     let mut judged = Vec::with_capacity(world.nodes.len());
     for (name, node) in &world.nodes {
-        let node = standing::judge_without_aim(name, node, known, hold, world.now);
+        let node = standing::judge_without_aim(name, node, known, why.hold, world.now);
         wake.extend(lapse(&node));
         match node.standing {
             Standing::Done { .. } => {
@@ -298,10 +302,11 @@ fn waiting(world: &World, memory: &Memory, hold: Hold) -> Plan {
                 plan.holds.insert(name.clone(), held(Hold::ClaimedByOther));
             }
             Standing::Excused(hold) | Standing::Absent(hold) => {
-                plan.holds.insert(name.clone(), held(hold));
+                let own = if hold == why.hold { why } else { held(hold) };
+                plan.holds.insert(name.clone(), own);
             }
             Standing::Midway | Standing::Unsteady | Standing::Resting(..) | Standing::Pending(_) => {
-                plan.holds.insert(name.clone(), held(hold));
+                plan.holds.insert(name.clone(), why);
             }
         }
         judged.push(node);

@@ -221,7 +221,16 @@ impl<'a> Shown<'a> {
 pub(crate) fn size(judged: &[Judged<'_>], index: usize) -> u32 {
     let counts = |node: &&Judged<'_>| {
         node.stage == index
-            && !matches!(node.standing, Standing::Claimed | Standing::Excused(Hold::UnsupportedKernel))
+            && !matches!(
+                node.standing,
+                Standing::Claimed
+                    | Standing::Excused(
+                        Hold::UnsupportedKernel
+                            | Hold::Delayed
+                            | Hold::AwaitingApproval
+                            | Hold::SetQuarantined
+                    )
+            )
     };
     saturate(judged.iter().filter(counts).count())
 }

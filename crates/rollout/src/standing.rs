@@ -305,11 +305,11 @@ impl Judge<'_, '_> {
                 return Standing::Done { held_since: report.since };
             }
             Target::Unpatched => Step::RollBack,
-            Target::Nothing(hold) => return Standing::Absent(*hold),
+            Target::Nothing(held) => return Standing::Absent(held.hold),
             Target::Set(chosen) => match aim {
                 None if report.level > Level::UNPATCHED && withdrawn => Step::RollBack,
                 None if report.level > Level::UNPATCHED => return Standing::Excused(Hold::AheadOfTarget),
-                None => return Standing::Excused(Hold::UnsupportedKernel),
+                None => return Standing::Excused(target.lack(&report.build_id).hold),
                 Some(aim) if report.level == aim.level && holds(report.state) && !told_down => {
                     if ours && !node.ready.is_ready() && report.state == NodeState::Applied {
                         return Standing::Unsteady;

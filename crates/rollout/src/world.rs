@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use invivo_terms::{BuildId, Digest, Excuse, Hold, Level, Mechanism, NodeState, Revision, SetName};
+use invivo_terms::{Block, BuildId, Digest, Excuse, Hold, Level, Mechanism, NodeState, Revision, SetName};
 use jiff::Timestamp;
 
 use crate::{Memory, Policy};
@@ -37,6 +37,8 @@ pub struct Gate {
     /// It looks at something else than the words of the nodes that the rollout moved, and so may
     /// decide about others of them.
     pub foreign: bool,
+    /// The rollout's number and the stage that it was asked about; none if it holds for every one.
+    pub about: Option<(u64, usize)>,
     /// What it says.
     pub verdict: GateVerdict,
 }
@@ -72,7 +74,9 @@ pub struct Brakes {
 pub enum Offer {
     /// Not known or not to be trusted now; nothing new starts, nothing is taken back.
     Unknown,
-    /// These sets, in order of publication; withdrawn ones are marked.
+    /// A person suspended it; nothing new starts, nothing is taken back.
+    Suspended,
+    /// These sets, in order of publication; what is withheld is marked.
     Sets(Vec<Set>),
 }
 
@@ -83,13 +87,42 @@ pub struct Set {
     pub name: SetName,
     /// Its digest.
     pub digest: Digest,
-    /// Whether `Latest` may choose it.
-    pub eligible: bool,
-    /// Whether it may be loaded at all: withdrawn sets may not.
-    pub active: bool,
+    /// Why it is withheld, if it is.
+    pub blocked: Option<Blocked>,
     /// What it brings to the builds it touches. A build that it does not touch has the highest
     /// level of the sets before it.
     pub kernels: BTreeMap<BuildId, SetKernel>,
+}
+
+/// Why a set is withheld.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Blocked {
+    /// The reason.
+    pub reason: Block,
+    /// When it ends by itself.
+    pub until: Option<Timestamp>,
+}
+
+impl Set {
+    /// Whether `Latest` may choose it.
+    pub fn is_eligible(&self) -> bool {
+        self.blocked.is_none()
+    }
+
+    /// Whether its author still stands by it.
+    pub fn is_active(&self) -> bool {
+        !self.is_blocked_by(Block::Withdrawn)
+    }
+
+    /// Whether it may be loaded where a person names it.
+    pub fn may_be_named(&self) -> bool {
+        self.blocked.is_none_or(|blocked| !blocked.reason.stops_named())
+    }
+
+    /// Whether it is withheld for this reason.
+    pub fn is_blocked_by(&self, reason: Block) -> bool {
+        self.blocked.is_some_and(|blocked| blocked.reason == reason)
+    }
 }
 
 /// What a set brings for one build.

@@ -6,7 +6,8 @@ use crate::{NodeState, Refusal};
 const VANISHED: &str = "Vanished";
 
 /// Nothing was loaded, for a reason of the node's or of its surroundings.
-const NOT_TRIED: [&str; 4] = ["DeadlinePassed", "LoaderSilent", "Unreachable", Refusal::StorageFull.as_str()];
+const NOT_TRIED: [&str; 5] =
+    ["DeadlinePassed", "LoaderSilent", "Unreachable", "Withheld", Refusal::StorageFull.as_str()];
 
 /// Why an attempt that ended without success counts nothing against the patch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

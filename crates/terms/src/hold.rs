@@ -67,7 +67,15 @@ holds! {
     HeldByPerson => "see the node's annotation invivo.dev/hold; `kubectl invivo unhold` ends it",
     /// The feed cannot be trusted or reached now; nothing new starts.
     FeedStalled => "see the conditions of the PatchFeed",
-    /// The set that the policy names is unknown or withdrawn, or no set is eligible for `Latest`.
+    /// A person suspended the feed; nothing new starts.
+    FeedSuspended => "set spec.suspend of the PatchFeed to false",
+    /// What the node waits for was released less than the feed's delay ago.
+    Delayed => "wait; status.blocked of the PatchFeed says how long",
+    /// What the node waits for has not been approved by enough people.
+    AwaitingApproval => "approve the set: kubectl invivo approve <set> --reason …",
+    /// There is evidence of several nodes against what the node waits for.
+    SetQuarantined => "see status.evidence of the PatchSet; only an approval made after the quarantine lifts it",
+    /// The set that the policy names is unknown, rejected or withdrawn, or no set is eligible for `Latest`.
     TargetMissing => "see which sets the PatchFeed blocks and why, or name another set",
     /// The node runs more than `Latest` would give; Latest never lowers a node.
     AheadOfTarget => "nothing to do; name a set or None to go down",

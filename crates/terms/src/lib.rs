@@ -3,8 +3,10 @@
 //!
 //! Nobody copies these; every other crate uses them.
 
+mod block;
 mod digest;
 mod duration;
+mod evidence;
 mod excuse;
 mod hold;
 mod kernel;
@@ -12,18 +14,22 @@ mod name;
 mod node;
 mod number;
 mod refusal;
+mod rules;
 mod target;
 mod version;
 
+pub use block::Block;
 pub use digest::Digest;
 pub use duration::HumanDuration;
+pub use evidence::EvidenceVerdict;
 pub use excuse::Excuse;
 pub use hold::Hold;
 pub use kernel::{Arch, BuildId, Mechanism};
-pub use name::{Fingerprint, InvalidName, ModuleName, RepositoryName, SetName, TargetName, TargetSet};
+pub use name::{Date, Fingerprint, InvalidName, ModuleName, RepositoryName, SetName, TargetName, TargetSet};
 pub use node::NodeState;
 pub use number::{Level, Revision};
 pub use refusal::Refusal;
+pub use rules::{ApprovalMode, Decision, Decisions, FeedChannel, FeedRules};
 pub use target::TargetState;
 pub use version::{effective_version, label_value};
 

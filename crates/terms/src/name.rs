@@ -105,6 +105,38 @@ fn is_set_name(text: &str) -> bool {
     date_ok && (1..=6).contains(&n.len()) && !n.starts_with('0') && n.bytes().all(|b| b.is_ascii_digit())
 }
 
+fn is_date(text: &str) -> bool {
+    let mut parts = text.split('-');
+    let (Some(year), Some(month), Some(day), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    let number = |text: &str, digits: usize| {
+        let plain = text.len() == digits && text.bytes().all(|b| b.is_ascii_digit());
+        plain.then(|| text.parse::<u32>().ok()).flatten()
+    };
+    let (Some(year), Some(month), Some(day)) = (number(year, 4), number(month, 2), number(day, 2)) else {
+        return false;
+    };
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let days = match month {
+        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
+        4 | 6 | 9 | 11 => 30,
+        2 if leap => 29,
+        2 => 28,
+        _ => 0,
+    };
+    year >= 2000 && (1..=days).contains(&day)
+}
+
+checked_name!(
+    /// A day in UTC: `2026-05-31`.
+    Date,
+    r"^2[0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$",
+    "a day, YYYY-MM-DD",
+    is_date
+);
+
 checked_name!(
     /// One publication of a repository: `2026-11-21.1`.
     SetName,
@@ -248,6 +280,16 @@ mod tests {
             "1999-01-01.1",
         ] {
             assert!(bad.parse::<SetName>().is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_day_is_one_that_the_calendar_has() {
+        for good in ["2026-05-31", "2028-02-29", "2000-02-29", "2026-12-01"] {
+            assert_eq!(good.parse::<Date>().unwrap().as_str(), good);
+        }
+        for bad in ["", "2026-5-31", "2026-02-29", "2100-02-29", "2026-04-31", "2026-13-01", "1999-01-01"] {
+            assert!(bad.parse::<Date>().is_err(), "{bad:?} was accepted");
         }
     }
 

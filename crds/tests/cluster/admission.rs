@@ -42,6 +42,12 @@ fn identity(who: &str, uids: &BTreeMap<String, String>) -> Vec<(String, String)>
         "patch-server" => "invivo-patch-server",
         "another account" => "default",
         "administrator" => return Vec::new(),
+        "ada" | "bob" | "carol" => {
+            return vec![
+                ("Impersonate-User".to_owned(), format!("{who}@example.com")),
+                ("Impersonate-Group".to_owned(), "system:authenticated".to_owned()),
+            ];
+        }
         agent if agent.starts_with("agent") => "invivo-agent",
         other => panic!("nobody is called {other}"),
     };
@@ -111,6 +117,29 @@ async fn installed() -> (ApiServer, BTreeMap<String, String>) {
         assert_eq!(made.code, 200, "{}", made.text);
         uids.insert(node.to_owned(), uid);
     }
+    let digest = "0123456789abcdef".repeat(4);
+    for (who, decision) in [("ada", "Approve"), ("bob", "Reject")] {
+        let user = format!("{who}@example.com");
+        let entry = json!({"user": user, "decision": decision, "digest": digest, "reason": "r"});
+        let body = json!({"apiVersion": "invivo.dev/v1alpha1", "kind": "PatchSet",
+            "metadata": {"name": "production.2026-11-20.1"}, "spec": {"approvals": [entry]}});
+        // One field manager for each person: with a shared one the second would take the first's entry away.
+        let path = format!("/apis/invivo.dev/v1alpha1/patchsets/production.2026-11-20.1?fieldManager={who}");
+        let person = server.client(&identity(who, &uids));
+        wait_for("the approvers' rights", async || {
+            send(&person, "PATCH", &path, Some(&body), "application/apply-patch+yaml").await.code == 200
+        })
+        .await;
+    }
+    for (set, status) in [
+        ("2026-11-19.1", json!({"quarantine": {"since": "2026-11-22T12:00:00Z"}})),
+        ("2026-11-18.1", json!({"nodes": {"applied": 1, "settled": 1, "failed": 0}})),
+    ] {
+        let path = format!("/apis/invivo.dev/v1alpha1/patchsets/production.{set}/status");
+        let body = json!({"status": status});
+        let wrote = send(&admin, "PATCH", &path, Some(&body), "application/merge-patch+json").await;
+        assert_eq!(wrote.code, 200, "{}", wrote.text);
+    }
     // The policies are in force once the API server has read them.
     let operator = server.client(&identity("operator", &uids));
     let agent = server.client(&identity("agent of node-b", &uids));
@@ -131,6 +160,12 @@ async fn installed() -> (ApiServer, BTreeMap<String, String>) {
         let path = "/apis/invivo.dev/v1alpha1/nodepatches/node-a/status?dryRun=All";
         let status = json!({"status": {"observedRevision": 1}});
         send(&agent, "PATCH", path, Some(&status), merge).await.text.contains("'invivo-agent'")
+    })
+    .await;
+    wait_for("invivo-approvals", async || {
+        let path = "/apis/invivo.dev/v1alpha1/patchsets/production.2026-11-20.1?dryRun=All";
+        let bob = server.client(&identity("bob", &uids));
+        send(&bob, "DELETE", path, None, "").await.text.contains("'invivo-approvals'")
     })
     .await;
     wait_for("invivo-fence", async || {

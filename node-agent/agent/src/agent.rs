@@ -13,7 +13,7 @@ use kube::runtime::watcher::{self, Event};
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, ClusterError, Fence};
-use crate::fetch::{self, FetchError, Fetched};
+use crate::fetch::{self, FetchError, Fetched, Source};
 use crate::health::Trouble as Health;
 use crate::instruction::{Instruction, What};
 use crate::loader::{Loader, LoaderError};
@@ -323,7 +323,7 @@ impl Agent {
             Attempt::Again(trouble, why) => {
                 let late = instruction.deadline().is_some_and(|deadline| deadline <= Timestamp::now());
                 // What the loader may have begun is its own to end and to tell.
-                if late && trouble == Trouble::Unreachable {
+                if late && trouble != Trouble::LoaderSilent {
                     self.end(Verdict::failed(&instruction.order, Cause::Trouble(trouble), why));
                     return self.settle(instruction, state).await;
                 }
@@ -448,7 +448,7 @@ async fn carry_out(
     }
 }
 
-/// Reads policy and feed once, fetches, verifies.
+/// Reads policy, feeds and sets once, fetches, verifies.
 async fn fetch_for(
     cluster: &Cluster,
     patch_server: &str,
@@ -466,16 +466,18 @@ async fn fetch_for(
     let Some(policy) = cluster.policy(policy).await.map_err(unreachable)? else {
         return Err(forbidden(format!("there is no PatchPolicy {policy}")));
     };
-    let Some(feed) = cluster.feed(feed).await.map_err(unreachable)? else {
-        return Err(forbidden(format!("there is no PatchFeed {feed}")));
-    };
     let options = invivo_transport::Options::default();
-    let fetched =
-        fetch::fetch(patch_server, options, apply, &policy, &feed, &state.floors, Timestamp::now()).await;
-    fetched.map_err(|error| match error {
+    let fetched = async {
+        let source = Source::read(cluster, policy, feed).await?;
+        let now = Timestamp::now();
+        fetch::fetch(cluster, patch_server, options, apply, &source, &state.floors, now).await
+    };
+    fetched.await.map_err(|error| match error {
         FetchError::Forbidden(why) => forbidden(why.to_string()),
         FetchError::Rejected(rejection) => Attempt::Ended(Verdict::rejected(order, &rejection)),
         FetchError::Unreachable(why) => Attempt::Again(Trouble::Unreachable, why),
+        FetchError::Cluster(error) => unreachable(error),
+        FetchError::Withheld(why) => Attempt::Again(Trouble::Withheld, why),
         FetchError::Proof(error) => {
             Attempt::Ended(Verdict::failed(order, Cause::Fault(Fault::NodeIo), error.to_string()))
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use invivo_api::{CANARY_PATCH, NodePatch, NodePatchStatus, PatchFeed, PatchPolicy};
+use invivo_api::{CANARY_PATCH, NodePatch, NodePatchStatus, PatchFeed, PatchPolicy, PatchSet};
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::{Client, ResourceExt};
@@ -79,6 +79,16 @@ impl Cluster {
     pub async fn feed(&self, name: &str) -> Result<Option<PatchFeed>, ClusterError> {
         let feeds: Api<PatchFeed> = Api::all(self.client.clone());
         within(feeds.get_opt(name)).await
+    }
+
+    /// A set; none if there is none of that name.
+    ///
+    /// # Errors
+    ///
+    /// The API server's.
+    pub async fn set(&self, name: &str) -> Result<Option<PatchSet>, ClusterError> {
+        let sets: Api<PatchSet> = Api::all(self.client.clone());
+        within(sets.get_opt(name)).await
     }
 
     /// Writes the whole status of the object of this uid: an apply drops what is not repeated.

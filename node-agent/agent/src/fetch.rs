@@ -1,13 +1,17 @@
 //! From the patch server to a verified proof and module.
 
+use std::collections::BTreeMap;
+
 use invivo_api::{Apply, PatchFeed, PatchPolicy};
-use invivo_feed::{Document, Floors, Proof, Rejection, check_module};
-use invivo_terms::{Refusal, RepositoryName};
+use invivo_feed::document::{Index, SetEntry};
+use invivo_feed::{Clocks, Document, Floors, Proof, Rejection, Say, check_module, eligible};
+use invivo_terms::{Refusal, RepositoryName, SetName};
 use invivo_transport::{Error as TransportError, Options, Repository};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use crate::allow::{self, Forbidden};
+use crate::allow::{self, Forbidden, Unfit};
+use crate::cluster::{Cluster, ClusterError};
 
 /// Why there is nothing to pass to the loader.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +25,12 @@ pub enum FetchError {
     /// Nothing came.
     #[error("{0}")]
     Unreachable(String),
+    /// The API server did not say what people decided.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The feed withholds it now.
+    #[error("{0}")]
+    Withheld(String),
     /// The proof is not JSON.
     #[error("writing the proof")]
     Proof(#[source] serde_json::Error),
@@ -31,6 +41,15 @@ impl From<TransportError> for FetchError {
         match error {
             TransportError::Rejected(rejection) => Self::Rejected(rejection),
             TransportError::Unreachable { url, detail } => Self::Unreachable(format!("{url}: {detail}")),
+        }
+    }
+}
+
+impl From<Unfit> for FetchError {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Rejected(rejection) => Self::Rejected(rejection),
+            Unfit::Withheld { .. } => Self::Withheld(unfit.to_string()),
         }
     }
 }
@@ -46,6 +65,70 @@ pub struct Fetched {
     pub server_date: Option<Timestamp>,
     /// The highest versions known.
     pub floors: Floors,
+}
+
+/// Where the patches of a policy come from.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The policy.
+    pub policy: PatchPolicy,
+    /// Its feed, then the feeds that this one takes from, down to the one with the repository.
+    pub feeds: Vec<PatchFeed>,
+}
+
+impl Source {
+    /// Reads the feeds from this one down to its repository.
+    ///
+    /// # Errors
+    ///
+    /// `Forbidden` where there is no way down, and whatever the API server says.
+    pub async fn read(cluster: &Cluster, policy: PatchPolicy, feed: &str) -> Result<Self, FetchError> {
+        let mut feeds: Vec<PatchFeed> = Vec::new();
+        let mut next = Some(feed.to_owned());
+        while let Some(name) = next.take() {
+            if feeds.iter().any(|feed| feed.name_any() == name) {
+                return Err(Forbidden::Cycle(name).into());
+            }
+            let Some(feed) = cluster.feed(&name).await? else { return Err(Forbidden::NoFeed(name).into()) };
+            next.clone_from(&feed.spec.source.feed);
+            feeds.push(feed);
+        }
+        Ok(Self { policy, feeds })
+    }
+
+    /// What the feeds say about the set of an instruction and, where it does not touch the build,
+    /// about those before it, up to the first that is eligible.
+    async fn says(
+        &self,
+        cluster: &Cluster,
+        apply: &Apply,
+        index: &Index,
+        now: Timestamp,
+    ) -> Result<BTreeMap<SetName, Vec<Say>>, FetchError> {
+        let mut known = BTreeMap::new();
+        let Some(set) = index.set(&apply.set) else { return Ok(known) };
+        known.insert(set.name.clone(), self.says_about(cluster, set).await?);
+        if set.kernels.contains_key(&apply.build_id) {
+            return Ok(known);
+        }
+        for offer in index.origins(&apply.set, &apply.build_id) {
+            let says = self.says_about(cluster, offer.set).await?;
+            let found = eligible(offer.set, &says, now).is_ok();
+            known.insert(offer.set.name.clone(), says);
+            if found {
+                break;
+            }
+        }
+        Ok(known)
+    }
+
+    async fn says_about(&self, cluster: &Cluster, set: &SetEntry) -> Result<Vec<Say>, FetchError> {
+        let mut objects = Vec::new();
+        for feed in &self.feeds {
+            objects.push(cluster.set(&format!("{}.{}", feed.name_any(), set.name)).await?);
+        }
+        Ok(allow::says(set, &self.feeds, &objects))
+    }
 }
 
 /// The floors that the operator wrote into the feed's status.
@@ -74,22 +157,32 @@ fn own_floors(loader: &Floors, repository: Option<&RepositoryName>) -> Floors {
 ///
 /// See [`FetchError`].
 pub async fn fetch(
+    cluster: &Cluster,
     patch_server: &str,
     options: Options,
     apply: &Apply,
-    policy: &PatchPolicy,
-    feed: &PatchFeed,
+    source: &Source,
     loader: &Floors,
     now: Timestamp,
 ) -> Result<Fetched, FetchError> {
-    allow::by_policy(apply, policy, feed)?;
-    let fleet = floors_of(feed);
-    let base = format!("{}/feeds/{}/", patch_server.trim_end_matches('/'), feed.name_any());
+    let (Some(feed), Some(root_feed)) = (source.feeds.first(), source.feeds.last()) else {
+        return Err(Forbidden::Unnamed("feed").into());
+    };
+    allow::by_policy(apply, &source.policy, feed)?;
+    if let Some(feed) = source.feeds.iter().find(|feed| feed.spec.suspend) {
+        return Err(FetchError::Withheld(format!("PatchFeed {} is suspended", feed.name_any())));
+    }
+    let Some(root) = root_feed.root() else { return Err(Forbidden::Unnamed("trust root").into()) };
+    let fleet = floors_of(root_feed);
+    let base = format!("{}/feeds/{}/", patch_server.trim_end_matches('/'), root_feed.name_any());
     let repository = Repository::new(&base, options)?;
     let floors = own_floors(loader, fleet.repository.as_ref());
-    let look = repository.look(&feed.spec.trust.root_sha256, &floors, now).await?;
+    let look = repository.look(root, &floors, now).await?;
     look.catalogue.floors().not_below(&fleet)?;
-    allow::by_index(apply, &policy.spec.target.set, look.catalogue.index())?;
+    let index = look.catalogue.index();
+    let earlier = Clocks { own: now, server: look.server_date }.earlier();
+    let says = source.says(cluster, apply, index, earlier).await?;
+    allow::by_index(apply, &source.policy.spec.target.set, index, &says, earlier)?;
     let kernel = repository.kernel(&look, &apply.build_id).await?;
     let document = look.catalogue.kernel(&apply.build_id, &kernel)?;
     let level = allow::by_kernel(apply, &document)?;

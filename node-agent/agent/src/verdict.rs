@@ -12,6 +12,9 @@ pub enum Trouble {
     NotAllowed,
     /// Patch server or API server did not answer until the deadline.
     Unreachable,
+    /// The feed withheld the set until the deadline: it was suspended, the set too young by one of
+    /// the two clocks, not approved, rejected or quarantined.
+    Withheld,
     /// The loader did not answer until the deadline.
     LoaderSilent,
 }
@@ -22,6 +25,7 @@ impl Trouble {
         match self {
             Self::NotAllowed => "NotAllowed",
             Self::Unreachable => "Unreachable",
+            Self::Withheld => "Withheld",
             Self::LoaderSilent => "LoaderSilent",
         }
     }

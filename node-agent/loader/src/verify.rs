@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use invivo_feed::document::{BundleMechanism, ManifestModule, SetStatus};
 use invivo_feed::{
-    Clocks, Document, Floors, Proof, Proven, Rejection, RunningKernel, check_running, digest, verify_proof,
-    verify_settled,
+    Clocks, Document, Floors, Offer, Proof, Proven, Rejection, RunningKernel, check_running, digest,
+    verify_proof, verify_settled,
 };
 use invivo_terms::{BuildId, Digest, Level, Mechanism, Refusal, SetName};
 use invivo_wire::{ApplyRequest, Fault, Signing};
@@ -236,7 +236,7 @@ fn leads_to(
 }
 
 /// The wanted set is the instruction's, still active, and brings this level to the build: itself,
-/// or, where it does not touch the build, by the last eligible set before it that does.
+/// or, where it does not touch the build, by an active set before it that does.
 fn brought_by(wanted: &Wanted<'_>, proven: &Proven) -> Result<(), Refused> {
     let index = proven.catalogue.index();
     let mismatch = |detail: String| Err(rejected(Refusal::MixAndMatch, Document::Index, detail));
@@ -252,11 +252,16 @@ fn brought_by(wanted: &Wanted<'_>, proven: &Proven) -> Result<(), Refused> {
             return Err(rejected(Refusal::Withdrawn, Document::Index, format!("set {}", wanted.set)));
         }
     }
-    match index.level_at(wanted.set, wanted.build_id) {
-        Some(offer) if offer.kernel.level == wanted.level && offer.kernel.manifest == *wanted.manifest => {
-            Ok(())
-        }
-        Some(offer) => mismatch(format!("set {} brings level {}", wanted.set, offer.kernel.level)),
+    // Which of the sets before it the feed takes, agent and operator know; any that is active will do.
+    let active = |offer: &Offer<'_>| offer.set.name == set.name || offer.set.status == SetStatus::Active;
+    let asked =
+        |offer: &Offer<'_>| offer.kernel.level == wanted.level && offer.kernel.manifest == *wanted.manifest;
+    let touched = set.kernels.contains_key(wanted.build_id);
+    let origins = index.origins(wanted.set, wanted.build_id).filter(active);
+    let mut found = origins.take(if touched { 1 } else { usize::MAX }).peekable();
+    match found.peek().map(|offer| offer.kernel.level) {
+        Some(_) if found.any(|offer| asked(&offer)) => Ok(()),
+        Some(level) => mismatch(format!("set {} brings level {level}", wanted.set)),
         None => mismatch(format!("set {} brings nothing to this build", wanted.set)),
     }
 }

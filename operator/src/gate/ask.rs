@@ -11,14 +11,20 @@ use reqwest::{Certificate, Url, redirect};
 use super::prometheus::{Answer, read};
 
 /// How long one answer may take, from the Secrets to the last byte.
-pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// The longest answer, in bytes.
 const LONGEST: usize = 1 << 20;
 /// The most series that are asked for; one is enough to fail.
 const SERIES: &str = "4";
 
-/// Asks once. Secrets are read for this question alone, and never told to anybody but the server.
-pub(super) async fn ask(client: &Client, namespace: &str, gate: &PrometheusGate) -> Answer {
+/// Asks once, with `patience`. Secrets are read for this question alone, and never told to anybody
+/// but the server.
+pub(super) async fn ask(
+    client: &Client,
+    namespace: &str,
+    gate: &PrometheusGate,
+    patience: Duration,
+) -> Answer {
     let question = async {
         let secrets = Secrets { api: Api::namespaced(client.clone(), namespace) };
         let authorization = match &gate.authorization {
@@ -31,10 +37,10 @@ pub(super) async fn ask(client: &Client, namespace: &str, gate: &PrometheusGate)
         };
         query(gate, authorization, roots.as_deref()).await
     };
-    match tokio::time::timeout(ANSWER_WITHIN, question).await {
+    match tokio::time::timeout(patience, question).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(why)) => Answer::None(why),
-        Err(_) => Answer::None(format!("it took more than {} s", ANSWER_WITHIN.as_secs())),
+        Err(_) => Answer::None(format!("it took more than {patience:?}")),
     }
 }
 

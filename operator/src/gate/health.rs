@@ -25,7 +25,7 @@ const EXAMPLES: usize = 5;
 pub struct Moved {
     /// Its name.
     pub node: String,
-    /// What the kubelet reports.
+    /// What its kubelet reports.
     pub ready: Readiness,
     /// What it answered.
     pub answer: Option<Answer>,
@@ -78,30 +78,23 @@ pub(super) fn node_ready(
     deadline: Duration,
     now: Timestamp,
 ) -> (GateVerdict, Option<Timestamp>) {
-    let since = |node: &Moved| match node.ready {
+    let ends = |since: Timestamp| since.checked_add(deadline).unwrap_or(Timestamp::MAX);
+    let missing = moved.iter().filter_map(|node| match node.ready {
         Readiness::Ready => None,
-        Readiness::NotReady { since } => Some(since),
-    };
-    let ends = |node: &Moved| since(node).and_then(|since| since.checked_add(deadline).ok());
-    let missing = moved.iter().filter(|node| !node.ready.is_ready());
-    let (lost, waiting): (Vec<&Moved>, Vec<&Moved>) =
-        missing.partition(|node| ends(node).is_some_and(|end| end <= now));
-    let names = |nodes: &[&Moved]| {
-        let one = |node: &&Moved| match since(node) {
-            Some(since) => format!("{} since {since}", node.node),
-            None => node.node.clone(),
-        };
-        some(nodes.len(), nodes.iter().map(one))
+        Readiness::NotReady { since } => Some((node, since)),
+    });
+    let (lost, waiting): (Vec<_>, Vec<_>) = missing.partition(|(_, since)| ends(*since) <= now);
+    let names = |nodes: &[(&Moved, Timestamp)]| {
+        some(nodes.len(), nodes.iter().map(|(node, since)| format!("{} since {since}", node.node)))
     };
     if !lost.is_empty() {
         return (GateVerdict::Failed { message: format!("not Ready: {}", names(&lost)) }, None);
     }
-    if waiting.is_empty() {
+    let Some(wake) = waiting.iter().map(|(_, since)| ends(*since)).min() else {
         return (GateVerdict::Passed, None);
-    }
-    let wake = waiting.iter().filter_map(|node| ends(node)).min();
-    let end = wake.map(|wake| format!("; it fails at {wake}")).unwrap_or_default();
-    (GateVerdict::Unknown { message: format!("not Ready: {}{end}", names(&waiting)) }, wake)
+    };
+    let message = format!("not Ready: {}; it fails at {wake}", names(&waiting));
+    (GateVerdict::Unknown { message }, Some(wake))
 }
 
 /// None of their kernels has suffered.
@@ -155,6 +148,11 @@ mod tests {
     fn rollout() -> RolloutMemory {
         RolloutMemory {
             number: 3,
+            since: at("12:00:00"),
+            from: None,
+            cuts: Vec::new(),
+            returning: false,
+            evidence: Vec::new(),
             target: None,
             mechanism: invivo_terms::Mechanism::Livepatch,
             started: 1,
@@ -169,11 +167,11 @@ mod tests {
         }
     }
 
-    fn node(not_ready_since: Option<&str>) -> Entry<SeenNode> {
+    fn node() -> Entry<SeenNode> {
         let value = SeenNode {
             uid: "u".into(),
             labels: std::collections::BTreeMap::new(),
-            ready: not_ready_since.map_or(Readiness::Ready, |since| Readiness::NotReady { since: at(since) }),
+            ready: Readiness::Ready,
             cordoned: false,
             held: None,
         };
@@ -204,7 +202,7 @@ mod tests {
     #[test]
     fn only_nodes_that_this_rollout_told_to_move_and_that_have_not_settled_count() {
         let of = |spec: Value, status: Value| {
-            Moved::of(&node(None), &patch(spec, status), Some(&rollout())).map(|moved| moved.answer.is_some())
+            Moved::of(&node(), &patch(spec, status), Some(&rollout())).map(|moved| moved.answer.is_some())
         };
         assert_eq!(of(told("12:10:00"), json!({"observedRevision": 5, "state": "Applied"})), Some(true));
         assert_eq!(of(told("12:10:00"), json!({"observedRevision": 5, "state": "Settled"})), None);
@@ -215,8 +213,8 @@ mod tests {
         assert_eq!(of(hold, json!({"observedRevision": 5, "state": "Failed"})), None);
         let complete = RolloutMemory { complete: true, ..rollout() };
         let patch = patch(told("12:10:00"), Value::Null);
-        assert_eq!(Moved::of(&node(None), &patch, Some(&complete)), None);
-        assert_eq!(Moved::of(&node(None), &patch, None), None);
+        assert_eq!(Moved::of(&node(), &patch, Some(&complete)), None);
+        assert_eq!(Moved::of(&node(), &patch, None), None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use kube::{Api, Client};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::ask::ask;
+use super::ask::{self, ask};
 use super::job::{self, JobState, NAMESPACE, Run};
 use super::prometheus::Quiet;
 use super::{GateSights, Question, plain};
@@ -103,7 +103,7 @@ impl Keeper {
     async fn ask(&self, gate: &PrometheusGate, tell: impl Fn(GateVerdict)) {
         let mut quiet = Quiet::default();
         loop {
-            let answer = ask(&self.client, &self.namespace, gate).await;
+            let answer = ask(&self.client, &self.namespace, gate, ask::ANSWER_WITHIN).await;
             let now = Instant::now();
             tell(quiet.hear(answer, gate.quiet, now));
             let pause = jittered(ASK_EVERY);

@@ -22,7 +22,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::store::Entry;
 
-pub use ask::ANSWER_WITHIN;
 pub use health::Moved;
 pub use job::{NAMESPACE, Run};
 pub use keeper::Keeper;
@@ -40,18 +39,21 @@ pub struct Wanted {
     pub target: String,
     /// The stage under way.
     pub stage: String,
+    /// The same as the planner counts them: the rollout's number and the stage's index.
+    pub about: (u64, usize),
 }
 
 impl Wanted {
-    /// The stage that a rollout is in; nothing once every stage is through, or before there is a rollout.
-    /// `stage_name` names a stage by its index.
+    /// The stage that a rollout is in, the last one once every stage is through; nothing before there
+    /// is a rollout. `stage_name` names a stage by its index.
     pub fn of<'a>(
         rollout: Option<&RolloutMemory>,
         stage_name: impl FnOnce(usize) -> &'a str,
     ) -> Option<Self> {
-        let rollout = rollout.filter(|rollout| !rollout.complete)?;
+        let rollout = rollout?;
         let target = rollout.target.as_ref().map_or_else(|| "None".to_owned(), |(set, _)| set.to_string());
-        Some(Self { rollout: rollout.number, target, stage: stage_name(rollout.stage).to_owned() })
+        let about = (rollout.number, rollout.stage);
+        Some(Self { rollout: rollout.number, target, stage: stage_name(rollout.stage).to_owned(), about })
     }
 }
 
@@ -76,11 +78,11 @@ pub fn verdicts(
     let deadline = policy.value.spec.rollout.node_deadline.get();
     let (ready, wake) = health::node_ready(moved, deadline, now);
     let mut gates = vec![
-        // That a node is silent is not its own word.
-        rollout::Gate { name: NODE_READY.to_owned(), foreign: true, verdict: ready },
+        rollout::Gate { name: NODE_READY.to_owned(), foreign: false, about: None, verdict: ready },
         rollout::Gate {
             name: KERNEL_HEALTH.to_owned(),
             foreign: false,
+            about: None,
             verdict: health::kernel_health(moved),
         },
     ];
@@ -91,12 +93,13 @@ pub fn verdicts(
             Some(None) => unknown("it is none that this version knows: correct spec.gates"),
             None => unknown("no stage is under way"),
         };
-        gates.push(rollout::Gate { name, foreign: true, verdict });
+        gates.push(rollout::Gate { name, foreign: true, about: wanted.map(|wanted| wanted.about), verdict });
     }
     Standing { gates, wake }
 }
 
-/// What is to be asked outside for the stage that is wanted.
+/// What is to be asked outside for the stage that is wanted; nothing where none is. Once every
+/// stage is through and no gate holds a node, none is: that is rest.
 pub fn questions(policy: &Entry<PatchPolicy>, wanted: Option<&Wanted>) -> Vec<Question> {
     let Some(wanted) = wanted else { return Vec::new() };
     outside(&policy.value.spec.gates).filter_map(|(_, gate)| question(policy, gate, wanted)).collect()

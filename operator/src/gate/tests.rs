@@ -29,7 +29,7 @@ fn policy(gates: &Value) -> Entry<PatchPolicy> {
 }
 
 fn wanted(stage: &str) -> Wanted {
-    Wanted { rollout: 3, target: "2026-11-21.1".into(), stage: stage.into() }
+    Wanted { rollout: 3, target: "2026-11-21.1".into(), stage: stage.into(), about: (3, 0) }
 }
 
 fn three() -> Value {
@@ -97,9 +97,14 @@ fn a_job_of_a_stage_is_another_one_for_the_next_and_one_of_the_rollout_is_not() 
 }
 
 #[test]
-fn nothing_is_wanted_before_a_rollout_and_after_it() {
+fn nothing_is_wanted_before_a_rollout() {
     let rollout = |complete: bool| RolloutMemory {
         number: 3,
+        since: at("12:00:00"),
+        from: None,
+        cuts: Vec::new(),
+        returning: false,
+        evidence: Vec::new(),
         target: None,
         mechanism: invivo_terms::Mechanism::Livepatch,
         started: 0,
@@ -113,15 +118,16 @@ fn nothing_is_wanted_before_a_rollout_and_after_it() {
         deadline: None,
     };
     assert_eq!(Wanted::of(None, |_| "canary"), None);
-    assert_eq!(Wanted::of(Some(&rollout(true)), |_| "canary"), None);
-    let wanted = Wanted { rollout: 3, target: "None".into(), stage: "early".into() };
+    let wanted = Wanted { rollout: 3, target: "None".into(), stage: "early".into(), about: (3, 0) };
     let name = |index: usize| if index == 1 { "early" } else { "canary" };
-    assert_eq!(Wanted::of(Some(&rollout(false)), name), Some(wanted));
+    assert_eq!(Wanted::of(Some(&rollout(false)), name), Some(wanted.clone()));
+    assert_eq!(Wanted::of(Some(&rollout(true)), name), Some(wanted));
 }
 
 #[test]
 fn an_instant_stays_while_a_verdict_does_and_messages_fit() {
-    let gate = |verdict: GateVerdict| [rollout::Gate { name: "job".into(), foreign: true, verdict }];
+    let gate =
+        |verdict: GateVerdict| [rollout::Gate { name: "job".into(), foreign: true, about: None, verdict }];
     let long = GateVerdict::Failed { message: "x".repeat(9999) };
     let first = status(&[], &gate(long.clone()), at("12:00:00"));
     assert_eq!(first[0].message.as_ref().map(String::len), Some(LONGEST_MESSAGE));
@@ -202,7 +208,7 @@ fn secrets(ca: &str) -> Client {
 
 async fn asked(gate: &PrometheusGate, ca: &str) -> Answer {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    ask(&secrets(ca), "invivo-system", gate).await
+    ask(&secrets(ca), "invivo-system", gate, super::ask::ANSWER_WITHIN).await
 }
 
 fn why(answer: Answer) -> String {
@@ -246,18 +252,18 @@ async fn an_answer_without_end_is_cut() {
     assert!(why(asked(&gate(&address), "").await).contains("longer than 1048576 bytes"));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_prometheus_that_is_slow_gives_no_answer_in_time() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}/", listener.local_addr().unwrap());
-    let silent = tokio::spawn(async move {
+    tokio::spawn(async move {
         let (_stream, _) = listener.accept().await.unwrap();
         std::future::pending::<()>().await;
     });
-    let start = tokio::time::Instant::now();
-    assert_eq!(why(asked(&gate(&address), "").await), "it took more than 10 s");
-    assert!(start.elapsed() < ANSWER_WITHIN + Duration::from_secs(1));
-    silent.abort();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let patience = Duration::from_millis(200);
+    let answer = ask(&secrets(""), "invivo-system", &gate(&address), patience).await;
+    assert_eq!(why(answer), "it took more than 200ms");
 }
 
 #[tokio::test]

@@ -56,7 +56,8 @@ async fn policy(server: &ApiServer) -> Question {
     let made = send(&server.client(&[]), "POST", POLICIES, Some(&policy), JSON).await;
     assert_eq!(made.code, 200, "{}", made.text);
     let entry: Entry<PatchPolicy> = Entry::of(serde_json::from_str(&made.text).unwrap());
-    let wanted = Wanted { rollout: 7, target: "2026-11-21.1".to_owned(), stage: "canary".to_owned() };
+    let wanted =
+        Wanted { rollout: 7, target: "2026-11-21.1".to_owned(), stage: "canary".to_owned(), about: (7, 0) };
     questions(&entry, Some(&wanted)).pop().unwrap()
 }
 

@@ -299,3 +299,27 @@ async fn a_feed_that_is_gone_is_not_served_and_its_files_are_removed() {
     assert!(!house.data.path().join("feeds").join(FEED).exists());
     assert!(!house.mirror.metrics().contains(FEED));
 }
+
+#[tokio::test]
+async fn a_suspended_feed_is_served_and_not_looked_at_until_it_is_resumed() {
+    let mut house = mirrored().await;
+    let (url, root) = (house.source.url.clone(), house.author.root());
+    house.mirror.suspend(FEED, &url, &root);
+    // Another feed of the same repository shows that there was time to look.
+    house.mirror.follow("witness", &url, &root);
+    house.mirror.until("witness", "Verified").await;
+    house.mirror.next("witness").await;
+    let before = house.mirror.library.state(FEED).unwrap().attempt;
+    let second = house.author.publish(2);
+    while get(&house.mirror.file("witness", &paths::bundle(&digest(&second)))).await.0 != 200 {
+        house.mirror.next("witness").await;
+    }
+    house.mirror.next("witness").await;
+    assert_eq!(house.mirror.library.state(FEED).unwrap().attempt, before);
+    house.serves(&house.bundle, 1).await;
+    house.mirror.follow(FEED, &url, &root);
+    while get(&house.mirror.file(FEED, &paths::bundle(&digest(&second)))).await.0 != 200 {
+        house.mirror.next(FEED).await;
+    }
+    house.serves(&second, 2).await;
+}

@@ -169,11 +169,21 @@ impl Mirror {
     }
 
     pub(crate) fn follow(&mut self, feed: &str, url: &str, root: &Digest) {
+        self.want(feed, url, root, false);
+    }
+
+    /// A person suspended the feed.
+    pub(crate) fn suspend(&mut self, feed: &str, url: &str, root: &Digest) {
+        self.want(feed, url, root, true);
+    }
+
+    fn want(&mut self, feed: &str, url: &str, root: &Digest, suspended: bool) {
         self.supervisor.apply(WantedFeed {
             name: feed.parse().unwrap(),
             url: url.to_owned(),
             root: root.clone(),
             poll_interval: POLL,
+            suspended,
         });
     }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::fleet::{Fleet, MINUTE, after, set, set_name, stage};
+use super::fleet::{Fleet, MINUTE, after, set, set_name, stage, withdraw};
 use crate::{Blackout, Expedite, HeldByPerson, Instruction, NewNodes, OnWithdrawn, Supersede, Wish};
 use invivo_terms::{Hold, Level, NodeState};
 
@@ -181,7 +181,7 @@ fn a_rollout_that_cannot_end_does_not_keep_a_newer_set_waiting() {
     withdrawn.world.policy.supersede = Supersede::Finish;
     withdrawn.run();
     let mut first = set(1, &[(1, 1)]);
-    first.active = false;
+    withdraw(&mut first);
     withdrawn.offer(vec![first, set(2, &[(1, 2)])]);
     assert_eq!(withdrawn.decide(), ["c1"]);
 }
@@ -199,13 +199,13 @@ fn a_withdrawn_level_stays_or_is_taken_off_as_people_ask() {
             fleet.world.policy.on_withdrawn = OnWithdrawn::RollBack;
         }
         let mut second = set(2, &[(1, 2)]);
-        second.active = false;
+        withdraw(&mut second);
         fleet.offer(vec![set(1, &[(1, 1)]), second.clone()]);
         fleet.run();
         assert_eq!(fleet.level("c1"), if rolls_back { 1 } else { 2 });
         second.kernels.clear();
         let mut first = set(1, &[(1, 1)]);
-        first.active = false;
+        withdraw(&mut first);
         fleet.offer(vec![first, second]);
         fleet.run();
         assert_eq!(fleet.level("r1"), if rolls_back { 0 } else { 2 });

@@ -1,11 +1,11 @@
 //! Corners: two rules that meet.
 
-use super::fleet::{Fleet, MINUTE, set, set_name, stage};
+use super::fleet::{Fleet, MINUTE, block, set, set_name, stage, withdraw};
 use crate::{Budget, Instruction, OnFailure, OnWithdrawn, Outcome, Parallel, Set, Supersede, Wish};
-use invivo_terms::{Hold, NodeState};
+use invivo_terms::{Block, Hold, NodeState};
 
 fn withdrawn(mut set: Set) -> Set {
-    (set.active, set.eligible) = (false, false);
+    withdraw(&mut set);
     set
 }
 
@@ -82,7 +82,7 @@ fn what_was_proven_and_is_eligible_no_more_is_not_given_to_new_nodes() {
     fleet.pass(30 * MINUTE);
     fleet.run();
     let mut first = set(1, &[(1, 1)]);
-    first.eligible = false;
+    block(&mut first, Block::TestOnly);
     fleet.offer(vec![first, set(2, &[(1, 2)])]);
     assert_eq!(fleet.decide(), ["c1"]);
     fleet.obey("c1");
@@ -188,7 +188,7 @@ fn a_rollout_that_failed_goes_back_although_its_set_was_quarantined_for_that() {
         fleet.end("c3", NodeState::Convicted);
         fleet.end("c4", NodeState::Convicted);
         let mut second = set(2, &[(1, 2)]);
-        second.eligible = false;
+        block(&mut second, Block::TestOnly);
         fleet.offer(vec![set(1, &[(1, 1)]), second]);
         assert_eq!(fleet.decide(), ["c1", "c2"]);
         fleet.obey("c1");
@@ -204,7 +204,7 @@ fn a_set_that_may_not_be_chosen_any_more_lowers_nobody_unless_its_rollout_failed
     fleet.world.policy.supersede = Supersede::Finish;
     fleet.run();
     let mut second = set(2, &[(1, 2)]);
-    second.eligible = false;
+    block(&mut second, Block::TestOnly);
     fleet.offer(vec![set(1, &[(1, 1)]), second]);
     fleet.run();
     assert_eq!((fleet.level("c1"), fleet.level("c2")), (2, 2));

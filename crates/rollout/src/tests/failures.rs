@@ -1,6 +1,6 @@
 //! The budget, and going back on evidence.
 
-use super::fleet::{Fleet, MINUTE, set, stage};
+use super::fleet::{Fleet, MINUTE, set, stage, withdraw};
 use crate::{Budget, Instruction, OnFailure, Outcome, Readiness};
 use invivo_terms::{Hold, Level, NodeState};
 
@@ -120,7 +120,7 @@ fn a_node_whose_former_level_is_not_offered_any_more_goes_back_to_none() {
     fleet.end("c2", NodeState::Failed);
     fleet.end("c3", NodeState::Failed);
     let mut first = set(1, &[(1, 1)]);
-    first.active = false;
+    withdraw(&mut first);
     fleet.offer(vec![first, set(2, &[(1, 2)])]);
     assert_eq!(fleet.decide(), ["c1"]);
     fleet.obey("c1");

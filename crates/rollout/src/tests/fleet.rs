@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::{
-    Brakes, Held, Instructed, Instruction, Memory, Node, Offer, Parallel, Plan, Policy, Readiness, Report,
-    RolloutMemory, Set, SetKernel, Stage, Supersede, World, plan,
+    Blocked, Brakes, Held, Instructed, Instruction, Memory, Node, Offer, Parallel, Plan, Policy, Readiness,
+    Report, RolloutMemory, Set, SetKernel, Stage, Supersede, World, plan,
 };
-use invivo_terms::{BuildId, Digest, Excuse, Hold, Level, NodeState, Revision, SetName};
+use invivo_terms::{Block, BuildId, Digest, Excuse, Hold, Level, NodeState, Revision, SetName};
 use jiff::Timestamp;
 
 pub(super) const MINUTE: u64 = 60;
@@ -30,7 +30,17 @@ pub(super) fn set(number: u32, kernels: &[(u32, u32)]) -> Set {
         .iter()
         .map(|(b, level)| (build(*b), SetKernel { level: Level(*level), manifest: digest(b * 1000 + level) }))
         .collect();
-    Set { name: set_name(number), digest: digest(number), eligible: true, active: true, kernels }
+    Set { name: set_name(number), digest: digest(number), blocked: None, kernels }
+}
+
+/// Its author takes it back.
+pub(super) fn withdraw(set: &mut Set) {
+    block(set, Block::Withdrawn);
+}
+
+/// The feed withholds it.
+pub(super) fn block(set: &mut Set, reason: Block) {
+    set.blocked = Some(Blocked { reason, until: None });
 }
 
 pub(super) fn stage(name: &str, max: u32, soak_minutes: u64) -> Stage {

@@ -5,7 +5,7 @@ use crate::{Gate, GateVerdict, OnFailure, Wish};
 use invivo_terms::Hold;
 
 fn gate(verdict: GateVerdict) -> Vec<Gate> {
-    vec![Gate { name: "errors".to_owned(), foreign: true, verdict }]
+    vec![Gate { name: "errors".to_owned(), foreign: true, about: None, verdict }]
 }
 
 fn failed() -> GateVerdict {
@@ -99,4 +99,19 @@ fn a_rollout_that_is_through_waits_for_no_gate() {
     fleet.world.gates = gate(failed());
     let plan = fleet.plan();
     assert!(plan.memory.rollout.unwrap().complete && plan.holds.is_empty());
+}
+
+#[test]
+fn an_answer_about_the_stage_before_opens_no_other() {
+    let mut fleet = Fleet::with(1, 1);
+    fleet.world.gates = gate(GateVerdict::Passed);
+    fleet.world.gates[0].about = Some((1, 0));
+    assert!(fleet.decide().len() == 1, "the first rollout's first stage");
+    fleet.obey("c1");
+    fleet.decide();
+    fleet.pass(30 * MINUTE);
+    assert!(fleet.decide().is_empty());
+    assert_eq!((fleet.rollout().stage, fleet.hold("r1")), (1, Some(Hold::GateUnknown)));
+    fleet.world.gates[0].about = Some((1, 1));
+    assert_eq!(fleet.decide(), ["r1"]);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::fleet::{Fleet, MINUTE, after, set, stage};
 use crate::{Blackout, Gate, GateVerdict, HeldByPerson, Offer, Wish};
-use invivo_terms::{Excuse, Hold, NodeState};
+use invivo_terms::{Block, Excuse, Hold, NodeState};
 
 /// A fleet in which `r2` or the node named is held for this reason.
 fn reached() -> BTreeMap<Hold, (Fleet, &'static str)> {
@@ -14,7 +14,7 @@ fn reached() -> BTreeMap<Hold, (Fleet, &'static str)> {
         make(&mut fleet);
         worlds.insert(hold, (fleet, name));
     };
-    let gate = |verdict| vec![Gate { name: "errors".to_owned(), foreign: true, verdict }];
+    let gate = |verdict| vec![Gate { name: "errors".to_owned(), foreign: true, about: None, verdict }];
     let refused = |excuse: Excuse| {
         move |fleet: &mut Fleet| {
             fleet.decide();
@@ -68,6 +68,18 @@ fn reached() -> BTreeMap<Hold, (Fleet, &'static str)> {
     add(Hold::EmergencyStop, "c1", &|fleet| fleet.world.brakes.emergency_stop = true);
     add(Hold::HeldByPerson, "c1", &|fleet| fleet.node("c1").held = Some(HeldByPerson { until: None }));
     add(Hold::FeedStalled, "c1", &|fleet| fleet.world.offer = Offer::Unknown);
+    add(Hold::FeedSuspended, "c1", &|fleet| fleet.world.offer = Offer::Suspended);
+    for (hold, reason) in [
+        (Hold::Delayed, Block::Delayed),
+        (Hold::AwaitingApproval, Block::AwaitingApproval),
+        (Hold::SetQuarantined, Block::Quarantined),
+    ] {
+        add(hold, "c1", &move |fleet| {
+            let mut withheld = set(1, &[(1, 1)]);
+            super::fleet::block(&mut withheld, reason);
+            fleet.offer(vec![withheld]);
+        });
+    }
     add(Hold::TargetMissing, "c1", &|fleet| {
         fleet.world.policy.target = Wish::Named(super::fleet::set_name(9));
     });

@@ -1,18 +1,24 @@
 //! What a policy's wish means, and that nothing is lowered by accident.
 
-use super::fleet::{Fleet, MINUTE, build, digest, set, set_name};
-use crate::{Instruction, Offer, Set, Wish};
-use invivo_terms::{Hold, Level, NodeState};
+use super::fleet::{Fleet, MINUTE, after, build, digest, set, set_name};
+use crate::{Blocked, Held, Instruction, Offer, Set, Wish};
+use invivo_terms::{Block, Hold, Level, NodeState};
 
-fn withdrawn(mut set: Set) -> Set {
-    set.active = false;
-    set.eligible = false;
-    set
+fn blocked(set: Set, reason: Block) -> Set {
+    Set { blocked: Some(Blocked { reason, until: None }), ..set }
 }
 
-fn withheld(mut set: Set) -> Set {
-    set.eligible = false;
-    set
+fn delayed(set: Set, minutes: u64) -> Set {
+    let until = Some(after(minutes * MINUTE));
+    Set { blocked: Some(Blocked { reason: Block::Delayed, until }), ..set }
+}
+
+fn withdrawn(set: Set) -> Set {
+    blocked(set, Block::Withdrawn)
+}
+
+fn withheld(set: Set) -> Set {
+    blocked(set, Block::TestOnly)
 }
 
 /// Patched everywhere, every stage through.
@@ -260,4 +266,88 @@ fn a_report_older_than_an_instruction_of_an_earlier_target_is_not_believed() {
     assert_eq!(fleet.hold("c1"), Some(Hold::StatusStale));
     fleet.end("c1", NodeState::Idle);
     assert!(fleet.plan().done.contains("c1"));
+}
+
+#[test]
+fn a_suspended_feed_starts_nothing_but_lets_patches_be_taken_off() {
+    let mut fleet = patched(vec![set(1, &[(1, 1)])]);
+    fleet.add("r9", 1, 1);
+    fleet.world.offer = Offer::Suspended;
+    assert!(fleet.decide().is_empty());
+    assert_eq!(fleet.hold("r9"), Some(Hold::FeedSuspended));
+    fleet.world.policy.target = Wish::None;
+    assert!(!fleet.decide().is_empty());
+}
+
+#[test]
+fn a_node_waits_for_what_is_withheld_and_is_told_until_when() {
+    for (sets, hold, until) in [
+        (vec![delayed(set(1, &[(1, 1)]), 5), delayed(set(2, &[(1, 2)]), 9)], Hold::Delayed, Some(5)),
+        (
+            vec![delayed(set(1, &[(1, 1)]), 5), blocked(set(2, &[(1, 2)]), Block::AwaitingApproval)],
+            Hold::AwaitingApproval,
+            None,
+        ),
+        (
+            vec![blocked(set(1, &[(1, 1)]), Block::Quarantined), withdrawn(set(2, &[(1, 2)]))],
+            Hold::SetQuarantined,
+            None,
+        ),
+        (vec![blocked(set(1, &[(1, 1)]), Block::Rejected)], Hold::TargetMissing, None),
+        (vec![blocked(set(1, &[(1, 1)]), Block::AfterDate)], Hold::TargetMissing, None),
+    ] {
+        let mut fleet = Fleet::with(1, 1);
+        fleet.offer(sets);
+        let plan = fleet.plan();
+        let until = until.map(|minutes| after(minutes * MINUTE));
+        for node in ["c1", "r1"] {
+            assert_eq!(plan.holds.get(node), Some(&Held { hold, until }));
+        }
+        assert_eq!(plan.wake, until);
+    }
+}
+
+#[test]
+fn a_build_that_only_withheld_sets_know_waits_and_is_not_unsupported() {
+    let mut fleet = Fleet::with(1, 0);
+    fleet.add("r2", 1, 2);
+    fleet.add("r3", 1, 3);
+    fleet.offer(vec![set(1, &[(1, 1)]), delayed(set(2, &[(2, 1)]), 60)]);
+    fleet.decide();
+    assert_eq!(fleet.hold("r2"), Some(Hold::Delayed));
+    assert_eq!(fleet.hold("r3"), Some(Hold::UnsupportedKernel));
+}
+
+#[test]
+fn naming_a_set_overrides_its_age_and_channel_but_nobodys_decision() {
+    for (reason, hold) in [
+        (Block::Delayed, None),
+        (Block::TestOnly, None),
+        (Block::AfterDate, None),
+        (Block::AwaitingApproval, Some(Hold::AwaitingApproval)),
+        (Block::Rejected, Some(Hold::TargetMissing)),
+        (Block::Quarantined, Some(Hold::SetQuarantined)),
+        (Block::Withdrawn, Some(Hold::TargetMissing)),
+    ] {
+        let mut fleet = Fleet::with(1, 0);
+        fleet.offer(vec![blocked(set(1, &[(1, 1)]), reason), set(2, &[(1, 2)])]);
+        fleet.world.policy.target = Wish::Named(set_name(1));
+        assert_eq!(fleet.decide().is_empty(), hold.is_some(), "{reason}");
+        if hold.is_some() {
+            assert_eq!(fleet.hold("c1"), hold, "{reason}");
+        }
+    }
+}
+
+#[test]
+fn a_quarantined_set_is_not_proven_any_more_and_nobody_goes_there() {
+    let both = || vec![set(1, &[(1, 1)]), set(2, &[(1, 2)])];
+    let mut fleet = patched(both());
+    assert_eq!(fleet.world.memory.proven.get(&build(1)), Some(&(Level(2), set_name(2))));
+    let mut sets = both();
+    sets[1] = blocked(sets[1].clone(), Block::Quarantined);
+    fleet.offer(sets);
+    fleet.decide();
+    assert!(!fleet.world.memory.proven.contains_key(&build(1)));
+    assert_eq!((fleet.level("r1"), fleet.hold("r1")), (2, Some(Hold::AheadOfTarget)));
 }

@@ -1,5 +1,6 @@
-//! An API server that knows one NodePatch, one policy, one feed; and a static patch server.
+//! An API server that knows one NodePatch, one policy, feeds and sets; and a static patch server.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -9,10 +10,13 @@ use invivo_terms::Digest;
 use kube::client::Body;
 use serde_json::{Value, json};
 
+use super::repository::Bundle;
+
 struct World {
     object: Value,
     policy_feed: String,
-    root: Digest,
+    feeds: BTreeMap<String, Value>,
+    sets: BTreeMap<String, Value>,
     writes: usize,
     reads: usize,
     fence_down: bool,
@@ -32,7 +36,14 @@ impl FakeApi {
         Self(Arc::new(Mutex::new(World {
             object,
             policy_feed: "production".to_owned(),
-            root: root.clone(),
+            feeds: BTreeMap::from([(
+                "production".to_owned(),
+                json!({
+                    "source": {"repository": {"url": "http://elsewhere.example/"}},
+                    "trust": {"rootSha256": root},
+                }),
+            )]),
+            sets: BTreeMap::new(),
             writes: 0,
             reads: 0,
             fence_down: false,
@@ -88,16 +99,18 @@ impl FakeApi {
                     }),
                 )
             }
-            (&Method::GET, "patchfeeds/production") => (
-                StatusCode::OK,
-                json!({
-                    "apiVersion": "invivo.dev/v1alpha1", "kind": "PatchFeed", "metadata": {"name": "production"},
-                    "spec": {
-                        "source": {"repository": {"url": "http://elsewhere.example/"}},
-                        "trust": {"rootSha256": world.root},
-                    },
-                }),
-            ),
+            (&Method::GET, other) => {
+                let (plural, name) = other.split_once('/').unwrap_or_default();
+                let found = match plural {
+                    "patchfeeds" => world.feeds.get(name).map(|spec| {
+                        json!({"apiVersion": "invivo.dev/v1alpha1", "kind": "PatchFeed",
+                            "metadata": {"name": name}, "spec": spec})
+                    }),
+                    "patchsets" => world.sets.get(name).cloned(),
+                    _ => None,
+                };
+                found.map_or_else(|| failure(404, &format!("no {other}")), |found| (StatusCode::OK, found))
+            }
             (_, other) => failure(404, &format!("no {other}")),
         }
     }
@@ -112,6 +125,27 @@ impl FakeApi {
 
     pub(super) fn policy_takes_from(&self, feed: &str) {
         feed.clone_into(&mut self.world().policy_feed);
+    }
+
+    /// A feed asks for something else, or for something at all.
+    pub(super) fn feed(&self, name: &str, change: Value) {
+        let mut world = self.world();
+        let spec = world.feeds.entry(name.to_owned()).or_insert_with(|| json!({}));
+        for (key, value) in change.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+    }
+
+    /// What people decided about a set and what the operator wrote down.
+    pub(super) fn set(&self, feed: &str, bundle: &Bundle, approvals: Value, status: Value) {
+        let name = format!("{feed}.{}", bundle.set);
+        let object = json!({
+            "apiVersion": "invivo.dev/v1alpha1", "kind": "PatchSet", "metadata": {"name": name},
+            "spec": {"feed": feed, "repository": "example", "set": bundle.set, "digest": bundle.set_digest,
+                "approvals": approvals},
+            "status": status,
+        });
+        self.world().sets.insert(name, object);
     }
 
     pub(super) fn fence_is_down(&self, down: bool) {

@@ -6,6 +6,7 @@ mod node;
 #[path = "../../../fixtures/repository.rs"]
 #[allow(dead_code, reason = "the loader's tests need more of it")]
 mod repository;
+mod withheld;
 
 use std::time::{Duration, Instant};
 

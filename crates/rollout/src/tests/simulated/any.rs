@@ -100,7 +100,7 @@ prop_compose! {
             3 => GateVerdict::Failed { message },
             _ => GateVerdict::Unknown { message },
         };
-        let gates = vec![Gate { name: "gate".to_owned(), foreign: true, verdict }];
+        let gates = vec![Gate { name: "gate".to_owned(), foreign: true, about: None, verdict }];
         let parallel = usize::try_from(setup.parallel).unwrap();
         (policy, Brakes { emergency_stop: stop, fleet }, gates, parallel)
     }

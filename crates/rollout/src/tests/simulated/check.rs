@@ -117,11 +117,11 @@ fn instructed(world: &World, made: &Plan, name: &str, instruction: &Instruction,
                 kernel.is_some_and(|k| (k.level, &k.manifest) == (apply.level, &apply.manifest))
             };
             let origin = sets.iter().find(brings).unwrap();
-            assert!(set.active && origin.active, "{name} gets what was withdrawn");
+            assert!(set.is_active() && origin.is_active(), "{name} gets what was withdrawn");
             let named = Wish::Named(set.name.clone()) == world.policy.target;
             let back = returning && !made.starts.contains(name);
             assert!(
-                origin.eligible || back || (named && set.name == origin.name),
+                origin.is_eligible() || back || (named && set.name == origin.name),
                 "{name} gets what is not eligible"
             );
         }
@@ -134,7 +134,7 @@ fn is_withdrawn(world: &World, node: &Node) -> bool {
     let brought =
         |set: &crate::Set| set.kernels.get(&report.build_id).is_some_and(|k| k.level == report.level);
     let same = |set: &crate::Set| report.set.as_ref() == Some(&set.name);
-    sets.iter().any(|set| !set.active && (brought(set) || same(set)))
+    sets.iter().any(|set| !set.is_active() && (brought(set) || same(set)))
 }
 
 /// A build on which the level was not shown to work gets it on one node only.

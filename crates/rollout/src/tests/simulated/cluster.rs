@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use invivo_terms::{NodeState, Revision};
+use invivo_terms::{Block, NodeState, Revision};
 use jiff::Timestamp;
 
-use super::super::fleet::{Fleet, set, set_name, stage};
+use super::super::fleet::{Fleet, block, set, set_name, stage, withdraw};
 use super::check;
 use super::event::{Event, POLICIES};
 use crate::{
@@ -89,10 +89,10 @@ pub(super) fn sets(choice: u8) -> Offer {
     match choice {
         0 => return Offer::Unknown,
         1 => sets.truncate(2),
-        2 => (sets[1].active, sets[1].eligible) = (false, false),
-        3 => sets[3].eligible = false,
-        4 => (sets[3].active, sets[3].eligible) = (false, false),
-        _ => sets.iter_mut().for_each(|set| (set.active, set.eligible) = (false, false)),
+        2 => withdraw(&mut sets[1]),
+        3 => block(&mut sets[3], Block::TestOnly),
+        4 => withdraw(&mut sets[3]),
+        _ => sets.iter_mut().for_each(withdraw),
     }
     Offer::Sets(sets)
 }
@@ -420,7 +420,7 @@ fn gates(verdict: u8) -> Vec<Gate> {
         3 => GateVerdict::Failed { message },
         _ => GateVerdict::Unknown { message },
     };
-    let gate = |name: &str, verdict| Gate { name: name.to_owned(), foreign: true, verdict };
+    let gate = |name: &str, verdict| Gate { name: name.to_owned(), foreign: true, about: None, verdict };
     vec![gate("first", GateVerdict::Passed), gate("second", verdict)]
 }
 
