@@ -19,6 +19,7 @@ mod judge;
 pub mod kernel;
 pub mod loader;
 mod log;
+mod memory;
 pub mod missed;
 pub mod order;
 mod record;

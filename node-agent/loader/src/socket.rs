@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::kernel::Kernel;
 use crate::loader::Loader;
+use crate::memory;
 
 /// Longest that a peer may take to send its question or to take its answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -118,7 +119,10 @@ pub fn serve<K: Kernel>(doors: &[Door], loader: &mut Loader<K>) -> io::Error {
         for door in doors {
             match door.listener.accept() {
                 Ok((stream, _)) => match stream.set_nonblocking(false) {
-                    Ok(()) => converse(&stream, door.peers, loader),
+                    Ok(()) => {
+                        converse(&stream, door.peers, loader);
+                        memory::give_back();
+                    }
                     Err(error) => return error,
                 },
                 Err(error)

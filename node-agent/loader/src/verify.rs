@@ -3,6 +3,7 @@
 //! bytes, and to the kernel that runs.
 
 use std::collections::BTreeSet;
+use std::thread;
 
 use invivo_feed::document::{BundleMechanism, ManifestModule, SetStatus};
 use invivo_feed::{
@@ -19,6 +20,9 @@ use crate::targets::{Changes, Target};
 
 /// Ends every module that is signed for the kernel's own check.
 const SIGNATURE_MARK: &[u8] = b"~Module signature appended~\n";
+
+/// Of verification: three times what it was seen to take.
+const STACK: usize = 1 << 20;
 
 /// Why it may not be loaded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -111,7 +115,8 @@ impl Verify for Pinned {
         let proof = parse(passed.proof)?;
         let root = self.root(&proof)?;
         let clocks = Clocks { own: passed.now, server: request.server_date };
-        let proven = verify_proof(&proof, &root, &(passed.floors)(&root), clocks)?;
+        let floors = (passed.floors)(&root);
+        let proven = apart(|| verify_proof(&proof, &root, &floors, clocks))?;
         proven.catalogue.floors().not_below(&request.floors)?;
         let found = leads_to(running, &wanted, &proven, &digest(&proof.manifest), passed.module)?;
         let loaded = Loaded {
@@ -142,7 +147,7 @@ impl Verify for Pinned {
         runs(running, wanted.build_id)?;
         let proof = parse(proof)?;
         let root = self.root(&proof)?;
-        let proven = verify_settled(&proof, &root)?;
+        let proven = apart(|| verify_settled(&proof, &root))?;
         let found = leads_to(running, &wanted, &proven, &digest(&proof.manifest), module)?;
         let same_targets = changes(&found).targets == loaded.changes.targets;
         if found.name == loaded.module && root == loaded.root && same_targets {
@@ -166,6 +171,18 @@ impl Pinned {
             Err(rejected(Refusal::WrongRoot, Document::Trust, format!("{root} is not pinned on this node")))
         }
     }
+}
+
+/// On a stack of its own, which goes back to the system: signatures take some ten times of what the
+/// loader needs otherwise, and a stack that has grown stays.
+fn apart<T: Send>(judge: impl FnOnce() -> Result<T, Rejection> + Send) -> Result<T, Refused> {
+    thread::scope(|scope| {
+        let judging = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, judge);
+        let judging = judging.map_err(|error| {
+            Refused::Fault(Fault::NodeIo, format!("there is no thread to verify in: {error}"))
+        })?;
+        Ok(judging.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
+    })
 }
 
 fn changes(module: &ManifestModule) -> Changes {
