@@ -470,7 +470,7 @@ async fn fetch_for(
     let fetched = async {
         let source = Source::read(cluster, policy, feed).await?;
         let now = Timestamp::now();
-        fetch::fetch(cluster, patch_server, options, apply, &source, &state.floors, now).await
+        fetch::fetch(cluster, patch_server, options, apply, &source, state, now).await
     };
     fetched.await.map_err(|error| match error {
         FetchError::Forbidden(why) => forbidden(why.to_string()),

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use invivo_api::{Apply, PatchFeed, PatchPolicy};
-use invivo_feed::document::{Index, SetEntry};
+use invivo_feed::document::{Index, LevelEntry, SetEntry};
 use invivo_feed::{Clocks, Document, Floors, Proof, Rejection, Say, check_module, eligible};
 use invivo_terms::{Refusal, RepositoryName, SetName};
 use invivo_transport::{Error as TransportError, Options, Repository};
+use invivo_wire::State;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -151,6 +152,19 @@ fn own_floors(loader: &Floors, repository: Option<&RepositoryName>) -> Floors {
     }
 }
 
+/// Before anything large is fetched: the loader loads nothing that it cannot keep. That it says so
+/// itself when it keeps it is not replaced by this, for others write there too.
+fn has_room(level: &LevelEntry, room: Option<u64>) -> Result<(), Rejection> {
+    let needed = level.modules.iter().map(|module| module.length).sum::<u64>();
+    match room {
+        Some(room) if room < needed => {
+            let detail = format!("{needed} bytes are to be kept on the node, and there is room for {room}");
+            Err(Rejection::new(Refusal::StorageFull, Document::Bundle, detail))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Fetches and verifies what the instruction names, from the mirror of its feed.
 ///
 /// # Errors
@@ -162,7 +176,7 @@ pub async fn fetch(
     options: Options,
     apply: &Apply,
     source: &Source,
-    loader: &Floors,
+    loader: &State,
     now: Timestamp,
 ) -> Result<Fetched, FetchError> {
     let (Some(feed), Some(root_feed)) = (source.feeds.first(), source.feeds.last()) else {
@@ -176,7 +190,7 @@ pub async fn fetch(
     let fleet = floors_of(root_feed);
     let base = format!("{}/feeds/{}/", patch_server.trim_end_matches('/'), root_feed.name_any());
     let repository = Repository::new(&base, options)?;
-    let floors = own_floors(loader, fleet.repository.as_ref());
+    let floors = own_floors(&loader.floors, fleet.repository.as_ref());
     let look = repository.look(root, &floors, now).await?;
     look.catalogue.floors().not_below(&fleet)?;
     let index = look.catalogue.index();
@@ -186,6 +200,7 @@ pub async fn fetch(
     let kernel = repository.kernel(&look, &apply.build_id).await?;
     let document = look.catalogue.kernel(&apply.build_id, &kernel)?;
     let level = allow::by_kernel(apply, &document)?;
+    has_room(level, loader.room)?;
     let bundle = invivo_bundle::unpack(&repository.bundle(level).await?)?;
     let manifest = look.catalogue.manifest(&document, apply.level, &bundle.manifest)?;
     let mut modules = bundle.modules.into_iter();

@@ -34,6 +34,7 @@ pub(crate) fn loader(object: &str, revision: i64, state: NodeState) -> State {
         switch_millis: None,
         floors: invivo_feed::Floors::default(),
         targets: Vec::new(),
+        room: None,
     }
 }
 

@@ -137,7 +137,8 @@ impl<K: Kernel> Loader<K> {
         let waiting = self.waiting.as_ref().map(|waiting| &waiting.why);
         let targets = self.targets(&seen);
         let (since_boot, now) = (self.kernel.since_boot(), self.kernel.now());
-        Ok(report::state(&self.journal, waiting, &self.running, &seen, targets, since_boot, now))
+        let told = report::state(&self.journal, waiting, &self.running, &seen, targets, since_boot, now);
+        Ok(State { room: self.store.room(), ..told })
     }
 
     /// What the loader does by itself: tries again what failed in passing, and looks.

@@ -11,7 +11,7 @@ use crate::running::Running;
 use crate::seen::Seen;
 
 /// The answer to "how do things stand". `waiting` is what keeps the loader from coming up; an
-/// instruction that has ended badly is told before it.
+/// instruction that has ended badly is told before it. The state folder is not looked at.
 pub fn state(
     journal: &Journal,
     waiting: Option<&Outcome>,
@@ -63,6 +63,7 @@ pub fn state(
         blockers: outcome.map(|outcome| outcome.blockers.clone()).unwrap_or_default(),
         switch_millis: outcome.and_then(|outcome| outcome.switch_millis),
         targets,
+        room: None,
         floors: journal.last_root.as_ref().map(|root| journal.floors_of(root)).unwrap_or_default(),
     }
 }

@@ -98,6 +98,13 @@ impl Store {
         }
     }
 
+    /// Bytes for which there is room; none where that cannot be known. Root's own reserve counts: the
+    /// file system gives it to the loader.
+    pub fn room(&self) -> Option<u64> {
+        let found = rustix::fs::statvfs(&self.folder).ok()?;
+        found.f_bfree.checked_mul(found.f_frsize)
+    }
+
     /// Keeps a module and its proof.
     ///
     /// # Errors

@@ -156,6 +156,9 @@ pub struct State {
     /// The kernel modules that the patch changes, while it is on.
     #[serde(default)]
     pub targets: Vec<Target>,
+    /// Bytes for which the state folder has room, where that is known.
+    #[serde(default)]
+    pub room: Option<u64>,
 }
 
 /// A kernel module that the patch changes.

@@ -233,6 +233,27 @@ async fn an_index_with_too_few_signatures_is_below_threshold() {
 }
 
 #[tokio::test]
+async fn a_node_without_room_for_the_module_is_told_so_before_the_bundle_is_fetched() {
+    let trial = Trial::new().await;
+    let bundle = trial.author.publish(&node::build_id(), 1, "2026-11-21.1");
+    // Whoever asks for it is told that it is not there.
+    std::fs::remove_dir_all(trial.author.tree().join("bundles")).unwrap();
+    trial.loader.change(|state| state.room = Some(bundle.module.len() as u64 - 1));
+    trial.instruct(1, &apply(&bundle));
+    let status = trial.observed(1).await;
+    assert_eq!((status.state, status.reason.as_deref()), (NodeState::Refused, Some("StorageFull")));
+}
+
+#[tokio::test]
+async fn a_node_with_just_the_room_for_the_module_takes_it() {
+    let trial = Trial::new().await;
+    let bundle = trial.author.publish(&node::build_id(), 1, "2026-11-21.1");
+    trial.loader.change(|state| state.room = Some(bundle.module.len() as u64));
+    trial.instruct(1, &apply(&bundle));
+    assert_eq!(trial.observed(1).await.state, NodeState::Applied);
+}
+
+#[tokio::test]
 async fn a_patch_server_that_comes_back_before_the_deadline_is_enough() {
     let trial = Trial::new().await;
     let bundle = trial.author.publish(&node::build_id(), 1, "2026-11-21.1");

@@ -65,6 +65,7 @@ fn look(level: u32, state: NodeState, revision: i64) -> Look {
         evidence: None,
         blockers: Vec::new(),
         targets: Vec::new(),
+        room: None,
         switch_millis: None,
         floors: if revision > 0 { floors("example", 6) } else { Floors::default() },
     };
