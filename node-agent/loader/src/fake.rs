@@ -250,6 +250,10 @@ impl Kernel for Fake {
         Ok(self.0.borrow().health)
     }
 
+    fn holders(&self, functions: &[String]) -> Vec<String> {
+        functions.iter().map(|function| format!("{function} is held by a kprobe")).collect()
+    }
+
     fn blockers(&self, _: i8) -> Vec<Blocker> {
         self.0.borrow_mut().end_stuck(Moment::WhileBlockersAreRead);
         vec![Blocker { tid: 77, comm: "sleeper".to_owned(), pod_uid: None, container: None }]

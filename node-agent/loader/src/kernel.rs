@@ -52,6 +52,9 @@ pub trait Kernel {
     /// At most five threads whose patch state is still `old`.
     fn blockers(&self, old: i8) -> Vec<Blocker>;
 
+    /// Who else redirects any of these functions, for people; nothing where that cannot be known.
+    fn holders(&self, functions: &[String]) -> Vec<String>;
+
     /// The builds of these modules, loaded and on disk for this release.
     fn builds(&self, release: &str, targets: &[Target]) -> BTreeMap<TargetName, Builds>;
 
@@ -133,6 +136,10 @@ impl Kernel for Linux {
 
     fn blockers(&self, old: i8) -> Vec<Blocker> {
         crate::blockers::observe(&self.folders, old)
+    }
+
+    fn holders(&self, functions: &[String]) -> Vec<String> {
+        crate::holders::observe(&self.folders.tracing, functions)
     }
 
     fn builds(&self, release: &str, targets: &[Target]) -> BTreeMap<TargetName, Builds> {

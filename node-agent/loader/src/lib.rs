@@ -13,6 +13,7 @@ pub mod errno;
 mod fake;
 pub mod filter;
 pub mod health;
+mod holders;
 pub mod installed;
 pub mod journal;
 mod judge;

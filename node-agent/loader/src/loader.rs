@@ -272,7 +272,7 @@ impl<K: Kernel> Loader<K> {
     ) -> Result<(Loaded, Reached), Missed> {
         let floors = |root: &Digest| self.journal.floors_of(root);
         let passed = Passed { request, proof, module, floors: &floors, now: self.now() };
-        let Verified { mut loaded, floors } = self.trust.passed(&self.running, &passed)?;
+        let Verified { mut loaded, floors, functions } = self.trust.passed(&self.running, &passed)?;
         loaded.settle_after_seconds = loaded.settle_after_seconds.max(self.least_settling.as_secs());
         self.not_convicted(&loaded)?;
         self.journal.last_root = Some(loaded.root.clone());
@@ -283,13 +283,14 @@ impl<K: Kernel> Loader<K> {
             deadline: request.deadline,
             health: self.health(),
         };
-        let reached = self.drive(Drive {
+        let ended = self.drive(Drive {
             goal: Goal::Apply(loaded.module.clone()),
             phase: Phase::Checking,
             deadline: self.since_boot_at(request.deadline),
             task: Some((task, Some(Bytes { digest: &loaded.module_digest, module, proof }))),
             image: Some(module),
-        })?;
+        });
+        let reached = ended.map_err(|missed| missed.held_by(|| self.kernel.holders(&functions)))?;
         // Where the level was on already, nothing was written down on the way.
         self.store.keep(&loaded.module_digest, module, proof)?;
         Ok((loaded, reached))

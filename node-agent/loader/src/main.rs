@@ -35,6 +35,10 @@ struct Arguments {
     /// The host's /lib/modules, read only: the modules that a patch may change.
     #[arg(long, env = "INVIVO_MODULES", default_value = "/host/modules")]
     modules: PathBuf,
+    /// The host's /sys/kernel/tracing, read only: who holds a function that a patch cannot have. It need
+    /// not be there.
+    #[arg(long, env = "INVIVO_TRACING", default_value = "/host/tracing")]
+    tracing: PathBuf,
     /// Any /sys, read only: the kernel's notes and what it demands of modules.
     #[arg(long, env = "INVIVO_SYS", default_value = "/sys")]
     sys: PathBuf,
@@ -79,6 +83,7 @@ fn main() -> ExitCode {
             livepatch: arguments.livepatch,
             records: arguments.records,
             modules: arguments.modules,
+            tracing: arguments.tracing,
         },
         roots: arguments.roots.into_iter().collect(),
         agent: arguments.agent_uid,

@@ -74,6 +74,15 @@ impl Missed {
         Harm::ALL.map(|harm| Reason::Fault(harm.fault())).contains(&self.reason)
     }
 
+    /// With the names of those who hold a function, where the kernel refused what it may take later.
+    pub(crate) fn held_by(self, holders: impl FnOnce() -> Vec<String>) -> Self {
+        if self.reason != Reason::Refusal(Refusal::LoadRefused) || self.remedy != Remedy::TryAgain {
+            return self;
+        }
+        let message = [vec![self.message], holders()].concat().join("; ");
+        Self { message, ..self }
+    }
+
     pub(crate) fn journal(error: &StoreError) -> Self {
         let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
         let message = format!("nothing is done until the journal can be read: {error}{source}");

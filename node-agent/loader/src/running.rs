@@ -49,6 +49,8 @@ pub struct Folders {
     pub records: Vec<PathBuf>,
     /// `/lib/modules` of the host, read-only.
     pub modules: PathBuf,
+    /// `/sys/kernel/tracing` of the host, read-only; it need not be there.
+    pub tracing: PathBuf,
 }
 
 #[cfg(test)]
@@ -62,6 +64,7 @@ impl Folders {
             livepatch: at("livepatch"),
             records: Vec::new(),
             modules: at("modules"),
+            tracing: at("tracing"),
         }
     }
 }

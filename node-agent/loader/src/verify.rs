@@ -83,6 +83,8 @@ pub struct Verified {
     pub loaded: Loaded,
     /// The floors under its root.
     pub floors: Floors,
+    /// The functions that it redirects.
+    pub functions: Vec<String>,
 }
 
 /// What the proof must lead to.
@@ -133,7 +135,8 @@ impl Verify for Pinned {
             changes: changes(&found),
             allow_partial: request.allow_partial,
         };
-        Ok(Verified { loaded, floors: proven.catalogue.floors().clone() })
+        let functions = found.objects.into_iter().flat_map(|object| object.functions).collect();
+        Ok(Verified { loaded, floors: proven.catalogue.floors().clone(), functions })
     }
 
     fn kept(&self, running: &Running, loaded: &Loaded, proof: &[u8], module: &[u8]) -> Result<(), Refused> {

@@ -203,6 +203,20 @@ fn the_kernels_refusal_is_reported_with_its_errno() {
 }
 
 #[test]
+fn who_holds_a_function_that_the_kernel_does_not_give_away_is_named() {
+    let mut trial = Trial::new();
+    let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    trial.kernel.0.borrow_mut().load_error = Some(Errno::BUSY);
+    let state = trial.apply(2, &bundle);
+    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(refusal(Refusal::LoadRefused))));
+    let message = state.message.unwrap();
+    assert!(
+        message.starts_with("EBUSY") && message.ends_with("; ip_options_get is held by a kprobe"),
+        "{message}"
+    );
+}
+
+#[test]
 fn a_foreign_livepatch_is_not_replaced() {
     let mut trial = Trial::new();
     let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
