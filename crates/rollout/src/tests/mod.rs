@@ -3,6 +3,7 @@
 mod brakes;
 mod corners;
 mod excused;
+mod explored;
 mod failures;
 mod fleet;
 mod gates;
