@@ -1,7 +1,10 @@
 //! Corners: two rules that meet.
 
 use super::fleet::{Fleet, MINUTE, block, set, set_name, stage, withdraw};
-use crate::{Budget, Instruction, OnFailure, OnWithdrawn, Outcome, Parallel, Set, Supersede, Wish};
+use crate::{
+    Budget, Gate, GateVerdict, Instruction, OnFailure, OnWithdrawn, Outcome, Parallel, Readiness, Set,
+    Supersede, Wish,
+};
 use invivo_terms::{Block, Hold, NodeState};
 
 fn withdrawn(mut set: Set) -> Set {
@@ -209,4 +212,37 @@ fn a_set_that_may_not_be_chosen_any_more_lowers_nobody_unless_its_rollout_failed
     fleet.run();
     assert_eq!((fleet.level("c1"), fleet.level("c2")), (2, 2));
     assert_eq!(fleet.hold("c1"), Some(Hold::AheadOfTarget));
+}
+
+#[test]
+fn another_target_waits_for_what_an_old_view_does_not_show() {
+    let mut fleet = Fleet::with(2, 0);
+    fleet.unready("c1");
+    let old = fleet.world.nodes.clone();
+    fleet.node("c1").ready = Readiness::Ready;
+    assert_eq!(fleet.decide(), ["c1"]);
+    fleet.world.nodes = old;
+    fleet.offer(vec![set(1, &[(1, 1)]), set(2, &[(1, 2)])]);
+    assert!(fleet.decide().is_empty(), "c1 may be moving");
+    assert_eq!(fleet.hold("c2"), Some(Hold::AtMaxParallel));
+    fleet.pass(10 * MINUTE);
+    assert_eq!(fleet.decide(), ["c2"]);
+}
+
+#[test]
+fn a_gate_that_closes_in_the_middle_of_a_stage_stops_the_next_start_and_keeps_the_stage_from_ending() {
+    let gate = |verdict| vec![Gate { name: "gate".to_owned(), foreign: false, verdict }];
+    let message = "no answer".to_owned();
+    let mut fleet = Fleet::with(2, 1);
+    fleet.decide();
+    fleet.obey("c1");
+    fleet.world.gates = gate(GateVerdict::Unknown { message });
+    assert!(fleet.decide().is_empty());
+    assert_eq!(fleet.hold("c2"), Some(Hold::GateUnknown));
+    fleet.world.gates = gate(GateVerdict::Passed);
+    assert_eq!(fleet.run(), ["c2"]);
+    fleet.world.gates = gate(GateVerdict::Unknown { message: String::new() });
+    fleet.pass(30 * MINUTE);
+    assert!(fleet.decide().is_empty());
+    assert_eq!(fleet.rollout().stage, 0);
 }
