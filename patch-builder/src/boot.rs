@@ -191,7 +191,7 @@ pub fn try_module(
     for module in modules {
         let path = format!("modules.d/{}.ko", module.name);
         archive = archive.file(&path, 0o444, &module.bytes);
-        list.push_str(&format!("/{path}\n"));
+        list.extend(["/", &path, "\n"]);
     }
     let archive = archive.file("modules", 0o444, list.as_bytes());
     progress(Step::Boot, &format!("loading {} in a guest with {}", built.name, built.kernel.release));
@@ -234,19 +234,18 @@ pub fn batch(cache: &Cache, built: &[&Built], progress: Progress) -> Result<BTre
             0o444,
             one.functions.as_bytes(),
         );
-        names.push_str(&format!("{}\n", one.name));
+        names.extend([one.name.as_str(), "\n"]);
         for module in one.modules.iter().filter(|module| there.insert(module.name.clone())) {
             let path = format!("modules.d/{}.ko", module.name);
             archive = archive.file(&path, 0o444, &module.bytes);
-            list.push_str(&format!("/{path}\n"));
+            list.extend(["/", &path, "\n"]);
         }
     }
     let archive = archive.file("modules", 0o444, list.as_bytes()).file("names", 0o444, names.as_bytes());
     progress(Step::Boot, &format!("{} modules in a guest with {}", built.len(), first.kernel.release));
     let console = match console(cache, &first.image, archive, LONG_PATIENCE) {
-        Ok(console) => console,
-        // What it had said until then still counts.
-        Err(Error::Unfinished { console, .. }) => console,
+        // What one that ended early had said until then still counts.
+        Ok(console) | Err(Error::Unfinished { console, .. }) => console,
         Err(other) => return Err(other),
     };
     let said = console.lines().filter_map(|line| line.split_once("invivo-batch: ")?.1.trim().split_once(' '));

@@ -128,7 +128,6 @@ impl<'a> Reader<'a> {
             8 => Type::Alias { name, mark: "", of: size },
             9 => Type::Alias { name: "", mark: "volatile ", of: size },
             10 => Type::Alias { name: "", mark: "const ", of: size },
-            11 => Type::Alias { name: "", mark: "", of: size },
             13 => {
                 let parameters = self.each(count, |r| {
                     r.word()?;
@@ -146,7 +145,7 @@ impl<'a> Reader<'a> {
                 Type::Other
             }
             16 => Type::Integer { name, size, encoding: 0 },
-            18 => Type::Alias { name: "", mark: "", of: size },
+            11 | 18 => Type::Alias { name: "", mark: "", of: size },
             _ => return Err(Malformed("a kind of type that is not known")),
         })
     }
@@ -223,10 +222,11 @@ impl<'a> Types<'a> {
             Some(Type::Pointer(of)) => format!("*{}", deeper(*of)),
             Some(Type::Array { of, number }) => format!("[{number}]{}", deeper(*of)),
             Some(kind @ Type::Record { name: "", .. }) => self.record(kind, depth + 1),
-            Some(Type::Record { name, .. } | Type::Forward(name)) => (*name).to_owned(),
             Some(Type::Enumeration { name, size, .. }) => format!("enum {name}.{size}"),
             Some(Type::Alias { name: "", mark, of }) => format!("{mark}{}", deeper(*of)),
-            Some(Type::Alias { name, .. }) => (*name).to_owned(),
+            Some(Type::Record { name, .. } | Type::Forward(name) | Type::Alias { name, .. }) => {
+                (*name).to_owned()
+            }
             Some(Type::Prototype { returns, parameters }) => {
                 let parameters: Vec<_> = parameters.iter().map(|p| deeper(*p)).collect();
                 format!("({})->{}", parameters.join(","), deeper(*returns))

@@ -149,6 +149,9 @@ pub struct Module {
     pub build_id: BuildId,
 }
 
+/// How a note with a build id begins: lengths of name and id, its type, its name.
+const HEAD: [u8; 16] = [4, 0, 0, 0, 20, 0, 0, 0, 3, 0, 0, 0, b'G', b'N', b'U', 0];
+
 /// The build id of a module or a kernel, from its sections.
 ///
 /// # Errors
@@ -157,7 +160,6 @@ pub struct Module {
 pub fn build_id(file: &[u8]) -> Result<Option<BuildId>, Malformed> {
     let object = Object::parse(file)?;
     let note = [".note.gnu.build-id", ".notes"].iter().find_map(|name| object.section(name));
-    const HEAD: [u8; 16] = [4, 0, 0, 0, 20, 0, 0, 0, 3, 0, 0, 0, b'G', b'N', b'U', 0];
     let Some(data) = note.map(|section| section.data) else { return Ok(None) };
     let at = data.windows(HEAD.len()).position(|window| window == HEAD);
     let id = at.and_then(|at| data.get(at + HEAD.len()..at + HEAD.len() + 20));

@@ -148,13 +148,13 @@ impl Workshop<'_> {
             )),
         };
         let object = module.as_ref().map_or(VMLINUX, |(name, _)| *name);
-        let parsed = match &module {
+        let files = match &module {
             None => None,
             Some((_, module)) => Some((Object::parse(&module.debug)?, Object::parse(&module.shipped)?)),
         };
-        let of_module = parsed.as_ref().map(|(debug, shipped)| Names::of_module(debug, shipped));
-        let names = of_module.as_ref().unwrap_or(self.names);
-        let kernel = parsed.as_ref().map_or(self.vmlinux, |(debug, _)| debug);
+        let of_module = files.as_ref().map(|(debug, shipped)| Names::of_module(debug, shipped));
+        let symbols = of_module.as_ref().unwrap_or(self.names);
+        let kernel = files.as_ref().map_or(self.vmlinux, |(debug, _)| debug);
 
         let irregular = |e: crate::object::special::Irregular| Refusal::new(Gate::KnownSections, e.0);
         let difference = compare::compare(&old, &new).map_err(irregular)?;
@@ -166,12 +166,12 @@ impl Workshop<'_> {
             after: (after, &new),
             difference: &difference,
             report: &report,
-            names,
+            names: symbols,
         })?;
         let dependency = |module: &str, symbol: &str| self.position(module, symbol);
         let world = World {
             object,
-            own: names,
+            own: symbols,
             exports: self.exports,
             of_module: &dependency,
             objtool_at_link: self.objtool_at_link,

@@ -102,7 +102,7 @@ impl Recipe {
         let wrong = |field, message: String| Err(Error::Value { path: path.to_owned(), field, message });
         match (&self.source, &self.patch) {
             (Some(source), None) => check_package(path, "source", source)?,
-            (None, Some(patch)) if is_file(patch) => {}
+            (None, Some(file)) if is_file(file) => {}
             _ => return wrong("source", "is either a package or the name of a patch file".to_owned()),
         }
         if self.fixes.is_empty() {

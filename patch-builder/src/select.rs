@@ -96,13 +96,11 @@ fn parts<'a>(path: &str, text: &'a str) -> Result<Vec<Part<'a>>, Refusal> {
 
 /// The whole fixed file: only one fix can want that.
 fn whole(path: &str, original: &str, wishes: &[Wish]) -> Result<String, Refusal> {
-    match wishes {
-        [wish] => keep_lines(path, original, wish.fixed),
-        _ => {
-            let names: Vec<_> = wishes.iter().map(|wish| wish.fix).collect();
-            Err(Refusal::new(Gate::Conflict, format!("{path} as a whole: {}", names.join(", "))))
-        }
+    if let [wish] = wishes {
+        return keep_lines(path, original, wish.fixed);
     }
+    let names: Vec<_> = wishes.iter().map(|wish| wish.fix).collect();
+    Err(Refusal::new(Gate::Conflict, format!("{path} as a whole: {}", names.join(", "))))
 }
 
 /// `fixed` with each function that is as in `original` on the lines that it had there.

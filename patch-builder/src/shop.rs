@@ -107,14 +107,19 @@ impl<'s> Shop<'s> {
     ///
     /// A fixed file cannot be had, or a gate refuses.
     pub fn parts(&self, fixes: &[(Recipe, &Path)], progress: Progress) -> Result<Vec<Made>, Error> {
-        let mut files: BTreeMap<&str, Vec<Wanted>> = BTreeMap::new();
+        let mut by_path: BTreeMap<&str, Vec<Wanted>> = BTreeMap::new();
         for (recipe, folder) in fixes {
             for file in &recipe.files {
                 let text = self.fixed(recipe, folder, file, progress)?;
-                files.entry(&file.path).or_default().push(Wanted { recipe, file, text, name: recipe.name() });
+                by_path.entry(&file.path).or_default().push(Wanted {
+                    recipe,
+                    file,
+                    text,
+                    name: recipe.name(),
+                });
             }
         }
-        self.each(&files, progress)
+        self.each(&by_path, progress)
     }
 
     fn each(&self, files: &BTreeMap<&str, Vec<Wanted>>, progress: Progress) -> Result<Vec<Made>, Error> {
@@ -124,9 +129,9 @@ impl<'s> Shop<'s> {
         let mut made = Vec::new();
         for (path, wanted) in files {
             let wishes: Vec<_> = wanted.iter().map(Wanted::wish).collect();
-            let named: Vec<_> =
+            let functions: Vec<_> =
                 wanted.iter().flat_map(|w| w.file.functions.iter().map(String::as_str)).collect();
-            made.push(shop.make(path, &wishes, &named, progress)?);
+            made.push(shop.make(path, &wishes, &functions, progress)?);
         }
         Ok(made)
     }

@@ -38,7 +38,7 @@ use changelog::Change;
 pub enum Error {
     /// The kernel build cannot be opened.
     #[error(transparent)]
-    Build(#[from] build::Error),
+    Build(#[from] Box<build::Error>),
     /// The lock cannot be used.
     #[error(transparent)]
     Lock(#[from] lock::Error),
@@ -65,6 +65,12 @@ pub enum Error {
     /// A line of the results of an earlier run is not one.
     #[error("results of an earlier run")]
     Results(#[from] serde_json::Error),
+}
+
+impl From<build::Error> for Error {
+    fn from(error: build::Error) -> Self {
+        Self::Build(Box::new(error))
+    }
 }
 
 /// What became of one change.
@@ -208,17 +214,16 @@ impl Bench<'_> {
             if affecting >= limit {
                 break;
             }
-            let outcome = match results.known(change) {
-                Some(outcome) => outcome,
-                None => {
-                    let (outcome, built) = self.one(n, change, finder, progress)?;
-                    if let Some(built) = built {
-                        waiting.push((outcomes.len(), built));
-                    } else {
-                        results.keep(&outcome)?;
-                    }
-                    outcome
+            let outcome = if let Some(outcome) = results.known(change) {
+                outcome
+            } else {
+                let (outcome, built) = self.one(n, change, finder, progress)?;
+                if let Some(built) = built {
+                    waiting.push((outcomes.len(), built));
+                } else {
+                    results.keep(&outcome)?;
                 }
+                outcome
             };
             affecting += usize::from(outcome.affects());
             outcomes.push(outcome);

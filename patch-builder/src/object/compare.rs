@@ -187,7 +187,9 @@ fn remarks(object: &Object) -> Result<HashMap<String, Vec<Remark>>, Irregular> {
             all.entry(function.name.to_owned()).or_default().push((layout.name, offset, bytes, targets));
         }
     }
-    all.values_mut().for_each(|list| list.sort());
+    for list in all.values_mut() {
+        list.sort();
+    }
     Ok(all)
 }
 

@@ -241,8 +241,8 @@ impl<'w, 'o> Walk<'w, 'o> {
 
     /// The bytes before a function that has a section of its own, for the tracer to use.
     fn own_section(&self, symbol: &Symbol, index: usize, section: &Section) -> Result<u64, Refusal> {
-        let others = self.after.symbols_in(index).filter(|s| s.kind == Kind::Function && s.size > 0);
-        let other = others.filter(|s| (s.value, s.size) != (symbol.value, symbol.size)).next();
+        let mut others = self.after.symbols_in(index).filter(|s| s.kind == Kind::Function && s.size > 0);
+        let other = others.find(|s| (s.value, s.size) != (symbol.value, symbol.size));
         if let Some(other) = other {
             let what = format!("{} and {} share {}", symbol.name, other.name, section.name);
             return Err(Refusal::new(Gate::OwnSection, what));
@@ -440,7 +440,7 @@ impl<'w, 'o> Walk<'w, 'o> {
 
 /// Whether a name is that of the part of a function that is hardly ever run.
 pub fn is_cold(name: &str) -> bool {
-    name.ends_with(".cold") || name.contains(".cold.")
+    name.split('.').skip(1).any(|part| part == "cold")
 }
 
 /// The global symbol of a new function: one in the whole patch.

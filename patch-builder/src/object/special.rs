@@ -2,7 +2,6 @@
 //! how a stack is unwound. Each is a table; an entry belongs to the function that its first
 //! reference names.
 
-use super::instruction::Use;
 use super::target::{Reference, Target};
 use super::{Object, Relocation, Section};
 
@@ -138,7 +137,10 @@ pub fn entries<'a>(
     if number == 0 && section.size == 0 {
         return Ok(Vec::new());
     }
-    if number == 0 || section.relocations.len() % count != 0 || section.data.len() % number != 0 {
+    if number == 0
+        || !section.relocations.len().is_multiple_of(count)
+        || !section.data.len().is_multiple_of(number)
+    {
         return Err(irregular());
     }
     let size = section.data.len() / number;
@@ -146,7 +148,7 @@ pub fn entries<'a>(
         UNWIND_PLACES => object.section(UNWIND).map_or(&[][..], |s| s.data),
         _ => &[],
     };
-    if unwind.len() % number != 0 {
+    if !unwind.len().is_multiple_of(number) {
         return Err(irregular());
     }
     let unwind_size = unwind.len() / number;
@@ -183,11 +185,6 @@ fn end_of_code<'a>(object: &Object<'a>, relocation: &Relocation) -> Option<Targe
     if object.symbol_at(section, at).is_some() {
         return None;
     }
-    let last = object.symbols_in(section).filter(|s| s.end() <= at).last()?;
+    let last = object.symbols_in(section).rfind(|s| s.end() <= at)?;
     Some(Target::Unit(object.number(last)?, offset.checked_sub_unsigned(last.value)?))
-}
-
-/// Whether an address is only ever gone to from here.
-pub fn is_branch(reference: &Reference) -> bool {
-    reference.used == Use::Branch
 }

@@ -1,5 +1,7 @@
 //! Patch files: unified differences, applied exactly or not at all.
 
+use std::path::Path;
+
 use crate::refusal::{Gate, Refusal};
 
 /// What a patch does to one file.
@@ -39,7 +41,7 @@ pub fn parse(text: &str) -> Result<Vec<FilePatch<'_>>, Refusal> {
             if old != new {
                 return refuse(Gate::Applies, format!("{old} becomes {new}: files must stay"));
             }
-            if !new.ends_with(".c") {
+            if Path::new(new).extension().is_none_or(|extension| extension != "c") {
                 return refuse(Gate::OnlyCode, new);
             }
             files.push(FilePatch { path: new, hunks: Vec::new() });

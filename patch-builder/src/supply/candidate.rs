@@ -93,9 +93,9 @@ impl<'f> Finder<'f> {
         let built: Vec<_> = named.iter().filter(|(path, names)| self.is_built(path, names)).collect();
         match built.as_slice() {
             [] => Some(Found::NotBuilt(named.keys().copied().collect::<Vec<_>>().join(" "))),
-            [(path, names)] => Some(Found::Here(Candidate {
+            [(path, functions)] => Some(Found::Here(Candidate {
                 path: (**path).to_owned(),
-                functions: names.iter().map(|n| (*n).to_owned()).collect(),
+                functions: functions.iter().map(|n| (*n).to_owned()).collect(),
                 how: How::ByName,
             })),
             several => {
@@ -111,7 +111,7 @@ impl<'f> Finder<'f> {
 
     fn by_words(&self, title: &str, words: &BTreeSet<&str>) -> Found {
         let (prefix, _) = title.rsplit_once(": ").unwrap_or(("", title));
-        let places: BTreeSet<String> =
+        let places: Vec<String> =
             prefix.split([':', '/', ',', ' ']).filter(|w| !w.is_empty()).map(plain).collect();
         let nearest = self.changes.keys().map(|path| near(path, &places)).max().unwrap_or_default();
         if nearest == Near::Nowhere {
@@ -162,7 +162,8 @@ impl<'f> Finder<'f> {
     /// The rarer a word, the more it says.
     fn weight(&self, word: &str) -> f64 {
         let spread = self.spread.get(word).copied().unwrap_or(1).max(1);
-        (self.functions as f64 / spread as f64).ln().max(0.0)
+        let count = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+        (count(self.functions) / count(spread)).ln().max(0.0)
     }
 }
 
@@ -179,14 +180,17 @@ enum Near {
     File,
 }
 
-fn near(path: &str, places: &BTreeSet<String>) -> Near {
+/// Of the places that a title begins with, the last is the narrowest: only that can name a file.
+fn near(path: &str, places: &[String]) -> Near {
     let path = plain(path.trim_end_matches(".c"));
     let (folders, stem) = path.rsplit_once('/').unwrap_or(("", &path));
-    if places.contains(stem) {
+    let is_folder = |name: &str| folders.split('/').any(|folder| folder == name);
+    let last = places.last().map_or("", String::as_str);
+    if last == stem && !is_folder(stem) {
         Near::File
-    } else if stem.split('_').any(|part| part.len() > 3 && places.contains(part)) {
+    } else if last.len() > 3 && stem.split('_').any(|part| part == last) {
         Near::Part
-    } else if folders.split('/').any(|folder| places.contains(folder)) {
+    } else if places.iter().any(|place| is_folder(place)) {
         Near::Folder
     } else {
         Near::Nowhere
@@ -202,8 +206,10 @@ fn plain(name: impl AsRef<str>) -> String {
 mod tests {
     use super::*;
 
-    fn changes(list: &[(&str, &[(&str, &[&str])])]) -> BTreeMap<String, Changes> {
-        let of = |functions: &[(&str, &[&str])]| Changes {
+    type Functions<'a> = &'a [(&'a str, &'a [&'a str])];
+
+    fn changes(list: &[(&str, Functions)]) -> BTreeMap<String, Changes> {
+        let of = |functions: Functions| Changes {
             changed: functions
                 .iter()
                 .map(|(name, words)| ((*name).to_owned(), words.iter().map(|w| (*w).to_owned()).collect()))
