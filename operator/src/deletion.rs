@@ -211,7 +211,7 @@ mod tests {
 
     /// A node that was told something in its fifth revision.
     fn node(instruction: Instruction, report: Option<Report>) -> Node {
-        let spec = Some(Instructed { revision: Revision(5), instruction });
+        let spec = Some(Instructed { revision: Revision(5), instruction, by_other: false });
         Node {
             stage: 0,
             ready: Readiness::Ready,

@@ -174,6 +174,7 @@ mod tests {
             ready: Readiness::Ready,
             cordoned: false,
             held: None,
+            boot_id: None,
         };
         Entry { name: "n1".into(), uid: "u".into(), resource_version: "1".into(), value: Arc::new(value) }
     }

@@ -177,7 +177,7 @@ impl State {
             offer: Offer::Sets(sets.collect()),
             memory,
             nodes,
-            gates: vec![Gate { name: "gate".to_owned(), foreign: true, verdict }],
+            gates: vec![Gate { name: "gate".to_owned(), foreign: true, about: None, verdict }],
             brakes: Brakes { emergency_stop: self.stop, fleet: None },
             vanished,
         }
