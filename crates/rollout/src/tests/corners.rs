@@ -246,3 +246,14 @@ fn a_gate_that_closes_in_the_middle_of_a_stage_stops_the_next_start_and_keeps_th
     assert!(fleet.decide().is_empty());
     assert_eq!(fleet.rollout().stage, 0);
 }
+
+#[test]
+fn somebody_wakes_for_the_end_of_a_soak_that_no_other_node_waits_for() {
+    let mut fleet = Fleet::with(1, 0);
+    fleet.run();
+    assert!(fleet.plan().holds.is_empty());
+    assert_eq!(fleet.plan().wake, fleet.rollout().soak_until);
+    fleet.pass(30 * MINUTE);
+    fleet.run();
+    assert!(fleet.rollout().complete);
+}
