@@ -158,9 +158,13 @@ pub(crate) fn after(from: Timestamp, duration: std::time::Duration) -> Timestamp
 
 /// Nothing of the stage was moved by this rollout, so there is nothing to watch.
 fn is_idle(parts: &[(&Judged<'_>, Part)], rollout: &RolloutMemory) -> bool {
+    // It is watched already. Who moved there may be gone since, or not be seen in an old view.
+    if rollout.soak_until.is_some() {
+        return false;
+    }
     let mut done = parts.iter().filter(|(_, part)| *part == Part::Done).peekable();
     if done.peek().is_none() {
-        return parts.iter().all(|(node, _)| !node.ended);
+        return parts.iter().all(|(node, part)| !node.ended && *part != Part::Waited);
     }
     let settled = |node: &Judged<'_>| {
         rollout.target.is_none() || node.report.is_some_and(|report| report.state == NodeState::Settled)

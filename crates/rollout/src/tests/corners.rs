@@ -257,3 +257,31 @@ fn somebody_wakes_for_the_end_of_a_soak_that_no_other_node_waits_for() {
     fleet.run();
     assert!(fleet.rollout().complete);
 }
+
+#[test]
+fn a_stage_does_not_end_with_a_failing_gate_because_its_canary_was_replaced_or_left() {
+    for optional in [false, true] {
+        let mut fleet = Fleet::with(1, 1);
+        fleet.world.policy.stages[0].optional = optional;
+        fleet.run();
+        fleet.world.nodes.remove("c1");
+        if !optional {
+            fleet.add("c2", 0, 1);
+        }
+        let verdict = GateVerdict::Failed { message: "errors".to_owned() };
+        fleet.world.gates = vec![Gate { name: "gate".to_owned(), foreign: false, verdict }];
+        fleet.pass(30 * MINUTE);
+        assert!(fleet.decide().is_empty());
+        assert_eq!((fleet.rollout().stage, fleet.hold("r1")), (0, Some(Hold::GateFailing)), "{optional}");
+    }
+}
+
+#[test]
+fn a_node_that_another_policy_took_over_in_flight_is_left_to_it() {
+    let mut fleet = Fleet::with(2, 0);
+    fleet.decide();
+    fleet.node("c1").claimed_by_other = true;
+    fleet.end("c1", NodeState::Failed);
+    fleet.decide();
+    assert_eq!((fleet.hold("c1"), fleet.rollout().failed), (Some(Hold::ClaimedByOther), 0));
+}
