@@ -87,7 +87,7 @@ lint: own-target ## Formatting and clippy, warnings are errors
 .PHONY: generate
 generate: build ## CRDs, rendered manifests and the command line's reference, from their sources
 	$(BIN)/invivo-api
-	cargo run --locked --quiet --package invivo-cli --example reference > $(CARGO_TARGET_DIR)/cli.md
+	cargo build --workspace --locked --example reference && $(BIN)/examples/reference > $(CARGO_TARGET_DIR)/cli.md
 	mkdir -p docs/reference && mv $(CARGO_TARGET_DIR)/cli.md docs/reference/cli.md
 	set -o pipefail; tools=$$($(LAB) tools | tee >(cat >&2) | tail -n 1) && PATH="$$tools:$$PATH" manifests/render.sh
 

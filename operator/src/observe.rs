@@ -199,7 +199,7 @@ pub fn view(
             vanished: stores.losses.of(name, policy.value.status.as_ref()),
             brakes: rollout::Brakes {
                 emergency_stop: stores.stop.is_on(),
-                fleet: stores.fleet_limit.map(|limit| limit.saturating_sub(in_flight(stores))),
+                fleet: stores.fleet_limit.map(|limit| limit.saturating_sub(in_flight(stores, now))),
             },
             gates: gates.gates.clone(),
             nodes,
@@ -231,13 +231,16 @@ fn standing(
     gate::verdicts(sights, policy, wanted.as_ref(), &moved, now)
 }
 
-/// How many nodes are moving in the whole fleet, as the policies count them.
-fn in_flight(stores: &Stores) -> u32 {
+/// How many nodes are moving in the whole fleet, as the policies count them. What a policy has
+/// started and does not see counts until its deadline: nothing begins after that.
+fn in_flight(stores: &Stores, now: Timestamp) -> u32 {
     let of = |policy: Entry<PatchPolicy>| {
         let status = policy.value.status.as_ref()?;
         let rollout = status.rollout.as_ref()?;
         let seen = status.nodes.as_ref().map_or(0, |nodes| nodes.in_flight);
-        Some(rollout.started.saturating_sub(rollout.finished).max(seen))
+        let open = rollout.deadline.as_ref().is_some_and(|deadline| deadline.0 > now);
+        let counted = if open { rollout.started.saturating_sub(rollout.finished) } else { 0 };
+        Some(counted.max(seen))
     };
     stores.policies.all().into_iter().filter_map(of).fold(0, u32::saturating_add)
 }

@@ -137,7 +137,7 @@ fn policy(stage: &Stage<'_>) -> anyhow::Result<PatchPolicyStatus> {
 }
 
 /// Waits until the policy says that it holds this node for this reason.
-fn held(stage: &Stage<'_>, node: &str, wanted: Hold) -> anyhow::Result<()> {
+pub(super) fn held(stage: &Stage<'_>, node: &str, wanted: Hold) -> anyhow::Result<()> {
     stage.fleet.wait(&format!("{wanted} of {node}"), PATIENCE, || {
         let holds = policy(stage)?.holds;
         let found =

@@ -4,6 +4,7 @@
 //! node) and leaves behind what the next one can calm.
 
 mod cautious;
+mod decisions;
 mod faults;
 mod hardened;
 mod inputs;
@@ -56,6 +57,7 @@ const SCENARIOS: &[Scenario] = &[
     ("a_patch_that_panics_is_convicted_and_never_loaded_again_on_that_node", verdicts::panic_in_the_patch),
     ("an_emergency_stop_and_a_blackout_start_nothing_and_interrupt_nothing", cautious::brakes),
     ("a_node_held_by_a_person_is_left_alone_and_a_dry_run_touches_none", cautious::held_and_dry),
+    ("two_people_approve_and_nobody_writes_in_anothers_name", decisions::two_people_approve),
     (
         "a_new_node_goes_straight_to_the_proven_level_and_one_that_vanishes_halts_the_rollout",
         cautious::newcomer_and_vanished,

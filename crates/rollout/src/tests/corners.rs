@@ -231,7 +231,7 @@ fn another_target_waits_for_what_an_old_view_does_not_show() {
 
 #[test]
 fn a_gate_that_closes_in_the_middle_of_a_stage_stops_the_next_start_and_keeps_the_stage_from_ending() {
-    let gate = |verdict| vec![Gate { name: "gate".to_owned(), foreign: false, verdict }];
+    let gate = |verdict| vec![Gate { name: "gate".to_owned(), foreign: false, about: None, verdict }];
     let message = "no answer".to_owned();
     let mut fleet = Fleet::with(2, 1);
     fleet.decide();
@@ -269,7 +269,7 @@ fn a_stage_does_not_end_with_a_failing_gate_because_its_canary_was_replaced_or_l
             fleet.add("c2", 0, 1);
         }
         let verdict = GateVerdict::Failed { message: "errors".to_owned() };
-        fleet.world.gates = vec![Gate { name: "gate".to_owned(), foreign: false, verdict }];
+        fleet.world.gates = vec![Gate { name: "gate".to_owned(), foreign: false, about: None, verdict }];
         fleet.pass(30 * MINUTE);
         assert!(fleet.decide().is_empty());
         assert_eq!((fleet.rollout().stage, fleet.hold("r1")), (0, Some(Hold::GateFailing)), "{optional}");

@@ -153,8 +153,9 @@ impl State {
         };
         let sets = (1..=self.sets).map(|number| {
             let mut set = set(u32::from(number), &[(1, u32::from(number))]);
-            set.active = number != self.withdrawn;
-            set.eligible = set.active;
+            if number == self.withdrawn {
+                crate::tests::fleet::withdraw(&mut set);
+            }
             set
         });
         let message = String::new();
