@@ -70,15 +70,6 @@ soak: build ## 500 power cuts of the loader's node on ext4, and 500 on xfs
 	INVIVO_POWER_CUTS=500 INVIVO_FILE_SYSTEM=ext4 $(GUEST_TEST) --exact $(POWER_CUTS)
 	INVIVO_POWER_CUTS=500 INVIVO_FILE_SYSTEM=xfs $(GUEST_TEST) --exact $(POWER_CUTS)
 
-.PHONY: seeded-bugs
-seeded-bugs: host-packages ## Break the planner on purpose, rule by rule; its tests must notice each time
-	@command -v patch >/dev/null || (apt-get update -q && apt-get install -y -q patch)
-	crates/rollout/bugs/run.sh
-
-.PHONY: mutants
-mutants: host-packages ## Mutation testing of the planner: 200 mutants drawn by a published seed
-	crates/rollout/bugs/mutants.sh
-
 .PHONY: lint
 lint: own-target ## Formatting and clippy, warnings are errors
 	cargo fmt --all --check

@@ -8,6 +8,8 @@
 use std::time::Duration;
 
 use invivo_api::PatchPolicyStatus;
+use invivo_rollout::Held;
+use invivo_terms::Hold;
 use jiff::Timestamp;
 use kube::Resource;
 
@@ -59,7 +61,10 @@ pub async fn reconcile(context: &Context, name: &str, now: Timestamp) -> Result<
         context.gates.want(name, Vec::new());
         return Ok(Done::default());
     };
-    let rollout = decision.plan.memory.rollout.as_ref();
+    // Once every stage is through and no gate holds a node, nothing is asked: that is rest.
+    let gated = |held: &Held| matches!(held.hold, Hold::GateFailing | Hold::GateUnknown);
+    let waits = decision.plan.holds.values().any(gated);
+    let rollout = decision.plan.memory.rollout.as_ref().filter(|rollout| !rollout.complete || waits);
     let under_way = gate::Wanted::of(rollout, |stage| decision.checked.stage_name(stage));
     context.gates.want(name, gate::questions(&view.policy, under_way.as_ref()));
     wave.add(&view.policy, &wanted, decision);

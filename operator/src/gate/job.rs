@@ -73,9 +73,9 @@ impl Run {
         let short = |text: &str, longest: usize| -> String {
             text.chars().map(|c| if c == '.' { '-' } else { c }).take(longest).collect()
         };
-        let stage = self.stage.as_deref().map(|stage| format!("-{}", short(stage, 16))).unwrap_or_default();
+        let stage = self.stage.as_deref().map(|stage| format!("-{}", short(stage, 12))).unwrap_or_default();
         let digest = short(digest.as_str(), 10);
-        format!("{}-{}{stage}-{digest}", short(&self.policy, 20), self.rollout)
+        format!("{}-{}{stage}-{digest}", short(&self.policy, 16), self.rollout)
     }
 
     /// The Job to create.

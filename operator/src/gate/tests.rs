@@ -118,7 +118,7 @@ fn nothing_is_wanted_before_a_rollout() {
         deadline: None,
     };
     assert_eq!(Wanted::of(None, |_| "canary"), None);
-    let wanted = Wanted { rollout: 3, target: "None".into(), stage: "early".into(), about: (3, 0) };
+    let wanted = Wanted { rollout: 3, target: "None".into(), stage: "early".into(), about: (3, 1) };
     let name = |index: usize| if index == 1 { "early" } else { "canary" };
     assert_eq!(Wanted::of(Some(&rollout(false)), name), Some(wanted.clone()));
     assert_eq!(Wanted::of(Some(&rollout(true)), name), Some(wanted));

@@ -48,8 +48,8 @@ fn why(fake: &Fake, feed: &str) -> Option<Ineligible> {
     }
 }
 
-#[test]
-fn as_many_people_as_the_feed_asks_for_must_approve_this_very_set() {
+#[tokio::test]
+async fn as_many_people_as_the_feed_asks_for_must_approve_this_very_set() {
     let fake = Fake::default();
     assert_eq!(why(&fake, "production"), Some(Ineligible::AwaitingApproval));
     let (ada, bob) = (approval("ada", "Approve", "e"), approval("bob", "Approve", "e"));
@@ -64,8 +64,8 @@ fn as_many_people_as_the_feed_asks_for_must_approve_this_very_set() {
     }
 }
 
-#[test]
-fn what_one_feed_decided_counts_for_those_over_it_and_not_the_other_way() {
+#[tokio::test]
+async fn what_one_feed_decided_counts_for_those_over_it_and_not_the_other_way() {
     let fake = Fake::default();
     assert_eq!(why(&fake, "over"), Some(Ineligible::AwaitingApproval));
     put_set(
@@ -80,8 +80,8 @@ fn what_one_feed_decided_counts_for_those_over_it_and_not_the_other_way() {
     assert_eq!(why(&fake, "production"), None);
 }
 
-#[test]
-fn a_quarantine_counts_for_every_feed_until_each_has_overruled_it() {
+#[tokio::test]
+async fn a_quarantine_counts_for_every_feed_until_each_has_overruled_it() {
     let fake = Fake::default();
     let both = [approval("ada", "Approve", "e"), approval("bob", "Approve", "e")];
     let quarantine = json!({"quarantine": {"since": "2026-11-22T12:00:00Z"}});

@@ -125,6 +125,15 @@ impl Fleet {
         self.world.nodes.get_mut(name).unwrap()
     }
 
+    /// The kubelet begins or ceases to report.
+    pub(super) fn set_ready(&mut self, name: &str, ready: bool) {
+        if ready {
+            self.node(name).ready = Readiness::Ready;
+        } else if self.node(name).ready.is_ready() {
+            self.unready(name);
+        }
+    }
+
     /// The kubelet does not report any more, from now on.
     pub(super) fn unready(&mut self, name: &str) {
         let since = self.world.now;

@@ -3,7 +3,6 @@
 mod brakes;
 mod corners;
 mod excused;
-mod explored;
 mod failures;
 mod fleet;
 mod gates;
