@@ -169,16 +169,6 @@ impl ApiServer {
         Client::try_from(config).unwrap()
     }
 
-    /// The kubeconfig of an administrator who acts as `user` of `groups`.
-    pub fn kubeconfig(&self, user: &str, groups: &[&str]) -> serde_json::Value {
-        serde_json::json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "here",
-            "clusters": [{"name": "c", "cluster": {"server": self.url, "insecure-skip-tls-verify": true}}],
-            "users": [{"name": "u", "user": {"token": TOKEN, "as": user, "as-groups": groups}}],
-            "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
-        })
-    }
-
     /// `kubectl apply`, tried again while the kinds it needs are not served yet.
     pub async fn apply(&self, yaml: &str) {
         let deadline = Instant::now() + PATIENCE;
