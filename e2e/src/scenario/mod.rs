@@ -57,11 +57,6 @@ const SCENARIOS: &[Scenario] = &[
     ("a_patch_that_panics_is_convicted_and_never_loaded_again_on_that_node", verdicts::panic_in_the_patch),
     ("an_emergency_stop_and_a_blackout_start_nothing_and_interrupt_nothing", cautious::brakes),
     ("a_node_held_by_a_person_is_left_alone_and_a_dry_run_touches_none", cautious::held_and_dry),
-    ("two_people_approve_and_nobody_writes_in_anothers_name", decisions::two_people_approve),
-    (
-        "a_new_node_goes_straight_to_the_proven_level_and_one_that_vanishes_halts_the_rollout",
-        cautious::newcomer_and_vanished,
-    ),
     ("a_kernel_that_the_repository_does_not_know_is_left_alone_and_others_go_on", rollout::unknown_kernel),
     // A node that comes back from another policy leaves a slot taken until its deadline: last.
     ("a_second_policy_takes_a_node_over_by_priority_and_gives_it_back", cautious::priority),
@@ -69,6 +64,11 @@ const SCENARIOS: &[Scenario] = &[
 
 /// The ones that take long and go the way of others: only if all are wanted, or by name.
 const MORE: &[Scenario] = &[
+    ("two_people_approve_and_nobody_writes_in_anothers_name", decisions::two_people_approve),
+    (
+        "a_new_node_goes_straight_to_the_proven_level_and_one_that_vanishes_halts_the_rollout",
+        cautious::newcomer_and_vanished,
+    ),
     ("a_patch_taken_off_by_hand_is_told_within_a_minute_and_put_back_once", verdicts::taken_off_by_hand),
     ("a_thread_that_keeps_a_transition_from_ending_is_named_with_its_pod", stuck::thread_in_a_pod),
     ("a_node_under_apparmor_and_watchdog_is_patched_like_any_other", hardened::apparmor),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use invivo_api::NodePatchStatus;
-use invivo_terms::{Level, NodeState};
+use invivo_terms::{Hold, Level, NodeState};
 
 use super::{PATIENCE, Stage};
 use crate::check::Hole;
@@ -44,9 +44,21 @@ pub(super) fn panic_in_the_patch(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.target_at_once("None")?;
     stage.fleet.wait_at_target(POLICY, "None", PATIENCE)?;
     stage.target(FAULTY_SET)?;
-    let told = |status: &NodePatchStatus| status.reason.as_deref() == Some("ConvictedHere");
-    let status = wait(stage, "ConvictedHere", told)?;
-    ensure!(status.level == Level::UNPATCHED, "level {} is on", status.level);
+    // The control plane saw the node die as well: with its word the set is quarantined, and the node
+    // is not even asked. Where it was back too soon for that, the node itself refuses.
+    let refused = stage.fleet.wait("the set to be refused", PATIENCE, || {
+        let status = stage.fleet.patches()?.remove(CANARY).and_then(|patch| patch.status).unwrap_or_default();
+        ensure!(status.level == Level::UNPATCHED, "level {} is on", status.level);
+        let holds = stage.fleet.policy(POLICY)?.status.unwrap_or_default().holds;
+        let quarantined = holds.iter().any(|hold| hold.reason == Hold::SetQuarantined);
+        let told = status.reason.as_deref() == Some("ConvictedHere");
+        Ok(match (quarantined, told) {
+            (true, _) => Seen::Answer("SetQuarantined"),
+            (false, true) => Seen::Answer("ConvictedHere"),
+            (false, false) => Seen::NotYet(format!("{:?} {holds:?}", status.reason)),
+        })
+    })?;
+    println!("  {CANARY}: {refused}");
     for other in NODES.iter().filter(|name| **name != CANARY) {
         stage.require(other, Hole::Open)?;
     }
