@@ -95,7 +95,7 @@ pub(crate) fn advance(
             let ended = |part| matches!(part, Part::Done | Part::Excused | Part::Failed);
             let through = parts.iter().all(|(_, part)| ended(*part));
             let may = through && !unseen && (!well.failing || idle);
-            may.then(|| if idle { now } else { after(now, stage.soak) })
+            may.then(|| if idle { now } else { whole_second(after(now, stage.soak)) })
         });
         rollout.soak_until = soak_until;
         let ends = soak_until.is_some_and(|until| until <= now || well.skip_soak)
@@ -154,6 +154,13 @@ pub(crate) fn excuse_at(policy: &Policy, rollout: &RolloutMemory) -> Timestamp {
 /// A moment and a duration later; the end of time where there is no such moment.
 pub(crate) fn after(from: Timestamp, duration: std::time::Duration) -> Timestamp {
     from.checked_add(duration).unwrap_or(Timestamp::MAX)
+}
+
+/// The first whole second that is not before `moment`: what is stored keeps whole seconds only, and
+/// a soak cut to them would be short by up to one.
+fn whole_second(moment: Timestamp) -> Timestamp {
+    let up = jiff::TimestampRound::new().smallest(jiff::Unit::Second).mode(jiff::RoundMode::Ceil);
+    moment.round(up).unwrap_or(Timestamp::MAX)
 }
 
 /// Nothing of the stage was moved by this rollout, so there is nothing to watch.

@@ -51,6 +51,16 @@ fn the_soak_counts_by_the_operators_clock_whatever_the_node_says() {
 }
 
 #[test]
+fn a_soak_is_not_cut_short_by_a_memory_of_whole_seconds() {
+    let mut fleet = Fleet::with(1, 1);
+    fleet.decide();
+    fleet.world.now = after(60) + std::time::Duration::from_millis(735);
+    fleet.obey("c1");
+    fleet.decide();
+    assert_eq!(fleet.rollout().soak_until, Some(after(61 + 30 * MINUTE)));
+}
+
+#[test]
 fn a_node_that_joins_neither_restarts_the_soak_nor_is_left_behind() {
     let mut fleet = Fleet::with(1, 1);
     fleet.run();
