@@ -117,7 +117,7 @@ fn aimed(world: &World, target: &Target<'_>, key: Key) -> Plan {
         return Plan { wake, ..plan };
     }
     let mut history = superseded(world, other);
-    let mut rollout = rollout::current(known, key, policy.mechanism, *now);
+    let mut rollout = rollout::current(known, key, policy.mechanism, nodes, *now);
     let proven_aims = proven_aims(world);
     let withdrawn = Withdrawn::of(&world.offer);
     let judge = Judge {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use invivo_terms::{Hold, Mechanism};
 use jiff::Timestamp;
 
+use crate::answer;
 use crate::stage::after;
 use crate::standing::{self, Judged, Standing};
 use crate::target::Key;
@@ -26,12 +27,18 @@ pub(crate) fn is_for(rollout: &RolloutMemory, target: &Key, mechanism: Mechanism
 }
 
 /// The rollout for this target: the one under way, or the next one.
+///
+/// What a node was told by a policy of this name that has been deleted since is not in the memory of
+/// the one made anew: the next rollout begins after all deadlines that are seen.
 pub(crate) fn current(
     known: Option<&RolloutMemory>,
     target: Key,
     mechanism: Mechanism,
+    nodes: &BTreeMap<String, Node>,
     now: Timestamp,
 ) -> RolloutMemory {
+    let told = || nodes.values().filter_map(|node| node.spec.as_ref()).filter(|spec| !spec.by_other);
+    let deadlines = || told().filter_map(|spec| answer::deadline(&spec.instruction)).max();
     match known {
         Some(known) if is_for(known, &target, mechanism) => known.clone(),
         Some(_) | None => RolloutMemory {
@@ -50,7 +57,7 @@ pub(crate) fn current(
             complete: false,
             returning: false,
             evidence: Vec::new(),
-            before: known.and_then(|known| known.deadline.max(known.before)).max(Some(now)),
+            before: known.and_then(|known| known.deadline.max(known.before)).max(deadlines()).max(Some(now)),
             deadline: None,
         },
     }

@@ -1,11 +1,11 @@
 //! Corners: two rules that meet.
 
-use super::fleet::{Fleet, MINUTE, block, set, set_name, stage, withdraw};
+use super::fleet::{Fleet, MINUTE, after, block, set, set_name, stage, withdraw};
 use crate::{
     Budget, Gate, GateVerdict, Instruction, OnFailure, OnWithdrawn, Outcome, Parallel, Readiness, Set,
     Supersede, Wish,
 };
-use invivo_terms::{Block, Hold, NodeState};
+use invivo_terms::{Block, Hold, Level, NodeState};
 
 fn withdrawn(mut set: Set) -> Set {
     withdraw(&mut set);
@@ -284,4 +284,20 @@ fn a_node_that_another_policy_took_over_in_flight_is_left_to_it() {
     fleet.end("c1", NodeState::Failed);
     fleet.decide();
     assert_eq!((fleet.hold("c1"), fleet.rollout().failed), (Some(Hold::ClaimedByOther), 0));
+}
+
+#[test]
+fn a_policy_made_anew_under_an_old_name_takes_nothing_for_its_own_that_nodes_were_told_before() {
+    let mut fleet = Fleet::with(1, 2);
+    let deadline = after(10 * MINUTE);
+    for name in ["c1", "r1", "r2"] {
+        fleet.instruct(name, Instruction::RollBack { to: (Level(0), None), deadline, attempt: 1 });
+        fleet.obey(name);
+    }
+    assert_eq!(fleet.decide(), ["c1"]);
+    assert_eq!(fleet.rollout().started, 1);
+    fleet.obey("c1");
+    fleet.pass(60);
+    assert!(fleet.decide().is_empty(), "the canary is watched");
+    assert_eq!(fleet.hold("r1"), Some(Hold::StageSoaking));
 }
