@@ -278,3 +278,17 @@ pub enum GateOutcome {
     /// Not known, which is not healthy: nothing starts and no soak ends.
     Unknown,
 }
+
+impl GateOutcome {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Passed, Self::Failed, Self::Unknown];
+
+    /// Its name, as it is written in a status and in a metric.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "Passed",
+            Self::Failed => "Failed",
+            Self::Unknown => "Unknown",
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! What is worth an Event: each change of a condition, each step of a rollout, each failed node,
 //! once. Pure: from what was and what is to what to say.
 
-use invivo_api::{NodePatchStatus, PatchPolicyStatus, PatchSetStatus, SetEvidence};
+use invivo_api::{GateOutcome, GateStatus, NodePatchStatus, PatchPolicyStatus, PatchSetStatus, SetEvidence};
 use invivo_terms::{EvidenceVerdict, Refusal};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -74,7 +74,8 @@ pub fn of_set(old: &PatchSetStatus, new: &PatchSetStatus) -> Vec<Note> {
 
 /// What a policy's new status is worth.
 pub fn of_policy(old: Option<&PatchPolicyStatus>, new: &PatchPolicyStatus) -> Vec<Note> {
-    let mut notes = Vec::new();
+    let gates = old.map_or(&[][..], |status| &status.gates);
+    let mut notes: Vec<Note> = new.gates.iter().filter_map(|gate| of_gate(gates, gate)).collect();
     let was = old.and_then(|status| status.rollout.as_ref());
     if let Some(rollout) = &new.rollout {
         let same = was.is_some_and(|was| was.key.number == rollout.key.number);
@@ -114,6 +115,21 @@ pub fn of_policy(old: Option<&PatchPolicyStatus>, new: &PatchPolicyStatus) -> Ve
         }
     }
     notes
+}
+
+/// What a gate's new verdict is worth. One that nobody knows yet is no news: its question was just
+/// asked, or its Job runs.
+fn of_gate(old: &[GateStatus], gate: &GateStatus) -> Option<Note> {
+    let was = old.iter().find(|was| was.name == gate.name).map(|was| was.verdict);
+    let (warning, reason) = match (was, gate.verdict) {
+        (Some(GateOutcome::Failed), GateOutcome::Failed) => return None,
+        (_, GateOutcome::Failed) => (true, "GateFailing"),
+        (Some(GateOutcome::Passed), GateOutcome::Unknown) => (true, "GateUnknown"),
+        (Some(GateOutcome::Failed), GateOutcome::Passed) => (false, "GatePassed"),
+        (_, GateOutcome::Unknown | GateOutcome::Passed) => return None,
+    };
+    let message = gate.message.as_deref().map_or_else(String::new, |message| format!(": {message}"));
+    Some(Note::new(warning, reason, format!("Gate{}", gate.name), format!("gate {}{message}", gate.name)))
 }
 
 /// What a node's new answer is worth: one warning for each attempt that ended without success.
@@ -261,5 +277,38 @@ mod tests {
         assert_eq!(reasons(Some(&status(1, 0, false)), &status(1, 1, false)), ["StageStarted"]);
         assert_eq!(reasons(Some(&status(1, 1, false)), &status(1, 1, true)), ["RolloutFinished"]);
         assert!(reasons(Some(&status(1, 1, true)), &status(1, 1, true)).is_empty());
+    }
+
+    #[test]
+    fn a_gate_tells_that_it_fails_that_nobody_knows_any_more_and_that_it_is_well_again() {
+        let status = |verdict: &str| -> PatchPolicyStatus {
+            serde_json::from_value(json!({"gates": [{"name": "prometheus", "verdict": verdict,
+                "message": "3 of 40 requests failed", "since": "2026-11-22T12:00:00Z"}]}))
+            .unwrap()
+        };
+        let told = |old: Option<&str>, new: &str| -> Vec<(String, bool)> {
+            let old = old.map(status);
+            of_policy(old.as_ref(), &status(new))
+                .into_iter()
+                .map(|note| (note.reason, note.warning))
+                .collect()
+        };
+        let one = |reason: &str, warning| vec![(reason.to_owned(), warning)];
+        for before in [None, Some("Passed"), Some("Unknown")] {
+            assert_eq!(told(before, "Failed"), one("GateFailing", true));
+        }
+        assert_eq!(told(Some("Passed"), "Unknown"), one("GateUnknown", true));
+        assert_eq!(told(Some("Failed"), "Passed"), one("GatePassed", false));
+        for (before, now) in [
+            (None, "Unknown"),
+            (None, "Passed"),
+            (Some("Failed"), "Failed"),
+            (Some("Failed"), "Unknown"),
+            (Some("Unknown"), "Passed"),
+        ] {
+            assert_eq!(told(before, now), []);
+        }
+        let note = of_policy(None, &status("Failed")).remove(0);
+        assert_eq!(note.text, "gate prometheus: 3 of 40 requests failed");
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use invivo_api::GateOutcome;
 use invivo_terms::{Block, Refusal};
 use jiff::Timestamp;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
@@ -51,6 +52,12 @@ struct PolicyState {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PolicyVerdict {
+    policy: String,
+    verdict: Name,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PolicyName {
     policy: String,
 }
@@ -89,6 +96,7 @@ struct FailureLabels {
 pub struct Metrics {
     policy_nodes: Family<PolicyState, Gauge>,
     policy_stage: Family<PolicyName, Gauge>,
+    policy_gates: Family<PolicyVerdict, Gauge>,
     feed_ready: Family<FeedReason, Gauge>,
     feed_refusals: Family<FeedReason, Counter>,
     feed_expires: Family<FeedName, Gauge>,
@@ -112,6 +120,11 @@ impl Metrics {
             "policy_stage",
             "Index of the stage that a rollout is in",
             self.policy_stage.clone(),
+        );
+        registry.register(
+            "policy_gates",
+            "Gates of the present stage by what they say",
+            self.policy_gates.clone(),
         );
         registry.register(
             "feed_ready",
@@ -181,6 +194,15 @@ impl Metrics {
         self.rollout_failed.get_or_create(&labels).set(i64::from(failed));
     }
 
+    /// What a policy's gates say.
+    pub fn gates(&self, policy: &str, verdicts: impl Iterator<Item = GateOutcome> + Clone) {
+        for verdict in GateOutcome::ALL {
+            let labels = PolicyVerdict { policy: policy.to_owned(), verdict: Name(verdict.as_str()) };
+            let count = verdicts.clone().filter(|one| *one == verdict).count();
+            self.policy_gates.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
     /// A policy is gone.
     pub fn forget_policy(&self, policy: &str) {
         let labels = PolicyName { policy: policy.to_owned() };
@@ -188,6 +210,10 @@ impl Metrics {
         self.rollout_started.remove(&labels);
         self.rollout_finished.remove(&labels);
         self.rollout_failed.remove(&labels);
+        for verdict in GateOutcome::ALL {
+            let labels = PolicyVerdict { policy: policy.to_owned(), verdict: Name(verdict.as_str()) };
+            self.policy_gates.remove(&labels);
+        }
         for state in crate::status::NODE_STATES {
             self.policy_nodes.remove(&PolicyState { policy: policy.to_owned(), state: Name(state) });
         }
@@ -283,5 +309,24 @@ mod tests {
             text.contains(r#"invivo_feed_refusals_total{feed="production",reason="BelowThreshold"} 1"#),
             "{text}"
         );
+    }
+
+    #[test]
+    fn gates_are_counted_by_what_they_say_until_their_policy_is_gone() {
+        let metrics = Metrics::default();
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let text = || {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+            text
+        };
+        metrics.gates("fleet", [GateOutcome::Passed, GateOutcome::Failed, GateOutcome::Passed].into_iter());
+        metrics.gates("fleet", [GateOutcome::Passed, GateOutcome::Passed].into_iter());
+        for line in [r#"verdict="Passed"} 2"#, r#"verdict="Failed"} 0"#, r#"verdict="Unknown"} 0"#] {
+            assert!(text().contains(&format!(r#"invivo_policy_gates{{policy="fleet",{line}"#)), "{}", text());
+        }
+        metrics.forget_policy("fleet");
+        assert!(!text().contains("fleet"), "{}", text());
     }
 }
