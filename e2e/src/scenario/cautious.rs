@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use invivo_api::PatchPolicyStatus;
 use invivo_terms::{EMERGENCY_STOP, Hold, NodeState};
-use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
 use super::rollout::instructions;
 use super::{PATIENCE, Stage};
@@ -53,6 +54,44 @@ pub(super) fn brakes(stage: &Stage<'_>) -> anyhow::Result<()> {
         ensure!(first >= until, "{node} was instructed at {first}, within the blackout until {until}");
     }
     Ok(())
+}
+
+/// The window closes while the canary is watched: that goes on, the rest waits for the next one.
+pub(super) fn window_closes(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let begun = Timestamp::now().to_zoned(TimeZone::UTC);
+    // A window begins and ends with a minute, and nobody starts in its last 30 s: this one leaves the
+    // canary at least as long again.
+    let opened = begun.checked_sub(SignedDuration::from_hours(1))?.strftime("%H:%M");
+    let window = format!(
+        "  windows: [{{days: [Mon, Tue, Wed, Thu, Fri, Sat, Sun], start: \"{opened}\", duration: 62m}}]\n"
+    );
+    let watched = stage.product.policy("Latest").replace("soak: 15s", "soak: 2m");
+    stage.product.apply(&(watched.clone() + &window))?;
+    stage.wait_closed(&[CANARY])?;
+    held(stage, "node2", Hold::OutsideWindow)?;
+    let next = policy(stage)?.next_action.unwrap_or_default();
+    println!("  next action: {next}");
+    stage.require(CANARY, Hole::Closed)?;
+    ensure!(
+        instructions(&stage.audit(begun.timestamp())?, "node2").is_empty(),
+        "node2 was instructed outside the window"
+    );
+    stage.product.apply(&watched)?;
+    stage.wait_closed(&NODES)
+}
+
+/// A policy that goes takes its patches along, if that is what it says.
+pub(super) fn deleted_with_roll_back(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let policy = stage.product.policy_at_once("Latest") + "  onDelete: RollBack\n";
+    stage.product.apply(&policy)?;
+    stage.wait_closed(&NODES)?;
+    stage.product.kubectl(&["delete", "patchpolicy", POLICY, "--wait=false"])?;
+    stage.fleet.wait("the policy to be gone", PATIENCE, || {
+        let left =
+            stage.product.kubectl(&["get", "patchpolicy", POLICY, "--ignore-not-found", "-o", "name"])?;
+        Ok(if left.trim().is_empty() { Seen::Answer(()) } else { Seen::NotYet(left) })
+    })?;
+    NODES.iter().try_for_each(|node| stage.require(node, Hole::Open))
 }
 
 pub(super) fn held_and_dry(stage: &Stage<'_>) -> anyhow::Result<()> {
@@ -132,7 +171,7 @@ pub(super) fn newcomer_and_vanished(stage: &Stage<'_>) -> anyhow::Result<()> {
     NODES.iter().try_for_each(|node| stage.require(node, Hole::Open))
 }
 
-fn policy(stage: &Stage<'_>) -> anyhow::Result<PatchPolicyStatus> {
+pub(super) fn policy(stage: &Stage<'_>) -> anyhow::Result<PatchPolicyStatus> {
     Ok(stage.fleet.policy(POLICY)?.status.unwrap_or_default())
 }
 

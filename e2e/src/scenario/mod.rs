@@ -6,8 +6,10 @@
 mod cautious;
 mod decisions;
 mod faults;
+mod gates;
 mod hardened;
 mod inputs;
+mod pages;
 mod refusals;
 pub(crate) mod rollout;
 mod stuck;
@@ -30,8 +32,8 @@ use crate::product::{POLICY, Product, REPOSITORY_PORT, Repository};
 use crate::rebundle::ByHand;
 use crate::{Lab, network};
 
-/// One node, from instruction to report, under emulation and with others at work.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(4);
+/// One node, from its start to its report, under emulation and with others at work.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(8);
 
 /// A sentence and how it is shown.
 type Scenario = (&'static str, fn(&Stage) -> anyhow::Result<()>);
@@ -57,6 +59,9 @@ const SCENARIOS: &[Scenario] = &[
     ("a_patch_that_panics_is_convicted_and_never_loaded_again_on_that_node", verdicts::panic_in_the_patch),
     ("an_emergency_stop_and_a_blackout_start_nothing_and_interrupt_nothing", cautious::brakes),
     ("a_node_held_by_a_person_is_left_alone_and_a_dry_run_touches_none", cautious::held_and_dry),
+    ("a_gate_that_prometheus_answers_stops_a_rollout_whose_canary_breaks_what_it_watches", gates::prometheus),
+    ("every_command_and_object_of_the_how_tos_is_taken_by_the_cluster", pages::how_tos),
+    ("a_policy_that_is_deleted_takes_its_patches_along_if_it_says_so", cautious::deleted_with_roll_back),
     ("a_kernel_that_the_repository_does_not_know_is_left_alone_and_others_go_on", rollout::unknown_kernel),
     // A node that comes back from another policy leaves a slot taken until its deadline: last.
     ("a_second_policy_takes_a_node_over_by_priority_and_gives_it_back", cautious::priority),
@@ -64,11 +69,14 @@ const SCENARIOS: &[Scenario] = &[
 
 /// The ones that take long and go the way of others: only if all are wanted, or by name.
 const MORE: &[Scenario] = &[
+    ("a_job_that_fails_holds_all_and_one_that_succeeds_lets_them_go", gates::job),
+    ("a_window_that_closes_in_the_middle_leaves_the_rest_for_the_next", cautious::window_closes),
     ("two_people_approve_and_nobody_writes_in_anothers_name", decisions::two_people_approve),
     (
         "a_new_node_goes_straight_to_the_proven_level_and_one_that_vanishes_halts_the_rollout",
         cautious::newcomer_and_vanished,
     ),
+    ("a_node_that_loses_its_power_five_times_says_what_its_kernel_is_and_can_be_patched", faults::power_cuts),
     ("a_patch_taken_off_by_hand_is_told_within_a_minute_and_put_back_once", verdicts::taken_off_by_hand),
     ("a_thread_that_keeps_a_transition_from_ending_is_named_with_its_pod", stuck::thread_in_a_pod),
     ("a_node_under_apparmor_and_watchdog_is_patched_like_any_other", hardened::apparmor),

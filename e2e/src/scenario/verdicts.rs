@@ -23,7 +23,8 @@ const PROGRAM: &str = "/run/invivo-cli";
 
 pub(super) fn panic_in_the_patch(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.publish(&ByHand { set: FAULTY_SET, level: 3, replaces: FUNCTION, code: OOPS })?;
-    stage.target(FAULTY_SET)?;
+    let watched_for_long = stage.product.policy(FAULTY_SET).replace("soak: 15s", "soak: 30m");
+    stage.product.apply(&watched_for_long)?;
     wait(stage, "level 3", |status| status.level == Level(3))?;
     let node = stage.node(CANARY)?;
     node.crash_by(crate::check::ON_NODE)?;
@@ -66,15 +67,22 @@ pub(super) fn panic_in_the_patch(stage: &Stage<'_>) -> anyhow::Result<()> {
 }
 
 fn cleared_by_root_alone(stage: &Stage<'_>, node: &Node, verdict: &str) -> anyhow::Result<()> {
+    let cleared = clear_verdict(stage, node)?;
+    println!("  {CANARY}# invivo clear-verdict: {}", cleared.trim());
+    ensure!(cleared.contains(verdict), "not cleared");
+    let again = clear_verdict(stage, node)?;
+    ensure!(again.contains("no bundle was suspected"), "not cleared for good: {again}");
+    Ok(())
+}
+
+/// What the command says, run on the node as root.
+pub(super) fn clear_verdict(stage: &Stage<'_>, node: &Node) -> anyhow::Result<String> {
     let copied = stage.lab.copy_to(node, &stage.product.program("invivo"), PROGRAM)?;
     ensure!(copied.success(), "copy invivo: {}", copied.text());
     let clear = format!("chmod 755 {PROGRAM} && {PROGRAM} clear-verdict");
-    let cleared = node.run(&clear, Duration::from_mins(1))?;
-    println!("  {CANARY}# invivo clear-verdict: {}", cleared.text().trim());
-    ensure!(cleared.success() && cleared.text().contains(verdict), "not cleared");
-    let again = node.run(&format!("{PROGRAM} clear-verdict"), Duration::from_mins(1))?;
-    ensure!(again.text().contains("no bundle was suspected"), "not cleared for good: {}", again.text());
-    Ok(())
+    let said = node.run(&clear, Duration::from_mins(1))?;
+    ensure!(said.success(), "clear-verdict: {}", said.text());
+    Ok(said.text())
 }
 
 pub(super) fn power_cut_while_soaking(stage: &Stage<'_>) -> anyhow::Result<()> {
