@@ -10,6 +10,8 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::{self, Event};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, ClusterError, Fence};
@@ -293,19 +295,14 @@ impl Agent {
                 now
             }
         };
-        let (cluster, loader, patch_server) =
-            (self.cluster.clone(), self.loader.clone(), self.patch_server.clone());
-        let attempt = {
-            let carry = carry_out(&cluster, &loader, &patch_server, instruction, &state);
-            tokio::pin!(carry);
-            if let Ok(attempt) = tokio::time::timeout_at(began + LONG, &mut carry).await {
-                attempt
-            } else {
-                self.say_working(instruction, &state).await;
-                carry.await
-            }
+        let mut carried = self.carry_out(instruction.clone(), state.clone());
+        let attempt = if let Ok(attempt) = tokio::time::timeout_at(began + LONG, &mut carried).await {
+            attempt
+        } else {
+            self.say_working(instruction, &state).await;
+            carried.await
         };
-        match attempt {
+        match attempt.unwrap_or_else(|lost| std::panic::resume_unwind(lost.into_panic())) {
             Attempt::Answered(state) => {
                 if let Some(reason) = state.reason.filter(|_| state.state.is_failure()) {
                     self.metrics.failure(reason.as_str());
@@ -335,6 +332,17 @@ impl Agent {
                 Next::Retry(self.pace.wait())
             }
         }
+    }
+
+    /// On a thread of its own, whose stack goes back to the system: signatures take some three times of
+    /// what the agent needs otherwise, and a stack that has grown stays.
+    fn carry_out(&self, instruction: Instruction, state: State) -> JoinHandle<Attempt> {
+        let (cluster, loader, patch_server) =
+            (self.cluster.clone(), self.loader.clone(), self.patch_server.clone());
+        let runtime = Handle::current();
+        tokio::task::spawn_blocking(move || {
+            runtime.block_on(carry_out(&cluster, &loader, &patch_server, &instruction, &state))
+        })
     }
 
     /// A refusal of what was fetched is looked at again: the mirror may have been between two

@@ -47,7 +47,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(Box::pin(invivo_agent::run(settings))) {
+    let ended = runtime.block_on(Box::pin(invivo_agent::run(settings)));
+    // What is under way is the loader's to end.
+    runtime.shutdown_background();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();

@@ -32,10 +32,8 @@ pub(super) fn build_id() -> BuildId {
 impl FakeLoader {
     pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut state = fixtures::loader("none", 0, NodeState::Idle);
-        state.order = None;
         let world = Arc::new(Mutex::new(World {
-            state,
+            state: fixtures::at_rest(NodeState::Idle),
             asked: 0,
             looks: 0,
             applied: Vec::new(),
