@@ -12,6 +12,7 @@ mod repository;
 mod schedules;
 mod targets;
 mod verdicts;
+mod versions;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

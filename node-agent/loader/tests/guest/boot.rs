@@ -13,27 +13,69 @@ use crate::inside::{MARK, PLAN};
 use crate::plan::{Plan, Said};
 
 /// The test of `main.rs` that is the guest's first process.
-const INSIDE: &str = "in_the_guest";
+pub(crate) const INSIDE: &str = "in_the_guest";
 
-/// What every boot has in common.
+/// What every boot with a plan has in common.
 pub(crate) struct Rig {
     pub(crate) bundles: Bundles,
     archive: Initramfs,
-    accelerator: Accelerator,
+}
+
+/// What is different from guest to guest.
+pub(crate) struct Parts<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) image: &'a Path,
+    pub(crate) archive: Initramfs,
+    /// Added to the kernel's command line.
+    pub(crate) append: &'a str,
+    pub(crate) cpus: u8,
+    pub(crate) disks: Vec<machine::Disk>,
+}
+
+/// This very program as a guest's first process, and the loader beside it.
+pub(crate) fn first_process() -> Result<Initramfs, Box<dyn Error>> {
+    let this = fs::read(std::env::current_exe()?)?;
+    let loader = fs::read(env!("CARGO_BIN_EXE_invivo-loader"))?;
+    let folders = ["proc", "sys", "dev", "run", "state"];
+    Ok(folders
+        .iter()
+        .fold(Initramfs::new(), |archive, folder| archive.directory(folder))
+        .file("init", 0o755, format!("#!/inside {INSIDE}\n").as_bytes())
+        .file("inside", 0o755, &this)
+        .file("invivo-loader", 0o755, &loader))
+}
+
+/// Starts a guest, its files in `folder`. Those of its firmware's store of error records are another
+/// guest's last words, if there was one before.
+pub(crate) fn start(folder: &Path, parts: Parts<'_>) -> Result<Guest, Box<dyn Error>> {
+    let at = |what: &str| folder.join(what);
+    fs::write(at("initrd"), parts.archive.finish())?;
+    let machine = Machine {
+        name: format!("invivo-{}", parts.name),
+        uuid: None,
+        accelerator: Accelerator::detect(),
+        cpus: parts.cpus,
+        memory_mib: 256,
+        kernel: parts.image.to_owned(),
+        initrd: at("initrd"),
+        append: format!("console=ttyS0 quiet loglevel=4 panic=-1 {}", parts.append),
+        disks: parts.disks,
+        nic: None,
+        serial_log: at("serial"),
+        console: None,
+        error_records: Some(at("error-records")),
+    };
+    let _ = fs::remove_file(at("serial"));
+    let pid_file = PidFile::new(at("pid"));
+    let process = machine.start(&pid_file, &at("qemu"))?;
+    let (serial, qemu, start) = (Serial::new(at("serial")), at("qemu"), Instant::now());
+    Ok(Guest { process, pid_file, serial, qemu, start })
 }
 
 impl Rig {
     pub(crate) fn new(bundles: Bundles) -> Result<Self, Box<dyn Error>> {
-        let this = fs::read(std::env::current_exe()?)?;
-        let loader = fs::read(env!("CARGO_BIN_EXE_invivo-loader"))?;
-        let archive = ["proc", "sys", "dev", "run", "state"]
-            .iter()
-            .fold(Initramfs::new(), |archive, folder| archive.directory(folder))
-            .file("init", 0o755, format!("#!/inside {INSIDE}\n").as_bytes())
-            .file("inside", 0o755, &this)
-            .file("invivo-loader", 0o755, &loader);
-        let archive = bundles.pack(archive);
-        Ok(Self { bundles, archive, accelerator: Accelerator::detect() })
+        let archive = bundles.pack(first_process()?);
+        Ok(Self { bundles, archive })
     }
 
     /// Starts a guest on `disk`; `append` is added to its kernel's command line.
@@ -44,34 +86,15 @@ impl Rig {
         plan: &Plan,
         append: &str,
     ) -> Result<Guest, Box<dyn Error>> {
-        let at = |what: &str| disk.beside(what);
-        let archive = self.archive.clone().file(PLAN, 0o444, &serde_json::to_vec(plan)?);
-        fs::write(at("initrd"), archive.finish())?;
-        let machine = Machine {
-            name: format!("invivo-{name}"),
-            uuid: None,
-            accelerator: self.accelerator,
+        let parts = Parts {
+            name,
+            image: &self.bundles.image,
+            archive: self.archive.clone().file(PLAN, 0o444, &serde_json::to_vec(plan)?),
+            append: &format!("INVIVO_GUEST=plan {append}"),
             cpus: 1,
-            memory_mib: 256,
-            kernel: self.bundles.image.clone(),
-            initrd: at("initrd"),
-            append: format!("console=ttyS0 quiet loglevel=4 panic=-1 INVIVO_GUEST=1 {append}"),
             disks: vec![machine::Disk::served(disk.socket())],
-            nic: None,
-            serial_log: at("serial"),
-            console: None,
-            error_records: None,
         };
-        let _ = fs::remove_file(at("serial"));
-        let pid_file = PidFile::new(at("pid"));
-        let process = machine.start(&pid_file, &at("qemu"))?;
-        Ok(Guest {
-            process,
-            pid_file,
-            serial: Serial::new(at("serial")),
-            qemu: at("qemu"),
-            start: Instant::now(),
-        })
+        start(disk.folder(), parts)
     }
 }
 

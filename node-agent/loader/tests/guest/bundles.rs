@@ -29,26 +29,45 @@ pub(crate) const GENERATIONS: u32 = 6;
 /// What is different in each module.
 struct Made {
     level: u32,
-    /// It redirects a second function.
-    second: bool,
+    /// What it redirects.
+    functions: &'static [&'static str],
     /// It has a signature for the kernel's own check, by a key that no kernel knows.
     signed: bool,
+    /// What its code does before it answers.
+    first: &'static str,
 }
 
 /// The second redirects more than those before and after it.
-const OURS: [Made; 4] = [
-    Made { level: 1, second: false, signed: false },
-    Made { level: 2, second: true, signed: false },
-    Made { level: 3, second: false, signed: false },
-    Made { level: SIGNED, second: false, signed: true },
+const OURS: [Made; 7] = [
+    Made { level: 1, ..PLAIN },
+    Made { level: 2, functions: &[CMDLINE, VERSION], ..PLAIN },
+    Made { level: 3, ..PLAIN },
+    Made { level: SIGNED, signed: true, ..PLAIN },
+    Made { level: WARNS, first: "WARN_ON_ONCE(1);", ..HARMFUL },
+    Made { level: DIES, first: "BUG();", ..HARMFUL },
+    Made { level: DIES_LATER, first: DIE_LATER, ..HARMFUL },
 ];
+const PLAIN: Made = Made { level: 0, functions: &[CMDLINE], signed: false, first: "" };
+/// Of what the guest's first process never calls, which must not die.
+const HARMFUL: Made = Made { functions: &[LOADAVG], ..PLAIN };
 /// The level whose module is signed.
 pub(crate) const SIGNED: u32 = 5;
+/// The level whose code the kernel warns of.
+pub(crate) const WARNS: u32 = 6;
+/// The level that dies of being called.
+pub(crate) const DIES: u32 = 7;
+/// The level that does so half a minute after the first call.
+pub(crate) const DIES_LATER: u32 = 8;
+const DIE_LATER: &str = "static time64_t first;
+\tif (!first)
+\t\tfirst = ktime_get_seconds();
+\tBUG_ON(ktime_get_seconds() >= first + 30);";
 /// By an author whom nobody pinned.
-const STRANGERS: Made = Made { level: 4, second: false, signed: false };
+const STRANGERS: Made = Made { level: 4, ..PLAIN };
 
 const CMDLINE: &str = "cmdline_proc_show";
 const VERSION: &str = "version_proc_show";
+const LOADAVG: &str = "loadavg_proc_show";
 
 impl Made {
     fn name(&self) -> Result<ModuleName, Box<dyn Error>> {
@@ -61,20 +80,20 @@ impl Made {
 
     fn part(&self, function: &str) -> String {
         format!(
-            "// SPDX-License-Identifier: GPL-2.0\n#include <linux/seq_file.h>\n\n\
-             static int {function}(struct seq_file *seq, void *v)\n{{\n\
+            "// SPDX-License-Identifier: GPL-2.0\n#include <linux/bug.h>\n#include <linux/ktime.h>\n\
+             #include <linux/seq_file.h>\n\n\
+             static int {function}(struct seq_file *seq, void *v)\n{{\n\t{}\n\
              \tseq_puts(seq, \"level {}\\n\");\n\treturn 0;\n}}\n\n\
              extern typeof({function}) invivo_new_{function} __alias({function});\n",
-            self.level
+            self.first, self.level
         )
     }
 
     fn sources(&self, lock: &KernelLock) -> Result<BTreeMap<String, String>, Box<dyn Error>> {
-        let functions: Vec<_> = [CMDLINE].into_iter().chain(self.second.then_some(VERSION)).collect();
-        let parts: Vec<_> = functions.iter().map(|function| self.part(function)).collect();
+        let parts: Vec<_> = self.functions.iter().map(|function| self.part(function)).collect();
         let objects = [PatchedObject {
             name: "vmlinux".to_owned(),
-            functions: functions.iter().map(|function| (*function).to_owned()).collect(),
+            functions: self.functions.iter().map(|function| (*function).to_owned()).collect(),
         }];
         Ok(template::sources(&Fill {
             name: &self.name()?,

@@ -92,13 +92,8 @@ pub(crate) fn run(rig: &Rig, name: &str, seed: u64, count: u32) -> Result<Tally,
         }
         boots += 1;
         let steps = steps(&mut chance.split(), promised.asked(), all_convicted);
-        let plan = Plan {
-            facts: rig.bundles.facts(),
-            settle_after_seconds: SETTLE_AFTER_SECONDS,
-            before: Vec::new(),
-            steps,
-            end: End::Cut,
-        };
+        let settle_after_seconds = SETTLE_AFTER_SECONDS;
+        let plan = Plan { settle_after_seconds, end: End::Cut, ..crate::plan(rig, steps) };
         let moment = Moment::draw(&mut chance);
         let (cut, guest) = one(rig, name, &disk, &plan, moment, &mut chance)?;
         let said = guest.said();
@@ -180,7 +175,12 @@ fn hear(promised: &mut Promised, said: &Said, tally: &mut Tally) -> Vec<String> 
             due => tally.count(format!("instructions due {due:?}")),
         },
         Said::Answered(..) => tally.count("answers"),
-        Said::Looks(_) | Said::LoaderEnded(_) | Said::Cycled(_) | Said::Compared(_) | Said::Done(_) => {}
+        Said::Looks(_)
+        | Said::LoaderEnded(_)
+        | Said::Case(_)
+        | Said::Cycled(_)
+        | Said::Compared(_)
+        | Said::Done(_) => {}
     }
     promised.hear(said)
 }
@@ -192,7 +192,7 @@ fn short(said: &Said) -> String {
         Said::Answered(_, look) => format!("answered, {:?} {}", look.state.state, look.state.level),
         Said::Looks(look) => format!("looks, {:?} {}", look.state.state, look.state.level),
         Said::LoaderEnded(status) => format!("the loader has ended, {status}"),
-        Said::Cycled(_) | Said::Compared(_) | Said::Done(_) => "done".to_owned(),
+        Said::Case(_) | Said::Cycled(_) | Said::Compared(_) | Said::Done(_) => "done".to_owned(),
     }
 }
 

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -168,12 +168,12 @@ impl Disk {
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
-        self.beside("disk")
+        self.folder().join("disk")
     }
 
-    /// A file of the guest whose disk it is.
-    pub(crate) fn beside(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+    /// Where the files of the guest are whose disk it is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     fn with<T>(&self, what: impl FnOnce(&mut Platter) -> T) -> T {

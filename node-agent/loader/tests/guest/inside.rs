@@ -2,12 +2,13 @@
 //! node does, does what the plan says, and tells on the console what it sees.
 
 mod deeds;
+pub(crate) mod targets;
 mod work;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use invivo_feed::Floors;
 use invivo_loader::store::Store;
-use invivo_terms::{Level, Mechanism};
+use invivo_terms::{Level, Mechanism, Revision};
 use invivo_wire::{Answer, ApplyRequest, AskError, Order, ROOT_SOCKET, Request, RollBackRequest, State, ask};
 use jiff::{SignedDuration, Timestamp};
 
@@ -36,15 +37,18 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// CAP_DAC_READ_SEARCH and CAP_SYS_MODULE: what the loader's container has.
 const KEPT: [libc::c_ulong; 2] = [2, 16];
+/// CAP_SYSLOG, which it has where people want it to read the kernel's log.
+const KERNEL_LOG: libc::c_ulong = 34;
 const LAST_CAPABILITY: libc::c_ulong = 40;
 
 /// The first process of a guest.
 pub(crate) fn run() {
     let plan: Plan = serde_json::from_slice(&fs::read(PLAN).unwrap()).unwrap();
-    deeds::mounts(plan.facts.file_system);
+    deeds::mounts();
+    deeds::disk(plan.facts.file_system);
     let clock = (Timestamp::now(), Instant::now());
     plan.before.iter().copied().for_each(deeds::done);
-    let mut guest = Guest { loader: start(&plan), plan, clock };
+    let mut guest = Guest { loader: start_for(&plan), plan, clock };
     guest.go();
 }
 
@@ -62,7 +66,9 @@ impl Guest {
         for step in self.plan.steps.clone() {
             say(&Said::Asks(step.clone()));
             let answer = match &step {
-                Step::Settle => settle(),
+                Step::Settle => until(|state| state.settles_in_seconds.is_none()),
+                Step::Trouble => until(|state| state.reason.is_some()),
+                Step::RunOut { level, revision } => self.run_out(*level, *revision),
                 Step::Apply { .. } | Step::RollBack { .. } | Step::Hold { .. } | Step::ClearVerdicts => {
                     self.ask(&step)
                 }
@@ -85,7 +91,11 @@ impl Guest {
         }
         say(&Said::Done(deeds::complaints()));
         match self.plan.end {
-            End::PowerOff => self.power_off(),
+            End::PowerOff => {
+                self.end_loader();
+                deeds::unmount("/state");
+                power_off();
+            }
             End::Cut => go_on_looking(),
         }
     }
@@ -108,6 +118,12 @@ impl Guest {
     }
 
     fn ask(&self, step: &Step) -> Answer {
+        let (socket, request, blobs) = self.question(step);
+        let blobs: Vec<&[u8]> = blobs.iter().map(Vec::as_slice).collect();
+        ask(&socket, &request, &blobs, PATIENCE).unwrap()
+    }
+
+    fn question(&self, step: &Step) -> (PathBuf, Request, Vec<Vec<u8>>) {
         let order = |revision| Order { object: OBJECT.to_owned(), revision };
         let deadline = Timestamp::now() + SignedDuration::from_mins(10);
         let (request, blobs) = match step {
@@ -142,24 +158,47 @@ impl Guest {
             Step::Hold { revision } => (Request::Hold { order: order(*revision) }, Vec::new()),
             Step::ClearVerdicts => (Request::ClearVerdicts, Vec::new()),
             Step::Settle
+            | Step::Trouble
+            | Step::RunOut { .. }
             | Step::Meanwhile(_)
             | Step::Restart(_)
             | Step::Cycles { .. }
             | Step::Compare { .. } => (Request::State, Vec::new()),
         };
-        let blobs: Vec<&[u8]> = blobs.iter().map(Vec::as_slice).collect();
         let socket = match step {
             // A person's, on the node.
             Step::ClearVerdicts => Path::new(STATE).join(ROOT_SOCKET),
             _ => PathBuf::from(SOCKET),
         };
-        ask(&socket, &request, &blobs, PATIENCE).unwrap()
+        (socket, request, blobs)
     }
 
     fn restart(&mut self, meanwhile: &[Deed]) -> Answer {
         self.end_loader();
         meanwhile.iter().copied().for_each(deeds::done);
-        self.loader = start(&self.plan);
+        self.loader = start_for(&self.plan);
+        Answer::State(Box::new(self.first_answer()))
+    }
+
+    fn run_out(&mut self, level: Level, revision: Revision) -> Answer {
+        fs::write("/proc/sys/kernel/sysrq", "1").unwrap();
+        fs::write(format!("/proc/{}/oom_score_adj", self.loader.id()), "1000").unwrap();
+        // As if there were no memory left: the kernel kills whoever it would miss least.
+        let killer = thread::spawn(|| {
+            while children("/sys/kernel/livepatch").is_empty() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            fs::write("/proc/sysrq-trigger", "f").unwrap();
+        });
+        let step = Step::Apply { level, generation: 0, revision, bytes: Bytes::Good };
+        let (socket, request, blobs) = self.question(&step);
+        let blobs: Vec<&[u8]> = blobs.iter().map(Vec::as_slice).collect();
+        let answer = ask(&socket, &request, &blobs, PATIENCE);
+        assert!(answer.is_err(), "{answer:?}");
+        killer.join().unwrap();
+        let status = self.loader.wait().unwrap();
+        assert_eq!(status.signal(), Some(libc::SIGKILL), "{status:?}");
+        self.loader = start_for(&self.plan);
         Answer::State(Box::new(self.first_answer()))
     }
 
@@ -169,24 +208,30 @@ impl Guest {
         // Nobody listens there any more.
         fs::remove_file(SOCKET).unwrap();
     }
+}
 
-    fn power_off(&mut self) {
-        self.end_loader();
-        deeds::unmount("/state");
-        rustix::system::reboot(rustix::system::RebootCommand::PowerOff).unwrap();
+/// A program that may die of what is patched.
+pub(crate) fn read() {
+    loop {
+        let _ = fs::read_to_string("/proc/loadavg");
+        thread::sleep(Duration::from_millis(5));
     }
+}
+
+fn power_off() {
+    rustix::system::reboot(rustix::system::RebootCommand::PowerOff).unwrap();
 }
 
 fn now() -> State {
     state_of(ask(Path::new(SOCKET), &Request::State, &[], PATIENCE).unwrap())
 }
 
-/// Until nothing is unsettled.
-fn settle() -> Answer {
+/// What the loader says once it is as wanted.
+fn until(wanted: impl Fn(&State) -> bool) -> Answer {
     let start = Instant::now();
     loop {
         let state = now();
-        if state.settles_in_seconds.is_none() || start.elapsed() > PATIENCE {
+        if wanted(&state) || start.elapsed() > PATIENCE {
             return Answer::State(Box::new(state));
         }
         thread::sleep(LOOK);
@@ -225,7 +270,11 @@ fn say(said: &Said) {
 fn look(state: State) -> Look {
     // Where it cannot be read, the loader says so.
     let journal = Store::new(Path::new(STATE)).open().unwrap_or_default();
-    Look { at: since_boot(), state, journal, kernel: kernel() }
+    let folder = Path::new(STATE).join("evidence");
+    let text = |name: &String| fs::read_to_string(folder.join(name)).unwrap();
+    let evidence = folder.to_str().map(children).unwrap_or_default();
+    let evidence = evidence.into_iter().map(|name| (name.clone(), text(&name))).collect();
+    Look { at: since_boot(), state, journal, evidence, kernel: kernel() }
 }
 
 fn since_boot() -> u64 {
@@ -262,22 +311,37 @@ fn children(folder: &str) -> Vec<String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-/// The loader as its container has it, but for the folders: root with two capabilities.
-fn start(plan: &Plan) -> Child {
+fn start_for(plan: &Plan) -> Child {
+    let capabilities =
+        if plan.kernel_log { [KEPT.as_slice(), &[KERNEL_LOG]].concat() } else { KEPT.to_vec() };
+    start(plan.facts.root.as_str(), Duration::from_secs(1), capabilities)
+}
+
+/// The loader as its container has it, but for the folders: root with few capabilities.
+fn start(root: &str, least_settling: Duration, capabilities: Vec<libc::c_ulong>) -> Child {
     let mut loader = Command::new("/invivo-loader");
     loader
         .env_clear()
         .args(["--socket", SOCKET, "--state", STATE, "--livepatch", "/sys/kernel/livepatch"])
-        .args(["--proc", "/proc", "--sys", "/sys", "--records", "/sys/fs/pstore"])
-        .args(["--root", plan.facts.root.as_str(), "--least-settling", "1"])
+        .args([
+            "--proc",
+            "/proc",
+            "--sys",
+            "/sys",
+            "--modules",
+            "/lib/modules",
+            "--records",
+            "/sys/fs/pstore",
+        ])
+        .args(["--root", root, "--least-settling", &least_settling.as_secs().to_string()])
         .stdin(Stdio::null());
     // SAFETY: prctl takes numbers and touches no memory; nothing else is done after the fork.
-    unsafe { loader.pre_exec(drop_capabilities) };
+    unsafe { loader.pre_exec(move || drop_all_but(&capabilities)) };
     loader.spawn().unwrap()
 }
 
-fn drop_capabilities() -> io::Result<()> {
-    for capability in (0..=LAST_CAPABILITY).filter(|capability| !KEPT.contains(capability)) {
+fn drop_all_but(kept: &[libc::c_ulong]) -> io::Result<()> {
+    for capability in (0..=LAST_CAPABILITY).filter(|capability| !kept.contains(capability)) {
         // SAFETY: prctl takes numbers and touches no memory.
         if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
             return Err(io::Error::last_os_error());

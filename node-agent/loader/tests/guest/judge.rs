@@ -115,7 +115,7 @@ impl Promised {
             }
             Said::Looks(look) => self.looks(look),
             Said::LoaderEnded(status) => vec![format!("the loader has ended: {status}")],
-            Said::Cycled(_) | Said::Compared(_) => Vec::new(),
+            Said::Case(_) | Said::Cycled(_) | Said::Compared(_) => Vec::new(),
             Said::Done(complaints) => complaints.clone(),
         }
     }
@@ -145,6 +145,8 @@ impl Promised {
             Step::Hold { revision } if *revision < self.revision => Due::Refused(Because::OldInstruction),
             Step::Hold { .. }
             | Step::Settle
+            | Step::Trouble
+            | Step::RunOut { .. }
             | Step::ClearVerdicts
             | Step::Meanwhile(_)
             | Step::Restart(_)

@@ -16,17 +16,21 @@ mod boot;
 mod bundles;
 mod chance;
 mod cuts;
+mod deaths;
 mod disk;
 mod faults;
 mod figures;
 mod file_system;
 mod inside;
 mod judge;
+#[path = "../../../../patch-builder/tests/targets/modules.rs"]
+mod modules;
 mod plan;
 #[path = "../../../fixtures/repository.rs"]
 #[allow(dead_code, reason = "the agent's tests need more of it")]
 mod repository;
 mod strict;
+mod targets;
 
 use std::process::Command;
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -50,8 +54,11 @@ const NEEDED: [&str; 3] = ["qemu-system-x86_64", "mke2fs", "openssl"];
 /// The first process of a guest; nothing anywhere else.
 #[test]
 fn in_the_guest() {
-    if std::env::var_os("INVIVO_GUEST").is_some() && std::process::id() == 1 {
-        inside::run();
+    match std::env::var("INVIVO_GUEST").as_deref() {
+        Ok("plan") if std::process::id() == 1 => inside::run(),
+        Ok("targets") if std::process::id() == 1 => inside::targets::run(),
+        Ok("reader") => inside::read(),
+        _ => {}
     }
 }
 
@@ -96,7 +103,7 @@ fn number(name: &str) -> Option<u64> {
 /// A boot that ends by itself.
 fn plan(rig: &Rig, steps: Vec<Step>) -> Plan {
     let facts = rig.bundles.facts();
-    Plan { facts, settle_after_seconds: 1, before: Vec::new(), steps, end: End::PowerOff }
+    Plan { facts, settle_after_seconds: 1, kernel_log: false, before: Vec::new(), steps, end: End::PowerOff }
 }
 
 /// What a guest said to its end, and that its kernel had nothing to complain about.
@@ -113,9 +120,12 @@ fn looks(said: Vec<Said>) -> Vec<Look> {
     said.into_iter()
         .filter_map(|said| match said {
             Said::Up(look) | Said::Answered(_, look) | Said::Looks(look) => Some(*look),
-            Said::Asks(_) | Said::LoaderEnded(_) | Said::Cycled(_) | Said::Compared(_) | Said::Done(_) => {
-                None
-            }
+            Said::Asks(_)
+            | Said::LoaderEnded(_)
+            | Said::Case(_)
+            | Said::Cycled(_)
+            | Said::Compared(_)
+            | Said::Done(_) => None,
         })
         .collect()
 }
@@ -142,11 +152,14 @@ fn a_level_is_applied_and_settles_and_is_back_after_a_boot() {
     let disk = new_disk(&rig);
     let mut promised = Promised::new(rig.bundles.facts());
     let mut boot = |steps| {
-        let said = to_its_end(&rig, &disk, &plan(&rig, steps), "");
+        // Long enough to be looked at before it has settled, however slow the guest is.
+        let plan = Plan { settle_after_seconds: 15, ..plan(&rig, steps) };
+        let said = to_its_end(&rig, &disk, &plan, "");
         let wrong: Vec<_> = said.iter().flat_map(|said| promised.hear(said)).collect();
         assert_eq!(wrong, Vec::<String>::new());
         promised.power_cut();
-        looks(said).into_iter().map(|look| (look.state.state, look.kernel.cmdline, look.kernel.version))
+        let seen = |look: Look| (look.state.state, look.kernel.cmdline, look.kernel.version);
+        looks(said).into_iter().map(seen).collect::<Vec<_>>()
     };
     let (one, two, three) = (Some(Level(1)), Some(Level(2)), Some(Level(3)));
     // The third level redirects one function less than the second, which is the kernel's own again.
@@ -158,10 +171,10 @@ fn a_level_is_applied_and_settles_and_is_back_after_a_boot() {
         (NodeState::Applied, three, None),
         (NodeState::Settled, three, None),
     ];
-    assert!(first.eq(wanted));
+    assert_eq!(first, wanted);
     let second = boot(vec![roll_back(4)]);
-    assert!(second.eq([(NodeState::Settled, three, None), (NodeState::RolledBack, None, None)]));
-    assert!(boot(Vec::new()).eq([(NodeState::RolledBack, None, None)]));
+    assert_eq!(second, [(NodeState::Settled, three, None), (NodeState::RolledBack, None, None)]);
+    assert_eq!(boot(Vec::new()), [(NodeState::RolledBack, None, None)]);
 }
 
 /// `INVIVO_POWER_CUTS` says how many, `INVIVO_SEED` by which chance.

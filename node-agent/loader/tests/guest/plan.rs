@@ -1,6 +1,6 @@
 //! What host and guest say to each other: what is to be done in a boot, and what was seen.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use invivo_feed::Floors;
 use invivo_loader::journal::Journal;
@@ -15,6 +15,8 @@ use crate::file_system::FileSystem;
 pub(crate) struct Plan {
     pub(crate) facts: Facts,
     pub(crate) settle_after_seconds: u64,
+    /// The loader may read the kernel's log.
+    pub(crate) kernel_log: bool,
     /// Done before the loader is started.
     pub(crate) before: Vec<Deed>,
     pub(crate) steps: Vec<Step>,
@@ -76,6 +78,14 @@ pub(crate) enum Step {
     },
     /// Until nothing is unsettled.
     Settle,
+    /// Until something is reported.
+    Trouble,
+    /// The loader's memory runs out when the level is in the kernel and before it has answered: the
+    /// kernel kills it. It is started again.
+    RunOut {
+        level: Level,
+        revision: Revision,
+    },
     ClearVerdicts,
     /// Done behind the loader's back.
     Meanwhile(Deed),
@@ -100,9 +110,12 @@ impl Step {
             Self::Apply { revision, .. }
             | Self::RollBack { revision }
             | Self::Hold { revision }
+            | Self::RunOut { revision, .. }
             | Self::Cycles { revision, .. }
             | Self::Compare { revision, .. } => Some(*revision),
-            Self::Settle | Self::ClearVerdicts | Self::Meanwhile(_) | Self::Restart(_) => None,
+            Self::Settle | Self::Trouble | Self::ClearVerdicts | Self::Meanwhile(_) | Self::Restart(_) => {
+                None
+            }
         }
     }
 }
@@ -126,6 +139,10 @@ pub(crate) enum Deed {
     Clock(i64),
     /// As firmware does that checks signatures: nothing on the command line tells of it.
     LockDown,
+    /// Whether the kernel panics when it oopses.
+    PanicOnOops(bool),
+    /// A program begins to call what harmful levels redirect, many times a second.
+    Read,
 }
 
 /// What is passed with a proof.
@@ -150,6 +167,8 @@ pub(crate) enum Said {
     Looks(Box<Look>),
     /// The loader has ended.
     LoaderEnded(String),
+    /// What came of a case with kernel modules.
+    Case(String),
     /// What came of the cycles.
     Cycled(Vec<Cycle>),
     /// What came of the comparison.
@@ -184,6 +203,8 @@ pub(crate) struct Look {
     pub(crate) at: u64,
     pub(crate) state: State,
     pub(crate) journal: Journal,
+    /// What is kept of records that verdicts rest on.
+    pub(crate) evidence: BTreeMap<String, String>,
     pub(crate) kernel: Kernel,
 }
 

@@ -3,10 +3,12 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{PATIENCE, STATE};
+use crate::boot::INSIDE;
 use crate::bundles::file_name;
 use crate::file_system::FileSystem;
 use crate::plan::Deed;
@@ -28,6 +30,10 @@ pub(super) fn done(deed: Deed) {
         Deed::LaterFormat => later_format(),
         Deed::Clock(seconds) => set_clock(seconds),
         Deed::LockDown => lock_down(),
+        Deed::PanicOnOops(yes) => {
+            fs::write("/proc/sys/kernel/panic_on_oops", if yes { "1" } else { "0" }).unwrap();
+        }
+        Deed::Read => read_often(),
     }
 }
 
@@ -79,6 +85,11 @@ fn lock_down() {
     unmount(PLACE);
 }
 
+/// By a program of its own, since whoever calls code that oopses dies of it.
+fn read_often() {
+    Command::new("/inside").arg(INSIDE).env("INVIVO_GUEST", "reader").spawn().unwrap();
+}
+
 /// Lines of the kernel's log in which it complains.
 pub(super) fn complaints() -> Vec<String> {
     const READ_ALL: libc::c_int = 3;
@@ -102,15 +113,20 @@ pub(super) fn complaints() -> Vec<String> {
     text.lines().filter(|line| MARKS.iter().any(|mark| line.contains(mark))).map(str::to_owned).collect()
 }
 
-pub(super) fn mounts(file_system: FileSystem) {
+pub(super) fn mounts() {
+    mount("proc", "/proc", c"proc", 0);
+    mount("sysfs", "/sys", c"sysfs", 0);
+    mount("pstore", "/sys/fs/pstore", c"pstore", 0);
+    mount("devtmpfs", "/dev", c"devtmpfs", 0);
+    mount("tmpfs", "/run", c"tmpfs", 0);
+}
+
+/// What the state folder lies on.
+pub(super) fn disk(file_system: FileSystem) {
     for module in file_system.modules() {
         let module = fs::read(Path::new("/").join(file_name(module))).unwrap();
         rustix::system::init_module(&module, c"").unwrap();
     }
-    mount("proc", "/proc", c"proc", 0);
-    mount("sysfs", "/sys", c"sysfs", 0);
-    mount("devtmpfs", "/dev", c"devtmpfs", 0);
-    mount("tmpfs", "/run", c"tmpfs", 0);
     mount(DISK, "/state", file_system.name(), 0);
 }
 

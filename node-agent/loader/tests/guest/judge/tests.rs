@@ -1,14 +1,18 @@
 use super::*;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use invivo_loader::journal::Journal;
-use invivo_terms::{Arch, SetName};
-use invivo_wire::{Order, Signing};
-use jiff::Timestamp;
+use invivo_terms::SetName;
+use invivo_wire::Order;
 
 use crate::file_system::FileSystem;
 use crate::plan::{Generation, Kernel};
+
+#[path = "../../../../fixtures/state.rs"]
+mod state;
+use state::at_rest;
 
 fn floors(repository: &str, timestamp: u64) -> Floors {
     Floors { repository: Some(repository.parse().unwrap()), trust: 1, index: 1, timestamp }
@@ -40,39 +44,17 @@ fn module(level: u32) -> Digest {
 /// A node on which all is as it should be.
 fn look(level: u32, state: NodeState, revision: i64) -> Look {
     let on = (level > 0).then_some(Level(level));
-    let kernel = invivo_wire::Kernel {
-        build_id: "ab".repeat(20).parse().unwrap(),
-        release: String::new(),
-        version: None,
-        arch: Arch::X86_64,
-        supports: Vec::new(),
-        signing: Signing::Off,
-    };
     let state = State {
-        boot_id: "boot".to_owned(),
-        kernel,
         order: (revision > 0).then(|| Order { object: "uid".to_owned(), revision: Revision(revision) }),
         level: Level(level),
-        set: None,
-        manifest: None,
-        effective: String::new(),
-        state,
-        since: Timestamp::UNIX_EPOCH,
-        settles_in_seconds: None,
-        unpatched_seconds: None,
-        reason: None,
-        message: None,
-        evidence: None,
-        blockers: Vec::new(),
-        targets: Vec::new(),
-        room: None,
-        switch_millis: None,
         floors: if revision > 0 { floors("example", 6) } else { Floors::default() },
+        ..at_rest(state)
     };
     Look {
         at: u64::try_from(Duration::from_secs(2).as_millis()).unwrap(),
         state,
         journal: Journal::default(),
+        evidence: BTreeMap::new(),
         kernel: Kernel {
             on: on.iter().map(ToString::to_string).collect(),
             modules: on.iter().map(|_| note(level)).collect(),

@@ -1,10 +1,8 @@
-//! What is tried in the guest, with the loader beside it as a program of its own.
+//! Kernel modules come and go, with the loader beside them as a program of its own.
 
 use std::fs;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use invivo_terms::Revision;
@@ -12,11 +10,14 @@ use invivo_wire::{Answer, ApplyRequest, Order, Request, RollBackRequest, State, 
 use jiff::{SignedDuration, Timestamp};
 use rustix::io::Errno;
 
-const SOCKET: &str = "/run/loader.sock";
-const PATIENCE: Duration = Duration::from_mins(2);
+use super::{KEPT, PATIENCE, SOCKET, deeds, power_off, start};
+use crate::plan::Said;
+
 const TARGETS: [&str; 3] = ["tgt", "hold", "pktgen"];
 
+/// The first process of a guest.
 pub(crate) fn run() {
+    deeds::mounts();
     let mut guest = Guest::new();
     guest.comes_and_goes();
     guest.is_refused();
@@ -24,7 +25,8 @@ pub(crate) fn run() {
     guest.is_foreign_in_the_kernel();
     guest.is_packed();
     guest.is_pinned();
-    println!("invivo-case: complaints of the kernel: {}", complaints());
+    super::say(&Said::Done(deeds::complaints()));
+    power_off();
 }
 
 struct Guest {
@@ -38,7 +40,6 @@ impl Guest {
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
         let modules = Path::new("/lib/modules").join(release);
         fs::create_dir_all(modules.join("kernel")).unwrap();
-        fs::create_dir("/records").unwrap();
         let guest = Self { loader: loader(), revision: 0, modules };
         guest.installs("tgt.ko", "tgt.ko");
         guest
@@ -176,21 +177,12 @@ impl Guest {
 }
 
 fn say(case: &str) {
-    println!("invivo-case: {case}");
+    super::say(&Said::Case(case.to_owned()));
 }
 
 fn loader() -> Child {
     let _ = fs::remove_file(SOCKET);
-    let log = fs::OpenOptions::new().append(true).create(true).open("/loader.log").unwrap();
-    let root = fs::read_to_string("/root").unwrap();
-    let loader = Command::new("/loader")
-        .args(["--socket", SOCKET, "--state", "/state", "--livepatch", "/sys/kernel/livepatch"])
-        .args(["--proc", "/proc", "--modules", "/lib/modules", "--records", "/records", "--root", &root])
-        .args(["--least-settling", "0"])
-        .stdin(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .unwrap();
+    let loader = start(&fs::read_to_string("/root").unwrap(), Duration::ZERO, KEPT.to_vec());
     until(|| Path::new(SOCKET).exists().then_some(()));
     loader
 }
@@ -198,7 +190,7 @@ fn loader() -> Child {
 fn asked(request: &Request, blobs: &[&[u8]]) -> State {
     match ask(Path::new(SOCKET), request, blobs, PATIENCE) {
         Ok(Answer::State(state)) => *state,
-        other => panic!("{other:?}; {}", fs::read_to_string("/loader.log").unwrap()),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -265,20 +257,4 @@ fn insmod(file: &str) -> String {
 fn rmmod(module: &str) -> String {
     const O_NONBLOCK: i32 = 0o4000;
     named(rustix::system::delete_module(&std::ffi::CString::new(module).unwrap(), O_NONBLOCK))
-}
-
-/// How often the kernel complained; shows each.
-fn complaints() -> usize {
-    const O_NONBLOCK: i32 = 0o4000;
-    let mut log = fs::OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open("/dev/kmsg").unwrap();
-    let (mut record, mut count) = (vec![0; 8 << 10], 0);
-    // One record a read, until there is none.
-    while let Ok(length @ 1..) = log.read(&mut record) {
-        let line = String::from_utf8_lossy(&record[..length]).into_owned();
-        if ["BUG:", "WARNING:", "Oops", "Call Trace", "stall"].iter().any(|word| line.contains(word)) {
-            println!("{line}");
-            count += 1;
-        }
-    }
-    count
 }
