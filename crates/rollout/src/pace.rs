@@ -18,7 +18,8 @@
 //! Where no stage has a soak the people who wrote the policy asked for none: Applied suffices.
 //! In an emergency (`expedite`) Applied suffices as well.
 //!
-//! What `None` takes off needs no proof. Nodes that are excused never block the others.
+//! What `None` takes off needs no proof. Nodes that are excused never block the others. While a node
+//! was started that is not seen, as in an old view, no other build's first node starts.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -185,6 +186,12 @@ fn trials<'a>(
             | Standing::Pending(_) => continue,
         };
         *trial = more(*trial, shown);
+    }
+    if crate::rollout::has_unseen(rollout, judged, now) {
+        // What another operator started may be any build's first node.
+        for trial in trials.values_mut() {
+            *trial = more(*trial, Trial::Running { until: None });
+        }
     }
     trials
 }

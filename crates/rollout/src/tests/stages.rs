@@ -342,7 +342,7 @@ fn an_operator_killed_between_its_two_writes_loses_time_but_no_slot() {
     let lost = fleet.plan();
     fleet.world.memory = lost.memory;
     assert!(fleet.decide().is_empty(), "whoever comes next cannot know what was written");
-    assert_eq!(fleet.hold("c1"), Some(Hold::AtMaxParallel));
+    assert_eq!(fleet.hold("c1"), Some(Hold::KernelNotProven));
     assert_eq!(fleet.plan().wake, Some(after(10 * MINUTE)));
     fleet.pass(10 * MINUTE);
     assert_eq!(fleet.decide(), ["c1"]);
@@ -363,6 +363,19 @@ fn an_old_view_only_slows() {
         fleet.obey(name);
     }
     assert_eq!(fleet.decide(), ["r3"]);
+}
+
+#[test]
+fn a_builds_first_node_is_alone_also_where_another_operator_started_it_unseen() {
+    let mut fleet = Fleet::with(2, 0);
+    fleet.world.policy.stages = vec![stage("canary", 2, 30)];
+    let mut old = fleet.clone();
+    fleet.unready("c1");
+    assert_eq!(fleet.decide(), ["c2"]);
+    old.world.memory = fleet.world.memory.clone();
+    assert!(old.decide().is_empty(), "the old view shows c1 Ready and c2 at rest");
+    assert_eq!(old.hold("c1"), Some(Hold::KernelNotProven));
+    assert_eq!(old.plan().wake, old.rollout().deadline);
 }
 
 #[test]
