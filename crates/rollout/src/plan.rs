@@ -110,11 +110,8 @@ fn aimed(world: &World, target: &Target<'_>, key: Key) -> Plan {
     let known = memory.rollout.as_ref();
     let other = known.filter(|known| !rollout::is_for(known, &key, policy.mechanism));
     if let Some(old) = other.and_then(|known| rollout::draining(known, nodes, *now)) {
-        let deadline = old.deadline;
         let memory = Memory { rollout: Some(old), ..memory.clone() };
-        let plan = waiting(world, &memory, held(Hold::AtMaxParallel));
-        let wake = plan.wake.into_iter().chain(deadline).min();
-        return Plan { wake, ..plan };
+        return waiting(world, &memory, held(Hold::AtMaxParallel));
     }
     let mut history = superseded(world, other);
     let mut rollout = rollout::current(known, key, policy.mechanism, nodes, *now);
@@ -263,11 +260,16 @@ fn proven_aims(world: &World) -> BTreeMap<&BuildId, Aim<'_>> {
         .collect()
 }
 
-/// Nothing can be aimed at: the memory stays, what moves ends, nothing starts.
+/// Nothing can be aimed at: what moves ends and is counted, nothing starts.
 fn waiting(world: &World, memory: &Memory, why: Held) -> Plan {
+    let counted = memory.rollout.as_ref().map(|known| rollout::counted(known, &world.nodes, world.now));
+    let memory = Memory { rollout: counted, ..memory.clone() };
     let known = memory.rollout.as_ref();
     let mut wake = Wake { now: world.now, at: None };
     wake.extend(why.until);
+    // Until then what is not seen to have ended uses up the fleet's limit.
+    let in_flight = known.filter(|rollout| rollout.started > rollout.finished);
+    wake.extend(in_flight.and_then(|rollout| rollout.deadline));
     let mut plan = Plan {
         memory: memory.clone(),
         actions: BTreeMap::new(),

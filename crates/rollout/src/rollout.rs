@@ -73,10 +73,23 @@ pub(crate) fn draining(
     nodes: &BTreeMap<String, Node>,
     now: Timestamp,
 ) -> Option<RolloutMemory> {
+    let known = counted(known, nodes, now);
+    (known.started > known.finished && known.deadline > Some(now)).then_some(known)
+}
+
+/// The rollout with its counters brought up to what is seen, where nothing is decided about its nodes.
+/// What it has in flight counts towards the fleet's limit all the same.
+pub(crate) fn counted(
+    known: &RolloutMemory,
+    nodes: &BTreeMap<String, Node>,
+    now: Timestamp,
+) -> RolloutMemory {
     let ended = sum(nodes.values().map(|node| standing::finished(node, known, now)));
-    let finished = known.finished.max(ended.min(known.started));
-    let waits = known.started > finished && known.deadline > Some(now);
-    waits.then(|| RolloutMemory { finished, ..known.clone() })
+    let open = sum(nodes.values().map(|node| standing::open(node, known, now)));
+    let lapsed = known.deadline.is_some_and(|deadline| deadline <= now);
+    let over = if lapsed { known.started.saturating_sub(open) } else { 0 };
+    let finished = known.finished.max(ended.min(known.started)).max(over);
+    RolloutMemory { finished, ..known.clone() }
 }
 
 /// Brings the counters up to what is seen. Here they never fall within one rollout.

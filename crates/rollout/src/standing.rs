@@ -194,6 +194,13 @@ pub(crate) fn finished(node: &Node, rollout: &RolloutMemory, now: Timestamp) -> 
     }
 }
 
+/// How many of this rollout's attempts at the node have not ended: one or none.
+pub(crate) fn open(node: &Node, rollout: &RolloutMemory, now: Timestamp) -> u32 {
+    let counts = !node.claimed_by_other && is_ours(node, rollout);
+    let attempts = if counts { attempt(node.spec.as_ref()) } else { 0 };
+    attempts.saturating_sub(finished(node, rollout, now))
+}
+
 /// Judges one node where nothing can be aimed at: what moves ends, the rest waits.
 pub(crate) fn judge_without_aim<'a>(
     name: &'a str,

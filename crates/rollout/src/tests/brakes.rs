@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::fleet::{Fleet, MINUTE, after, set, set_name, stage, withdraw};
-use crate::{Blackout, Expedite, HeldByPerson, Instruction, NewNodes, OnWithdrawn, Supersede, Wish};
+use crate::{Blackout, Expedite, HeldByPerson, Instruction, NewNodes, Offer, OnWithdrawn, Supersede, Wish};
 use invivo_terms::{Hold, Level, NodeState};
 
 fn blackout(from: u64, until: u64) -> Blackout {
@@ -312,4 +312,27 @@ fn a_window_of_one_second_starts_nothing() {
     }];
     assert!(fleet.decide().is_empty());
     assert_eq!(fleet.hold("c1"), Some(Hold::OutsideWindow));
+}
+
+#[test]
+fn a_policy_that_aims_at_nothing_still_counts_what_has_ended() {
+    let mut fleet = Fleet::with(2, 0);
+    fleet.world.policy.stages = vec![stage("canary", 2, 30)];
+    fleet.run();
+    let mut killed = fleet.clone();
+    fleet.add("c3", 0, 1);
+    assert_eq!(fleet.decide(), ["c3"]);
+    fleet.obey("c3");
+    fleet.world.offer = Offer::Unknown;
+    fleet.decide();
+    assert_eq!((fleet.rollout().started, fleet.rollout().finished), (3, 3));
+
+    killed.add("c3", 0, 1);
+    killed.world.memory = killed.plan().memory;
+    killed.world.offer = Offer::Unknown;
+    let deadline = killed.rollout().deadline;
+    assert_eq!(killed.plan().wake, deadline, "then the fleet's limit is not used up any more");
+    killed.world.now = deadline.unwrap();
+    killed.decide();
+    assert_eq!((killed.rollout().started, killed.rollout().finished), (3, 3));
 }

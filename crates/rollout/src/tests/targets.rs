@@ -114,9 +114,11 @@ fn a_feed_that_cannot_be_trusted_starts_nothing_and_takes_nothing_back() {
     let mut fleet = Fleet::with(2, 1);
     fleet.decide();
     fleet.world.offer = Offer::Unknown;
-    let memory = fleet.world.memory.clone();
+    let mut memory = fleet.world.memory.clone();
     assert!(fleet.decide().is_empty());
     assert!(fleet.plan().in_flight.contains("c1"));
+    assert_eq!(fleet.world.memory, memory);
+    memory.rollout.as_mut().unwrap().finished = 1;
     fleet.obey("c1");
     fleet.pass(100_000);
     assert!(fleet.decide().is_empty());
