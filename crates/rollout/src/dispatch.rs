@@ -97,6 +97,11 @@ impl<'a> Dispatch<'a> {
         if self.world.policy.dry_run {
             return Err(held(Hold::DryRun));
         }
+        // After the rollout's last deadline the fleet's limit does not count it any more.
+        let counted = self.rollout.deadline > Some(self.world.now);
+        if !counted && self.fleet == Some(0) {
+            return Err(held(Hold::FleetLimit));
+        }
         self.pace.midway = self.pace.midway.checked_sub(1).ok_or(held(Hold::AtMaxParallel))?;
         let deadline = self.deadline(None);
         let back = match node.node.spec.as_ref().map(|spec| &spec.instruction) {
@@ -112,7 +117,12 @@ impl<'a> Dispatch<'a> {
         let aim = back.as_ref().or(node.aim.filter(|_| !self.rollout.returning));
         // Where it came from is not offered any more: it stays without.
         let aim = aim.ok_or(held(Hold::FailureBudgetSpent))?;
-        self.apply(node, aim, deadline, node.attempts).ok_or(held(Hold::UnsupportedKernel))
+        let instruction = self.apply(node, aim, deadline, node.attempts);
+        let instruction = instruction.ok_or(held(Hold::UnsupportedKernel))?;
+        if !counted {
+            self.fleet = self.fleet.map(|fleet| fleet.saturating_sub(1));
+        }
+        Ok(instruction)
     }
 
     fn start(&mut self, node: &Judged<'a>, step: Step) -> Result<Instruction, Held> {

@@ -315,6 +315,26 @@ fn a_window_of_one_second_starts_nothing() {
 }
 
 #[test]
+fn who_goes_on_after_its_deadline_counts_towards_the_whole_fleets_limit() {
+    let mut fleet = Fleet::with(1, 0);
+    fleet.add("d1", 0, 2);
+    fleet.world.policy.stages = vec![stage("canary", 2, 30)];
+    fleet.offer(vec![set(1, &[(1, 1), (2, 1)]), set(2, &[(1, 2), (2, 2)])]);
+    fleet.run();
+    fleet.world.policy.target = Wish::Named(set_name(1));
+    fleet.world.brakes.fleet = Some(1);
+    assert_eq!(fleet.decide(), ["c1"]);
+    fleet.obey("c1");
+    fleet.world.now = fleet.rollout().deadline.unwrap();
+    let made = fleet.plan();
+    assert_eq!(made.actions.keys().collect::<Vec<_>>(), ["c1"], "down already, on its way to the lower set");
+    assert_eq!(made.holds["d1"].hold, Hold::FleetLimit);
+    fleet.world.brakes.fleet = Some(0);
+    assert!(fleet.decide().is_empty());
+    assert_eq!(fleet.hold("c1"), Some(Hold::FleetLimit));
+}
+
+#[test]
 fn a_policy_that_aims_at_nothing_still_counts_what_has_ended() {
     let mut fleet = Fleet::with(2, 0);
     fleet.world.policy.stages = vec![stage("canary", 2, 30)];
