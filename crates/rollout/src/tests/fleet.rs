@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::{
     Blocked, Brakes, Held, Instructed, Instruction, Memory, Node, Offer, Parallel, Plan, Policy, Readiness,
-    Report, RolloutMemory, Set, SetKernel, Stage, Supersede, World, plan,
+    Report, RolloutMemory, Set, SetKernel, Stage, Supersede, Window, World, plan,
 };
 use invivo_terms::{Block, BuildId, Digest, Excuse, Hold, Level, NodeState, Revision, SetName};
 use jiff::Timestamp;
@@ -54,6 +54,15 @@ pub(super) fn stage(name: &str, max: u32, soak_minutes: u64) -> Stage {
 
 pub(super) fn after(seconds: u64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + i64::try_from(seconds).unwrap()).unwrap()
+}
+
+/// Daily windows that open so many minutes after the time of day at which everything begins.
+pub(super) fn windows(window: Option<(u32, u32)>) -> Vec<Window> {
+    let zone = jiff::tz::TimeZone::UTC;
+    let Some((from, length)) = window else { return Vec::new() };
+    let start = after(u64::from(from) * MINUTE).to_zoned(zone.clone()).time();
+    let days = jiff::civil::Weekday::Monday.cycle_forward().take(7).collect();
+    vec![Window { days, start, duration: Duration::from_secs(u64::from(length) * MINUTE), zone }]
 }
 
 /// The nodes, what is stored about them, and the clock.
@@ -123,15 +132,6 @@ impl Fleet {
 
     pub(super) fn node(&mut self, name: &str) -> &mut Node {
         self.world.nodes.get_mut(name).unwrap()
-    }
-
-    /// The kubelet begins or ceases to report.
-    pub(super) fn set_ready(&mut self, name: &str, ready: bool) {
-        if ready {
-            self.node(name).ready = Readiness::Ready;
-        } else if self.node(name).ready.is_ready() {
-            self.unready(name);
-        }
     }
 
     /// The kubelet does not report any more, from now on.
