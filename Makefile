@@ -70,6 +70,10 @@ soak: build ## 500 power cuts of the loader's node on ext4, and 500 on xfs
 	INVIVO_POWER_CUTS=500 INVIVO_FILE_SYSTEM=ext4 $(GUEST_TEST) --exact $(POWER_CUTS)
 	INVIVO_POWER_CUTS=500 INVIVO_FILE_SYSTEM=xfs $(GUEST_TEST) --exact $(POWER_CUTS)
 
+.PHONY: explore
+explore: host-packages own-target ## Two operators on small fleets: up to a million states of each scenario
+	INVIVO_STATES=1000000 cargo test -p invivo-rollout --lib --locked in_every_order_of_events -- --nocapture
+
 .PHONY: lint
 lint: own-target ## Formatting and clippy, warnings are errors
 	cargo fmt --all --check

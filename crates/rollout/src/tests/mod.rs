@@ -1,8 +1,9 @@
-//! The planner's tests: single decisions, and a simulated fleet.
+//! The planner's tests: single decisions, a simulated fleet, and small fleets explored.
 
 mod brakes;
 mod corners;
 mod excused;
+mod explored;
 mod failures;
 mod fleet;
 mod gates;
