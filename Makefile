@@ -74,6 +74,11 @@ soak: build ## 500 power cuts of the loader's node on ext4, and 500 on xfs
 explore: host-packages own-target ## Two operators on small fleets: up to a million states of each scenario
 	INVIVO_STATES=1000000 cargo test -p invivo-rollout --lib --locked in_every_order_of_events -- --nocapture
 
+.PHONY: seeded-bugs
+seeded-bugs: host-packages ## Break the planner on purpose, rule by rule; its tests must notice each time
+	@command -v patch >/dev/null || (apt-get update -q && apt-get install -y -q patch)
+	crates/rollout/bugs/run.sh
+
 .PHONY: lint
 lint: own-target ## Formatting and clippy, warnings are errors
 	cargo fmt --all --check

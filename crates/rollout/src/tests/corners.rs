@@ -248,6 +248,22 @@ fn a_gate_that_closes_in_the_middle_of_a_stage_stops_the_next_start_and_keeps_th
 }
 
 #[test]
+fn a_stage_does_not_end_while_a_start_is_not_seen_although_others_have_ended() {
+    let mut fleet = Fleet::with(1, 1);
+    fleet.run();
+    fleet.pass(25 * MINUTE);
+    let mut old = fleet.clone();
+    fleet.add("c2", 0, 1);
+    assert_eq!(fleet.decide(), ["c2"]);
+    old.world.memory = fleet.world.memory.clone();
+    old.pass(5 * MINUTE);
+    assert!(old.decide().is_empty(), "c1 was watched to the end, c2 is not seen");
+    assert_eq!(old.rollout().stage, 0);
+    old.pass(5 * MINUTE);
+    assert_eq!(old.decide(), ["r1"], "its deadline is past");
+}
+
+#[test]
 fn somebody_wakes_for_the_end_of_a_soak_that_no_other_node_waits_for() {
     let mut fleet = Fleet::with(1, 0);
     fleet.run();
