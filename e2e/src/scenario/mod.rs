@@ -59,7 +59,6 @@ const SCENARIOS: &[Scenario] = &[
     ("a_patch_that_panics_is_convicted_and_never_loaded_again_on_that_node", verdicts::panic_in_the_patch),
     ("an_emergency_stop_and_a_blackout_start_nothing_and_interrupt_nothing", cautious::brakes),
     ("a_node_held_by_a_person_is_left_alone_and_a_dry_run_touches_none", cautious::held_and_dry),
-    ("a_gate_that_prometheus_answers_stops_a_rollout_whose_canary_breaks_what_it_watches", gates::prometheus),
     ("every_command_and_object_of_the_how_tos_is_taken_by_the_cluster", pages::how_tos),
     ("a_policy_that_is_deleted_takes_its_patches_along_if_it_says_so", cautious::deleted_with_roll_back),
     ("a_kernel_that_the_repository_does_not_know_is_left_alone_and_others_go_on", rollout::unknown_kernel),
@@ -69,6 +68,7 @@ const SCENARIOS: &[Scenario] = &[
 
 /// The ones that take long and go the way of others: only if all are wanted, or by name.
 const MORE: &[Scenario] = &[
+    ("a_gate_that_prometheus_answers_stops_a_rollout_whose_canary_breaks_what_it_watches", gates::prometheus),
     ("a_job_that_fails_holds_all_and_one_that_succeeds_lets_them_go", gates::job),
     ("a_window_that_closes_in_the_middle_leaves_the_rest_for_the_next", cautious::window_closes),
     ("two_people_approve_and_nobody_writes_in_anothers_name", decisions::two_people_approve),
