@@ -1,7 +1,7 @@
 //! What the API server wrote down: who asked for what, when, and with which words.
 
 use std::fs;
-use std::io;
+use std::io::{self, BufRead as _, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -141,8 +141,37 @@ impl Event {
 /// # Errors
 /// When it cannot be read.
 pub fn read(path: &Path) -> Result<Vec<Event>, Error> {
-    let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    read_from(path, 0)
+}
+
+/// How long the log is now, in bytes, for [`read_from`].
+///
+/// # Errors
+/// When there is none.
+pub fn length(path: &Path) -> Result<u64, Error> {
+    let metadata = fs::metadata(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    Ok(metadata.len())
+}
+
+/// The same as [`read`] for what was written behind so many bytes; a line that had begun before is
+/// left out.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_from(path: &Path, length: u64) -> Result<Vec<Event>, Error> {
+    let text = behind(path, length).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     parse(&text)
+}
+
+fn behind(path: &Path, length: u64) -> io::Result<String> {
+    let mut file = io::BufReader::new(fs::File::open(path)?);
+    if let Some(before) = length.checked_sub(1) {
+        file.seek(io::SeekFrom::Start(before))?;
+        file.skip_until(b'\n')?;
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn parse(text: &str) -> Result<Vec<Event>, Error> {
@@ -165,6 +194,17 @@ mod tests {
     fn a_line_that_is_not_finished_waits_for_the_next_time() {
         let events = parse(&format!("{LINE}\n{{\"stage\":")).unwrap();
         assert_eq!(events.len(), 1);
+    }
+
+    #[test]
+    fn a_line_that_had_begun_before_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        std::fs::write(&path, format!("{LINE}\n{LINE}\n")).unwrap();
+        let line = LINE.len() as u64 + 1;
+        for (length, left) in [(0, 2), (1, 1), (line - 1, 1), (line, 1), (line + 1, 0), (2 * line, 0)] {
+            assert_eq!(read_from(&path, length).unwrap().len(), left, "{length}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use invivo_e2e::oci::{Image, Item};
 use invivo_e2e::prometheus::Prometheus;
 use invivo_e2e::scenario::Choice;
 use invivo_e2e::state::State;
-use invivo_e2e::{Cache, Lab, network, serve, targets};
+use invivo_e2e::{Cache, Lab, network, serve, swarm, targets};
 
 /// A real Kubernetes control plane and real nodes with real kernels, on this machine.
 #[derive(Debug, Parser)]
@@ -90,6 +90,8 @@ enum What {
         #[arg(long)]
         rest: Option<u64>,
     },
+    /// Show on a control plane of its own that hundreds of simulated nodes are rolled out as promised, measure, and print a table.
+    Fleet(swarm::Options),
     /// The list of what Prometheus scrapes.
     #[command(hide = true)]
     ServeTargets {
@@ -268,6 +270,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             }
         }
         What::Bench { rest } => invivo_e2e::bench::run(rest)?,
+        What::Fleet(options) => swarm::run(options)?,
         What::ServeTargets { kubeconfig, address } => {
             runtime()?.block_on(targets::serve(kubeconfig, &address))?;
         }

@@ -15,6 +15,9 @@ use crate::state::{self, State, listens};
 /// How long a node may be silent before it is NotReady. Long enough for two busy processors.
 const GRACE: &str = "24s";
 
+/// How long a part may take until it is ready.
+const PATIENCE: Duration = Duration::from_mins(1);
+
 /// The parts, in the order in which they start.
 pub const PARTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
@@ -36,18 +39,25 @@ impl ControlPlane<'_> {
     /// When a part cannot be started or does not get ready.
     pub fn up(self) -> Result<(), state::Error> {
         let step = progress::begin("start the control plane");
-        self.state.service("etcd", &mut self.etcd())?;
-        let policy = self.state.write("audit-policy.yaml", include_str!("../audit-policy.yaml"))?;
-        self.state.service("kube-apiserver", &mut self.api_server(&policy))?;
-        let patience = Duration::from_mins(1);
-        self.state.wait_ready("kube-apiserver", patience, || self.api_ready())?;
+        self.api_server_up()?;
         step.note("API server ready");
         self.state.service("kube-controller-manager", &mut self.controller_manager())?;
         self.state.service("kube-scheduler", &mut self.scheduler())?;
-        self.state.wait_ready("kube-controller-manager", patience, || listens("127.0.0.1:10257"))?;
-        self.state.wait_ready("kube-scheduler", patience, || listens("127.0.0.1:10259"))?;
+        self.state.wait_ready("kube-controller-manager", PATIENCE, || listens("127.0.0.1:10257"))?;
+        self.state.wait_ready("kube-scheduler", PATIENCE, || listens("127.0.0.1:10259"))?;
         step.done();
         Ok(())
+    }
+
+    /// Starts etcd and the API server alone, and waits until that is ready.
+    ///
+    /// # Errors
+    /// When a part cannot be started or does not get ready.
+    pub fn api_server_up(self) -> Result<(), state::Error> {
+        self.state.service("etcd", &mut self.etcd())?;
+        let policy = self.state.write("audit-policy.yaml", include_str!("../audit-policy.yaml"))?;
+        self.state.service("kube-apiserver", &mut self.api_server(&policy))?;
+        self.state.wait_ready("kube-apiserver", PATIENCE, || self.api_ready())
     }
 
     fn api_ready(self) -> bool {

@@ -1,5 +1,7 @@
 //! The whole lab: what it needs, its start, its end.
 
+mod alone;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -85,7 +87,6 @@ pub struct Lab {
     cache: Cache,
     state: State,
     tools: GoTools,
-    root: RootImage,
     pki: Pki,
 }
 
@@ -111,13 +112,26 @@ impl Lab {
     /// # Errors
     /// When something cannot be had or built.
     pub fn open() -> Result<Self, Error> {
-        let cache = Cache::open()?;
+        let lab = Self::of(Cache::open()?, State::open)?;
+        lab.root()?;
+        Ok(lab)
+    }
+
+    fn of(cache: Cache, state: impl FnOnce(&Cache) -> Result<State, state::Error>) -> Result<Self, Error> {
         Packages::new(&cache).install()?;
         let tools = GoTools::build(&cache)?;
-        let root = RootImage::build(&cache, &tools)?;
-        let state = State::open(&cache)?;
+        let state = state(&cache)?;
         let pki = Pki::open(&state.path("pki"))?;
-        Ok(Self { cache, state, tools, root, pki })
+        Ok(Self { cache, state, tools, pki })
+    }
+
+    /// What nodes boot from, made if need be.
+    fn root(&self) -> Result<RootImage, Error> {
+        Ok(RootImage::build(&self.cache, &self.tools)?)
+    }
+
+    fn control_plane(&self) -> ControlPlane<'_> {
+        ControlPlane { tools: &self.tools, state: &self.state, pki: &self.pki }
     }
 
     /// Starts the control plane, the registry and `nodes` nodes, and waits until all are Ready.
@@ -142,8 +156,9 @@ impl Lab {
         }
         network::up()?;
         network::enter()?;
-        ControlPlane { tools: &self.tools, state: &self.state, pki: &self.pki }.up()?;
+        self.control_plane().up()?;
         let accelerator = Accelerator::detect();
+        let root = self.root()?;
         let missing = usize::from(nodes).saturating_sub(self.nodes()?.len());
         for _ in 0..missing {
             node::add(&self.state, &self.pki, NODE_KERNEL, None, node::USUAL)?;
@@ -155,7 +170,7 @@ impl Lab {
             } else {
                 self.kernel(&node.description.kernel)?
             };
-            node.power_on(accelerator, &self.root, &kernel)?;
+            node.power_on(accelerator, &root, &kernel)?;
             started += 1;
         }
         step.note(&format!("{started} guests started ({accelerator:?})"));
@@ -180,18 +195,7 @@ impl Lab {
     /// When a process does not end.
     pub fn down(state: &State, keep: bool) -> Result<(), Error> {
         let step = progress::begin("take the lab down");
-        let mut names: Vec<String> = state.processes().into_iter().map(|(name, _)| name).collect();
-        // Guests and clients first, the control plane last and in reverse order.
-        names.sort_by_key(|name| PARTS.iter().position(|part| part == name).map_or(0, |at| PARTS.len() - at));
-        for name in names {
-            let patience = if PARTS.contains(&name.as_str()) || name == "prometheus" {
-                // The API server would drain for a minute.
-                Duration::from_secs(3)
-            } else {
-                Duration::from_millis(500)
-            };
-            state.pid_file(&name).stop(patience)?;
-        }
+        stop_all(state)?;
         network::down()?;
         if !keep {
             for name in ["etcd", "nodes", "run", "prometheus"] {
@@ -240,7 +244,7 @@ impl Lab {
 
     fn start_guest(&self, node: &Node) -> Result<(), Error> {
         let kernel = self.kernel(&node.description.kernel)?;
-        Ok(node.power_on(Accelerator::detect(), &self.root, &kernel)?)
+        Ok(node.power_on(Accelerator::detect(), &self.root()?, &kernel)?)
     }
 
     /// Cuts a node's power and boots it again on the disk that it has.
@@ -459,6 +463,23 @@ impl Lab {
         }
         Ok(())
     }
+}
+
+/// Ends every process that has a pid file: guests and clients first, the control plane last and in
+/// reverse order.
+fn stop_all(state: &State) -> Result<(), Error> {
+    let mut names: Vec<String> = state.processes().into_iter().map(|(name, _)| name).collect();
+    names.sort_by_key(|name| PARTS.iter().position(|part| part == name).map_or(0, |at| PARTS.len() - at));
+    for name in names {
+        let patience = if PARTS.contains(&name.as_str()) || name == "prometheus" {
+            // The API server would drain for a minute.
+            Duration::from_secs(3)
+        } else {
+            Duration::from_millis(500)
+        };
+        state.pid_file(&name).stop(patience)?;
+    }
+    Ok(())
 }
 
 /// The port of the server from which nodes fetch what is copied to them.

@@ -37,6 +37,7 @@ pub mod scenario;
 pub mod serve;
 mod spend;
 pub mod state;
+pub mod swarm;
 pub mod targets;
 
 pub use cache::Cache;

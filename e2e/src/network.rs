@@ -68,7 +68,11 @@ pub fn exists() -> bool {
 }
 
 fn file() -> PathBuf {
-    Path::new("/run/netns").join(NAMESPACE)
+    file_of(NAMESPACE)
+}
+
+fn file_of(namespace: &str) -> PathBuf {
+    Path::new("/run/netns").join(namespace)
 }
 
 /// Makes the namespace and what is in it; leaves alone what is there.
@@ -119,10 +123,7 @@ pub fn tap_up(index: u8) -> Result<(), Error> {
 /// # Errors
 /// When `ip` refuses.
 pub fn down() -> Result<(), Error> {
-    if exists() {
-        ip(&["netns", "del", NAMESPACE])?;
-    }
-    Ok(())
+    remove(NAMESPACE)
 }
 
 /// Moves the calling thread into the namespace; threads and processes that it starts follow.
@@ -131,7 +132,35 @@ pub fn down() -> Result<(), Error> {
 /// # Errors
 /// When the lab is down, or the caller is not root.
 pub fn enter() -> Result<(), Error> {
-    let path = file();
+    enter_named(NAMESPACE)
+}
+
+/// Makes a namespace in which there is the machine's own address and nothing else, in place of an
+/// earlier one of this name, and moves the calling thread into it.
+///
+/// # Errors
+/// When `ip` refuses, mostly because the caller is not root.
+pub fn enter_new(namespace: &str) -> Result<(), Error> {
+    remove(namespace)?;
+    ip(&["netns", "add", namespace])?;
+    ip(&["-n", namespace, "link", "set", "lo", "up"])?;
+    ip(&["-n", namespace, "address", "add", &format!("{HOST}/32"), "dev", "lo"])?;
+    enter_named(namespace)
+}
+
+/// Removes a namespace, if it is there. Processes in it must have ended.
+///
+/// # Errors
+/// When `ip` refuses.
+pub fn remove(namespace: &str) -> Result<(), Error> {
+    if file_of(namespace).exists() {
+        ip(&["netns", "del", namespace])?;
+    }
+    Ok(())
+}
+
+fn enter_named(namespace: &str) -> Result<(), Error> {
+    let path = file_of(namespace);
     let enter = |source| Error::Enter { path: path.clone(), source };
     let namespace = match File::open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::Down),

@@ -22,6 +22,15 @@ pub struct Repository {
 impl Repository {
     /// Keys, repository, bundle, two signatures of three, published.
     pub(crate) fn publish(product: &Product<'_>, work: &Path, bundle: &Path) -> anyhow::Result<Self> {
+        Self::publish_all(product, work, &[(SET, bundle)])
+    }
+
+    /// The same for several bundles at once, each with its set.
+    pub(crate) fn publish_all(
+        product: &Product<'_>,
+        work: &Path,
+        bundles: &[(&str, &Path)],
+    ) -> anyhow::Result<Self> {
         let repository = Self::at(work, FEED);
         for name in HOLDERS.iter().chain(&[CLOCK]) {
             product.invivo(&[
@@ -36,7 +45,7 @@ impl Repository {
             ])?;
         }
         repository.found(product, FEED)?;
-        repository.add(product, bundle, SET, "stable")?;
+        repository.add_all(product, bundles, "stable")?;
         Ok(repository)
     }
 
@@ -69,8 +78,14 @@ impl Repository {
         set: &str,
         channel: &str,
     ) -> anyhow::Result<()> {
-        let bundle = bundle.to_string_lossy();
-        product.invivo(&["repo", "add", &self.desk(), &bundle, "--set", set, "--channel", channel])?;
+        self.add_all(product, &[(set, bundle)], channel)
+    }
+
+    fn add_all(&self, product: &Product<'_>, bundles: &[(&str, &Path)], channel: &str) -> anyhow::Result<()> {
+        for (set, bundle) in bundles {
+            let bundle = bundle.to_string_lossy();
+            product.invivo(&["repo", "add", &self.desk(), &bundle, "--set", set, "--channel", channel])?;
+        }
         product.invivo(&["repo", "stage", &self.desk()])?;
         self.sign(product)?;
         product.invivo(&["repo", "publish", &self.desk(), "--timestamp-key", &self.key(CLOCK)])?;

@@ -65,6 +65,18 @@ impl State {
             Some(root) if !root.is_empty() => PathBuf::from(root),
             _ => cache.path("lab/default"),
         };
+        Self::at(root)
+    }
+
+    /// The state of another lab, `lab/NAME` in the cache.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn named(cache: &Cache, name: &str) -> Result<Self, Error> {
+        Self::at(cache.path(&format!("lab/{name}")))
+    }
+
+    fn at(root: PathBuf) -> Result<Self, Error> {
         let state = Self { root };
         for folder in ["run", "log", "pki", "nodes", "registry", "files"] {
             state.folder(folder)?;
