@@ -10,6 +10,7 @@ use kube::runtime::events::Recorder;
 use crate::gate::GateSights;
 use crate::metrics::Metrics;
 use crate::observe::{Sights, Stores};
+use crate::shown::Shown;
 use crate::wave::Waves;
 
 /// The ends where IO happens, and what is known.
@@ -24,6 +25,8 @@ pub struct Context {
     pub gates: Arc<GateSights>,
     /// The instructions of which it is not known yet whether they are written.
     pub waves: Waves,
+    /// When policies' statuses were written.
+    pub shown: Shown,
     /// Held from a decision until its count is written, where the whole fleet has a limit: two
     /// policies decided at once would each take what is left of it.
     pub fleet: tokio::sync::Mutex<()>,

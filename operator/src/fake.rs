@@ -19,6 +19,7 @@ use crate::gate::GateSights;
 use crate::metrics::Metrics;
 use crate::observe::{Sights, Stores};
 use crate::seen::Seen;
+use crate::shown::Shown;
 use crate::store::{Entry, Store};
 use crate::wave::Waves;
 
@@ -119,6 +120,7 @@ impl Fake {
             sights: Arc::new(Sights::default()),
             gates: Arc::new(GateSights::default()),
             waves: Waves::default(),
+            shown: Shown::default(),
             fleet: tokio::sync::Mutex::default(),
             recording: tokio::sync::Mutex::default(),
             metrics: Arc::new(Metrics::default()),

@@ -33,6 +33,7 @@ pub mod report;
 mod run;
 pub mod seen;
 pub mod set;
+pub mod shown;
 pub mod sight;
 pub mod signal;
 pub mod status;

@@ -35,6 +35,7 @@ pub async fn reconcile(context: &Context, name: &str, now: Timestamp) -> Result<
     let Some(view) = view(&context.stores, &context.sights, &context.gates, name, now) else {
         context.metrics.forget_policy(name);
         context.waves.take(name);
+        context.shown.forget(name);
         context.gates.want(name, Vec::new());
         return Ok(Done::default());
     };
@@ -47,11 +48,19 @@ pub async fn reconcile(context: &Context, name: &str, now: Timestamp) -> Result<
     let actions = view.decision.as_ref().is_ok_and(|decision| !decision.plan.actions.is_empty());
     // With actions it is written even if nothing differs: that proves that what was read still holds.
     let mut wave = context.waves.take(name).still(&view.policy, now);
-    if actions || present != Some(&wanted) {
+    let differs = actions || present != Some(&wanted);
+    let later = match present {
+        Some(present) if differs && !actions && only_shows(context, present, &wanted) => {
+            context.shown.not_before(name, now)
+        }
+        Some(_) | None => None,
+    };
+    if differs && later.is_none() {
         if let Err(error) = write_status(context, &view, &wanted).await {
             context.waves.keep(name, wave);
             return Err(error);
         }
+        context.shown.wrote(name, now);
         let notes = event::of_policy(present, &wanted);
         event::publish(&context.recorder, &view.policy.value.object_ref(&()), &notes).await;
     }
@@ -59,7 +68,7 @@ pub async fn reconcile(context: &Context, name: &str, now: Timestamp) -> Result<
     measure(context, name, &wanted);
     let Ok(decision) = &view.decision else {
         context.gates.want(name, Vec::new());
-        return Ok(Done::default());
+        return Ok(Done::wake_at(later, now));
     };
     // Once every stage is through and no gate holds a node, nothing is asked: that is rest.
     let gated = |held: &Held| matches!(held.hold, Hold::GateFailing | Hold::GateUnknown);
@@ -67,10 +76,13 @@ pub async fn reconcile(context: &Context, name: &str, now: Timestamp) -> Result<
     let rollout = decision.plan.memory.rollout.as_ref().filter(|rollout| !rollout.complete || waits);
     let under_way = gate::Wanted::of(rollout, |stage| decision.checked.stage_name(stage));
     context.gates.want(name, gate::questions(&view.policy, under_way.as_ref()));
-    wave.add(&view.policy, &wanted, decision);
+    // A count that is not written is none that a wave could be part of.
+    if later.is_none() {
+        wave.add(&view.policy, &wanted, decision);
+    }
     let again = wave.write(context, &view.policy).await;
     context.waves.keep(name, wave);
-    let mut wakes = vec![decision.plan.wake, decision.gates.wake];
+    let mut wakes = vec![decision.plan.wake, decision.gates.wake, later];
     match &decision.deletion {
         Deletion::Alive { guard: Guard::PutOn } => guard(context, name, true).await?,
         Deletion::Alive { guard: Guard::TakeOff } | Deletion::Over { .. } => {
@@ -81,6 +93,17 @@ pub async fn reconcile(context: &Context, name: &str, now: Timestamp) -> Result<
     }
     let done = Done::wake_at(wakes.into_iter().flatten().min(), now);
     Ok(if again? { Done { wake: Some(GATHER), ..done } } else { done })
+}
+
+/// Whether nothing rests on the difference. How many nodes have ended is found again at every look;
+/// but what is left of the fleet's limit is counted in the statuses of all policies.
+fn only_shows(context: &Context, present: &PatchPolicyStatus, wanted: &PatchPolicyStatus) -> bool {
+    let moving = |status: &PatchPolicyStatus| {
+        let ended = status.rollout.as_ref().map(|rollout| rollout.finished);
+        (ended, status.nodes.as_ref().map(|nodes| nodes.in_flight))
+    };
+    let limited = context.stores.fleet_limit.is_some();
+    status::decide_alike(present, wanted) && (!limited || moving(present) == moving(wanted))
 }
 
 /// Puts the finalizer on or takes it off, on the policy as it is by now.

@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::observe::{Sights, Stores};
 use crate::options::Options;
 use crate::seen::{SeenNode, SeenPatch};
+use crate::shown::Shown;
 use crate::signal::{Signal, Signals};
 use crate::stop;
 use crate::store::Change;
@@ -88,6 +89,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         sights: Arc::new(Sights::default()),
         gates: Arc::new(GateSights::default()),
         waves: Waves::default(),
+        shown: Shown::default(),
         fleet: tokio::sync::Mutex::default(),
         metrics: Arc::clone(&metrics),
         recording: tokio::sync::Mutex::default(),

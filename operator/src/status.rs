@@ -82,6 +82,19 @@ pub fn of(view: &View, now: Timestamp) -> PatchPolicyStatus {
     }
 }
 
+/// Whether later decisions follow alike from both: nothing else differs than what people read, and
+/// how many nodes have ended, which every look finds again.
+pub fn decide_alike(one: &PatchPolicyStatus, other: &PatchPolicyStatus) -> bool {
+    let remembered = |status: &PatchPolicyStatus| {
+        let mut memory = memory::recall(Some(status));
+        if let Some(rollout) = &mut memory.rollout {
+            rollout.finished = 0;
+        }
+        (memory, status.observed_generation)
+    };
+    remembered(one) == remembered(other)
+}
+
 /// How many nodes are where.
 pub fn counts(decision: &Decision) -> NodeCounts {
     let plan = &decision.plan;

@@ -287,6 +287,51 @@ async fn what_was_not_written_before_a_person_paused_is_not_written_after() {
 }
 
 #[tokio::test]
+async fn what_only_people_read_waits_some_seconds_and_what_is_decided_does_not() {
+    let fake = fleet();
+    let context = operator(&fake);
+    reconcile(&context, "workers", at("12:00:00")).await.unwrap();
+    let node = "/api/v1/nodes/b";
+    let mut cordoned = fake.get(node);
+    cordoned["spec"]["unschedulable"] = json!(true);
+    fake.put(node, cordoned);
+    fake.refresh(&context.stores);
+    let before = fake.changes();
+    let done = reconcile(&context, "workers", at("12:00:01")).await.unwrap();
+    assert_eq!((fake.changes(), done.wake), (before, Some(std::time::Duration::from_secs(2))));
+    reconcile(&context, "workers", at("12:00:03")).await.unwrap();
+    assert_eq!(fake.policy("workers")["status"]["holds"][0]["reason"], "NodeCordoned");
+    let mut back = fake.get(node);
+    back["spec"]["unschedulable"] = json!(false);
+    fake.put(node, back);
+    answer(&fake, "a", &json!({"state": "Applied", "level": 1, "set": "2026-11-21.1"}));
+    fake.refresh(&context.stores);
+    reconcile(&context, "workers", at("12:00:03")).await.unwrap();
+    assert_eq!(instructed(&fake), ["a", "b"]);
+    let status = fake.policy("workers")["status"].clone();
+    assert_eq!(
+        (status["rollout"]["started"].as_i64(), status["rollout"]["finished"].as_i64()),
+        (Some(2), Some(1))
+    );
+}
+
+#[tokio::test]
+async fn a_write_that_is_to_be_made_again_is_not_forgotten_while_what_only_shows_waits() {
+    let fake = fleet();
+    let context = operator(&fake);
+    fake.refuse("nodepatches", 503);
+    reconcile(&context, "workers", at("12:00:00")).await.unwrap_err();
+    let mut cordoned = fake.get("/api/v1/nodes/b");
+    cordoned["spec"]["unschedulable"] = json!(true);
+    fake.put("/api/v1/nodes/b", cordoned);
+    fake.refresh(&context.stores);
+    reconcile(&context, "workers", at("12:00:01")).await.unwrap_err();
+    fake.break_down(None);
+    reconcile(&context, "workers", at("12:00:02")).await.unwrap();
+    assert_eq!(instructed(&fake), ["a"]);
+}
+
+#[tokio::test]
 async fn at_rest_nothing_is_written() {
     let fake = fleet();
     let context = operator(&fake);
