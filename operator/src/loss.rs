@@ -39,6 +39,11 @@ impl Losses {
         Some(policy)
     }
 
+    /// The policy is gone: one that is made later under its name has lost nothing.
+    pub fn forget(&self, policy: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, loss| loss.policy != policy);
+    }
+
     /// The nodes that vanished in the rollout that this status tells of.
     pub fn of(&self, policy: &str, status: Option<&PatchPolicyStatus>) -> BTreeSet<String> {
         let Some(rollout) = status.and_then(|status| status.rollout.as_ref()) else {
@@ -112,6 +117,17 @@ mod tests {
             assert!(losses.of("workers", Some(&status("2026-11-22T12:00:00Z", true))).is_empty());
             assert!(losses.of("workers", None).is_empty());
         }
+    }
+
+    #[test]
+    fn a_policy_made_anew_under_an_old_name_has_lost_nothing() {
+        let losses = Losses::default();
+        losses.gone("a", &patch("Applied", 2));
+        losses.forget("others");
+        let now = status("2026-11-22T12:00:00Z", false);
+        assert_eq!(losses.of("workers", Some(&now)).len(), 1);
+        losses.forget("workers");
+        assert!(losses.of("workers", Some(&now)).is_empty());
     }
 
     #[test]

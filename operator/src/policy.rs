@@ -36,6 +36,7 @@ pub async fn reconcile(context: &Context, name: &str, now: Timestamp) -> Result<
         context.metrics.forget_policy(name);
         context.waves.take(name);
         context.shown.forget(name);
+        context.stores.losses.forget(name);
         context.gates.want(name, Vec::new());
         return Ok(Done::default());
     };

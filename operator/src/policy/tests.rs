@@ -332,6 +332,21 @@ async fn a_write_that_is_to_be_made_again_is_not_forgotten_while_what_only_shows
 }
 
 #[tokio::test]
+async fn a_policy_made_anew_is_not_charged_with_nodes_that_its_namesake_lost() {
+    let fake = fleet();
+    let context = operator(&fake);
+    reconcile(&context, "workers", at("12:00:00")).await.unwrap();
+    let (stores, status) = (&context.stores, fake.policy("workers")["status"].clone());
+    let status = serde_json::from_value(status).unwrap();
+    stores.losses.gone("a", &stores.patches.get("a").unwrap().value);
+    assert_eq!(stores.losses.of("workers", Some(&status)).len(), 1);
+    let uid = stores.policies.get("workers").unwrap().uid;
+    stores.policies.deleted("workers", &uid);
+    reconcile(&context, "workers", at("12:00:01")).await.unwrap();
+    assert!(stores.losses.of("workers", Some(&status)).is_empty());
+}
+
+#[tokio::test]
 async fn at_rest_nothing_is_written() {
     let fake = fleet();
     let context = operator(&fake);
