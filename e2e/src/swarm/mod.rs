@@ -27,10 +27,10 @@ use table::Table;
 /// How large the fleets are and how long is watched.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Options {
-    /// Nodes of the fleet that is brought through four stages with a gate.
+    /// Nodes of the fleet that is brought through four stages with a gate; 0 leaves it out.
     #[arg(long, default_value_t = 500)]
     nodes: usize,
-    /// Nodes of the fleet that is brought through four stages as fast as it goes.
+    /// Nodes of the fleet that is brought through four stages as fast as it goes; 0 leaves it out.
     #[arg(long, default_value_t = 1000)]
     large: usize,
     /// How many seconds the first fleet is watched at rest.
@@ -55,13 +55,18 @@ pub fn run(options: Options) -> anyhow::Result<()> {
 }
 
 fn show(stand: &Stand, swarm: &Swarm, options: Options, table: &mut Table) -> anyhow::Result<()> {
-    let fleet = nodes::make(stand, swarm, options.nodes)?;
-    staged::show(stand, swarm, &fleet, table)?;
-    rest::watch(stand, &fleet, Duration::from_secs(options.rest), table)?;
-    dead::show(stand, swarm, &fleet, table)?;
-    nodes::remove(stand, swarm)?;
-    let fleet = nodes::make(stand, swarm, options.large)?;
-    let ours = race::run(stand, swarm, &fleet, table)?;
-    stand.stop_operator()?;
-    bare::run(stand, swarm, &fleet, ours, table)
+    if options.nodes > 0 {
+        let fleet = nodes::make(stand, swarm, options.nodes)?;
+        staged::show(stand, swarm, &fleet, table)?;
+        rest::watch(stand, &fleet, Duration::from_secs(options.rest), table)?;
+        dead::show(stand, swarm, &fleet, table)?;
+        nodes::remove(stand, swarm)?;
+    }
+    if options.large > 0 {
+        let fleet = nodes::make(stand, swarm, options.large)?;
+        let ours = race::run(stand, swarm, &fleet, table)?;
+        stand.stop_operator()?;
+        bare::run(stand, swarm, &fleet, ours, table)?;
+    }
+    Ok(())
 }

@@ -131,10 +131,11 @@ pub(super) fn remove(stand: &Stand, swarm: &Swarm) -> anyhow::Result<()> {
     let nodes: Api<core::Node> = Api::all(fleet.client());
     let patches: Api<NodePatch> = Api::all(fleet.client());
     let params = DeleteParams::default();
-    fleet.block_on(nodes.delete_collection(&params, &ListParams::default())).context("delete the nodes")?;
     let theirs = ListParams::default().fields(&format!("metadata.name!={CANARY_PATCH}"));
-    fleet.block_on(patches.delete_collection(&params, &theirs)).context("delete the NodePatches")?;
+    // Asked again until nothing is left: a busy API server may break a connection off.
     fleet.wait("an empty cluster", super::PATIENCE, || {
+        fleet.block_on(nodes.delete_collection(&params, &ListParams::default()))?;
+        fleet.block_on(patches.delete_collection(&params, &theirs))?;
         let left = fleet.patches()?.len();
         Ok(if left == 0 { Seen::Answer(()) } else { Seen::NotYet(format!("{left} NodePatches")) })
     })?;
