@@ -91,7 +91,7 @@ pub struct Lab {
 }
 
 /// How long nodes may take until they are Ready, all at once on two processors.
-const BOOT: Duration = Duration::from_mins(5);
+const BOOT: Duration = Duration::from_mins(10);
 
 impl Lab {
     /// Gets and builds what is not in the cache. Must not be called in the lab's network.
