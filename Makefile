@@ -92,10 +92,10 @@ generate: build ## CRDs, rendered manifests and the command line's reference, fr
 	set -o pipefail; tools=$$($(LAB) tools | tee >(cat >&2) | tail -n 1) && PATH="$$tools:$$PATH" manifests/render.sh
 
 .PHONY: bench
-bench: host-packages own-target ## The figures of docs/benchmarks.md, on simulated fleets and on a new lab, with programs built for release
+bench: host-packages own-target ## The figures of docs/benchmarks.md, on a new lab and on simulated fleets, with programs built for release
 	cargo build --release --workspace --bins --examples --locked
-	$(RELEASE)/invivo-lab fleet
 	$(RELEASE)/invivo-lab bench
+	$(RELEASE)/invivo-lab fleet
 
 # What the sample is drawn with; another word draws another sample.
 SUPPLY_SEED ?= invivo-2026-11-28

@@ -57,6 +57,9 @@ impl Done {
     }
 }
 
+/// How precise the present is for decisions.
+pub const PRECISION: Duration = Duration::from_secs(1);
+
 /// The present, in whole seconds: statuses hold no more, and what is read back must be equal.
 pub fn whole_seconds(now: Timestamp) -> Timestamp {
     Timestamp::from_second(now.as_second()).unwrap_or(now)

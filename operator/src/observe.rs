@@ -193,6 +193,7 @@ pub fn view(
         };
         let world = rollout::World {
             now,
+            imprecision: crate::context::PRECISION,
             policy: wishes,
             offer: feed.offer(),
             memory,

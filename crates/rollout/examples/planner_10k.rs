@@ -122,6 +122,7 @@ fn world(fleet: u32) -> Result<World, InvalidName> {
         vec![stage("canary", Parallel::Nodes(100), 1800), stage("early", Parallel::Percent(50), 1800)];
     Ok(World {
         now,
+        imprecision: Duration::from_secs(1),
         policy: Policy { stages, rest: stage("rest", Parallel::Percent(25), 0), ..Policy::default() },
         offer: Offer::Sets(sets),
         memory: Memory::default(),

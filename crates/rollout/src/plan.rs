@@ -136,6 +136,7 @@ fn aimed(world: &World, target: &Target<'_>, key: Key) -> Plan {
         gates: gates.closed.is_none(),
         failing: gates.failing,
         skip_soak: is_expedited(policy, &rollout, *now),
+        imprecision: world.imprecision,
     };
     let empty = stage::advance(policy, &mut rollout, &mut judged, well, *now);
     if returns(policy, &rollout, &judged, &gates, well) {

@@ -37,8 +37,6 @@ pub(crate) fn current(
     nodes: &BTreeMap<String, Node>,
     now: Timestamp,
 ) -> RolloutMemory {
-    let told = || nodes.values().filter_map(|node| node.spec.as_ref()).filter(|spec| !spec.by_other);
-    let deadlines = || told().filter_map(|spec| answer::deadline(&spec.instruction)).max();
     match known {
         Some(known) if is_for(known, &target, mechanism) => known.clone(),
         Some(_) | None => RolloutMemory {
@@ -57,10 +55,19 @@ pub(crate) fn current(
             complete: false,
             returning: false,
             evidence: Vec::new(),
-            before: known.and_then(|known| known.deadline.max(known.before)).max(deadlines()).max(Some(now)),
+            before: known
+                .and_then(|known| known.deadline.max(known.before))
+                .max(latest(nodes))
+                .max(Some(now)),
             deadline: None,
         },
     }
+}
+
+/// The latest deadline that nodes have from a policy of this name.
+fn latest(nodes: &BTreeMap<String, Node>) -> Option<Timestamp> {
+    let told = nodes.values().filter_map(|node| node.spec.as_ref()).filter(|spec| !spec.by_other);
+    told.filter_map(|spec| answer::deadline(&spec.instruction)).max()
 }
 
 /// The rollout under way, if another target must wait for it: some of what it started is not known

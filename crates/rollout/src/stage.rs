@@ -20,6 +20,7 @@
 //! stages that a rollout finds settled before its first instruction.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use invivo_terms::{BuildId, Hold, NodeState};
 use jiff::Timestamp;
@@ -58,6 +59,8 @@ pub(crate) struct Well {
     pub(crate) failing: bool,
     /// Nobody waits for soaks: an emergency.
     pub(crate) skip_soak: bool,
+    /// How much later than it seems a soak may have begun.
+    pub(crate) imprecision: Duration,
 }
 
 /// Walks through as many stages as have ended. Returns whether the stage at which it stops is
@@ -91,11 +94,13 @@ pub(crate) fn advance(
         let idle = is_idle(&parts, rollout);
         // What a gate finds wrong while a stage is watched begins the watch anew.
         let known = rollout.soak_until.filter(|_| !well.failing || idle);
+        let unwatched = idle || stage.soak.is_zero();
+        let soak = if unwatched { Duration::ZERO } else { stage.soak.saturating_add(well.imprecision) };
         let soak_until = known.or_else(|| {
             let ended = |part| matches!(part, Part::Done | Part::Excused | Part::Failed);
             let through = parts.iter().all(|(_, part)| ended(*part));
             let may = through && !unseen && (!well.failing || idle);
-            may.then(|| if idle { now } else { whole_second(after(now, stage.soak)) })
+            may.then(|| after(now, soak))
         });
         rollout.soak_until = soak_until;
         let ends = soak_until.is_some_and(|until| until <= now || well.skip_soak)
@@ -154,13 +159,6 @@ pub(crate) fn excuse_at(policy: &Policy, rollout: &RolloutMemory) -> Timestamp {
 /// A moment and a duration later; the end of time where there is no such moment.
 pub(crate) fn after(from: Timestamp, duration: std::time::Duration) -> Timestamp {
     from.checked_add(duration).unwrap_or(Timestamp::MAX)
-}
-
-/// The first whole second that is not before `moment`: what is stored keeps whole seconds only, and
-/// a soak cut to them would be short by up to one.
-fn whole_second(moment: Timestamp) -> Timestamp {
-    let up = jiff::TimestampRound::new().smallest(jiff::Unit::Second).mode(jiff::RoundMode::Ceil);
-    moment.round(up).unwrap_or(Timestamp::MAX)
 }
 
 /// Nothing of the stage was moved by this rollout, so there is nothing to watch.

@@ -1,6 +1,7 @@
 //! What the planner looks at, and what it answers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use invivo_terms::{Block, BuildId, Digest, Excuse, Hold, Level, Mechanism, NodeState, Revision, SetName};
 use jiff::Timestamp;
@@ -10,8 +11,11 @@ use crate::{Memory, Policy};
 /// Everything that one decision about one policy rests on.
 #[derive(Debug, Clone)]
 pub struct World {
-    /// The time of the decision.
+    /// The time of the decision, at the earliest.
     pub now: Timestamp,
+    /// How much later it may be, where the caller knows whole seconds only. Soaks last that much
+    /// longer.
+    pub imprecision: Duration,
     /// What the policy asks for.
     pub policy: Policy,
     /// What the feed offers.

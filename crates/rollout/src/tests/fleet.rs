@@ -65,6 +65,21 @@ pub(super) fn windows(window: Option<(u32, u32)>) -> Vec<Window> {
     vec![Window { days, start, duration: Duration::from_secs(u64::from(length) * MINUTE), zone }]
 }
 
+/// Every node is in exactly one of actions, holds, done and in flight, and nobody else is.
+pub(super) fn accounts_for_every_node(world: &World, made: &Plan) {
+    for name in world.nodes.keys() {
+        let places = [
+            made.actions.contains_key(name),
+            made.holds.contains_key(name),
+            made.done.contains(name),
+            made.in_flight.contains(name),
+        ];
+        assert_eq!(places.iter().filter(|there| **there).count(), 1, "{name} is in {places:?}");
+    }
+    let places = made.actions.len() + made.holds.len() + made.done.len() + made.in_flight.len();
+    assert_eq!(places, world.nodes.len());
+}
+
 /// The nodes, what is stored about them, and the clock.
 #[derive(Debug, Clone)]
 pub(super) struct Fleet {
@@ -77,6 +92,7 @@ impl Fleet {
         Self {
             world: World {
                 now: after(0),
+                imprecision: Duration::ZERO,
                 policy: Policy {
                     stages: vec![stage("canary", 1, 30)],
                     rest: stage("rest", 1, 0),

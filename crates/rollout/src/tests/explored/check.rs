@@ -2,6 +2,7 @@
 
 use invivo_terms::{Hold, NodeState};
 
+use super::super::fleet::accounts_for_every_node;
 use super::state::{DEADLINE, Mem, State, Told, Verdict, name, seconds};
 use super::{Scenario, step};
 use crate::{Instruction, OnFailure, Plan, World};
@@ -23,15 +24,7 @@ pub(super) fn state(state: &State, scenario: &Scenario) {
 
 /// What one plan must hold to, whatever was believed.
 pub(super) fn plan(state: &State, world: &World, made: &Plan, scenario: &Scenario) {
-    for node in world.nodes.keys() {
-        let places = [
-            made.actions.contains_key(node),
-            made.holds.contains_key(node),
-            made.done.contains(node),
-            made.in_flight.contains(node),
-        ];
-        assert_eq!(places.iter().filter(|there| **there).count(), 1, "{node}: {made:#?} {state:#?}");
-    }
+    accounts_for_every_node(world, made);
     assert!(made.wake.is_none_or(|wake| wake > world.now));
     let rollout = made.memory.rollout.as_ref();
     let returning = rollout.is_some_and(|rollout| rollout.returning);

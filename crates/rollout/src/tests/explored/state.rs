@@ -194,6 +194,7 @@ impl State {
             .collect();
         World {
             now: after(u64::from(self.now)),
+            imprecision: Duration::ZERO,
             policy,
             offer: if self.feed { Offer::Sets(sets.collect()) } else { Offer::Unknown },
             memory,

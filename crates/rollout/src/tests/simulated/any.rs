@@ -6,12 +6,12 @@ use invivo_terms::{Excuse, Level, NodeState, Revision};
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use super::super::fleet::{Fleet, after, build, digest, set_name, stage, windows};
+use super::super::fleet::{Fleet, after, build, digest, set_name, windows};
 use super::cluster::{sets, wish};
 use super::{cases, check};
 use crate::{
-    Brakes, Gate, GateVerdict, HeldByPerson, Instructed, Instruction, Node, Policy, Readiness, Stage, Wish,
-    World, plan,
+    Brakes, Gate, GateVerdict, HeldByPerson, Instructed, Instruction, Node, Policy, Readiness, Wish, World,
+    plan,
 };
 
 fn instruction(choice: u8, kernel: u32, level: u32, attempt: u32, deadline: Timestamp) -> Instruction {
@@ -78,22 +78,9 @@ prop_compose! {
         fleet in prop::option::weighted(0.3, 0..3_u32), gate in 0..5_u8,
         window in prop::option::weighted(0.2, (0..40_u32, 1..40_u32)),
     ) -> (Policy, Brakes, Vec<Gate>, usize) {
-        let spread = setup.spread.then(|| "zone".to_owned());
-        let early = Stage { share: setup.share, spread: spread.clone(), ..stage("early", setup.parallel, setup.soaks.1) };
-        let policy = Policy {
-            target: wish(aim),
-            stages: vec![Stage { optional: true, ..stage("canary", setup.parallel, setup.soaks.0) }, early],
-            rest: Stage { spread, ..stage("rest", setup.parallel, 0) },
-            paused,
-            dry_run,
-            windows: windows(window),
-            failure_budget: setup.budget,
-            on_failure: setup.on_failure,
-            supersede: setup.supersede,
-            on_withdrawn: setup.on_withdrawn,
-            new_nodes: setup.new_nodes,
-            ..Policy::default()
-        };
+        let mut policy =
+            Policy { target: wish(aim), paused, dry_run, windows: windows(window), ..setup.policy() };
+        policy.stages[1].optional = false;
         let message = String::new();
         let verdict = match gate {
             0..=2 => GateVerdict::Passed,

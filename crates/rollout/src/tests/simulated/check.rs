@@ -6,6 +6,7 @@ use std::time::Duration;
 use invivo_terms::{BuildId, Hold, Level, NodeState};
 use jiff::Timestamp;
 
+use super::super::fleet::accounts_for_every_node;
 use super::cluster::{Cluster, Part, deadline, is_open};
 use crate::{
     Budget, GateVerdict, Instruction, Memory, Node, Offer, OnFailure, OnWithdrawn, Plan, RolloutMemory,
@@ -41,17 +42,7 @@ fn is_late(world: &World, stored: &Memory, instruction: &Instruction) -> bool {
 
 /// What one plan must hold to, whatever was believed.
 pub(super) fn plan(world: &World, made: &Plan, parallel: usize) {
-    for name in world.nodes.keys() {
-        let places = [
-            made.actions.contains_key(name),
-            made.holds.contains_key(name),
-            made.done.contains(name),
-            made.in_flight.contains(name),
-        ];
-        assert_eq!(places.iter().filter(|there| **there).count(), 1, "{name} is in {places:?}");
-    }
-    let places = made.actions.len() + made.holds.len() + made.done.len() + made.in_flight.len();
-    assert_eq!(places, world.nodes.len());
+    accounts_for_every_node(world, made);
     let failures = [Hold::AttemptEnded, Hold::Convicted, Hold::Suspected, Hold::NodeNotReady];
     assert!(made.failed.iter().all(|name| failures.contains(&made.holds[name].hold)));
     assert!(made.starts.iter().all(|name| made.actions.contains_key(name)));

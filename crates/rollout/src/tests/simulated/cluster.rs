@@ -30,6 +30,24 @@ pub(super) struct Setup {
     pub(super) limit: Option<u32>,
 }
 
+impl Setup {
+    pub(super) fn policy(&self) -> Policy {
+        let spread = self.spread.then(|| "zone".to_owned());
+        let canary = optional(stage("canary", self.parallel, self.soaks.0));
+        let early = optional(stage("early", self.parallel, self.soaks.1));
+        Policy {
+            stages: vec![canary, Stage { spread: spread.clone(), share: self.share, ..early }],
+            rest: Stage { spread, ..stage("rest", self.parallel, 0) },
+            failure_budget: self.budget,
+            on_failure: self.on_failure,
+            supersede: self.supersede,
+            on_withdrawn: self.on_withdrawn,
+            new_nodes: self.new_nodes,
+            ..Policy::default()
+        }
+    }
+}
+
 /// One node, whose it is and who told it what it was told last.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
@@ -126,21 +144,7 @@ impl Part {
     }
 
     fn of(setup: &Setup) -> Self {
-        let spread = setup.spread.then(|| "zone".to_owned());
-        let Setup { parallel, soaks, share, .. } = *setup;
-        let canary = optional(stage("canary", parallel, soaks.0));
-        let early = Stage { spread: spread.clone(), share, ..optional(stage("early", parallel, soaks.1)) };
-        let policy = Policy {
-            stages: vec![canary, early],
-            rest: Stage { spread, ..stage("rest", parallel, 0) },
-            failure_budget: setup.budget,
-            on_failure: setup.on_failure,
-            supersede: setup.supersede,
-            on_withdrawn: setup.on_withdrawn,
-            new_nodes: setup.new_nodes,
-            ..Policy::default()
-        };
-        Self::new(policy, parallel)
+        Self::new(setup.policy(), setup.parallel)
     }
 
     pub(super) fn rollout(&self) -> Option<&RolloutMemory> {
@@ -292,6 +296,7 @@ impl Cluster {
         let in_flight = self.parts.iter().map(|part| part.in_flight(self.now)).sum();
         World {
             now: self.now,
+            imprecision: Duration::ZERO,
             policy: part.policy.clone(),
             offer: self.offer.clone(),
             vanished: vanished.map(|(name, _)| name.clone()).collect(),
