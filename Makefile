@@ -79,6 +79,14 @@ seeded-bugs: host-packages ## Break the planner on purpose, rule by rule; its te
 	@command -v patch >/dev/null || (apt-get update -q && apt-get install -y -q patch)
 	crates/rollout/bugs/run.sh
 
+MUTANTS := $(INVIVO_CACHE)/cargo-mutants-27.1.0
+
+.PHONY: mutants
+mutants: host-packages ## Two hundred small changes of the planner, drawn by SEED; its tests must notice 95 of 100
+	@[ -x $(MUTANTS)/bin/cargo-mutants ] \
+	  || env -u CARGO_TARGET_DIR cargo install --quiet --locked --root $(MUTANTS) cargo-mutants --version 27.1.0
+	PATH="$(MUTANTS)/bin:$$PATH" crates/rollout/mutants/run.sh
+
 .PHONY: lint
 lint: own-target ## Formatting and clippy, warnings are errors
 	cargo fmt --all --check

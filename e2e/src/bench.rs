@@ -26,12 +26,14 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(5);
 pub fn run(rest: Option<u64>) -> anyhow::Result<()> {
     demo::run()?;
     let lab = Lab::open()?;
+    let beside = spend::fetch_beside(&lab)?;
     crate::network::enter()?;
     let product = Product::new(&lab)?;
     let fleet = Fleet::open(&lab)?;
     println!("Machine: {}\n", machine()?);
     println!("| figure | measured |\n| --- | --- |");
     one_patch(&lab, &product, &fleet)?;
+    spend::start_beside(&lab, &beside)?;
     spend::memory(&lab)?;
     let before = spend::processor_time(&lab)?;
     let rest = rest.map_or(REST, Duration::from_secs);

@@ -1,15 +1,16 @@
 //! The whole lab: what it needs, its start, its end.
 
 mod alone;
+mod ready;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use invivo_guest::{Accelerator, Output};
 use k8s_openapi::api::core::v1 as core;
-use kube::api::{Api, ListParams};
+use kube::Api;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use crate::cache::{self, Cache};
@@ -25,6 +26,8 @@ use crate::prometheus::{self, Prometheus};
 use crate::registry::{self, Registry};
 use crate::state::{self, State};
 use crate::targets;
+
+pub use ready::{boot_id, is_ready};
 
 /// Why the lab did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -350,6 +353,11 @@ impl Lab {
         Registry { tools: &self.tools, state: &self.state }
     }
 
+    /// What it takes from Debian. Nothing is fetched from within the lab's network.
+    pub fn packages(&self) -> Packages<'_> {
+        Packages::new(&self.cache)
+    }
+
     /// The lab's Prometheus.
     pub fn prometheus(&self) -> Prometheus<'_> {
         Prometheus { cache: &self.cache, state: &self.state }
@@ -398,53 +406,6 @@ impl Lab {
         Ok(kube::Client::try_from(config)?)
     }
 
-    /// Waits until each node is Ready, booted by another boot than the one named.
-    fn wait_ready(&self, mut nodes: Vec<(String, Option<String>)>, patience: Duration) -> Result<(), Error> {
-        let step = progress::begin("wait until the nodes are Ready");
-        let start = Instant::now();
-        Self::block_on(async {
-            let api: Api<core::Node> = Api::all(self.client().await?);
-            while !nodes.is_empty() {
-                if start.elapsed() >= patience {
-                    let names: Vec<String> = nodes.into_iter().map(|(name, _)| name).collect();
-                    return Err(Error::NotReady { nodes: names.join(", "), waited: patience });
-                }
-                for (name, _) in &nodes {
-                    self.start_again_after_emulator(&self.node(name)?, &step)?;
-                }
-                // An API server that starts may still say no.
-                let seen =
-                    api.list(&ListParams::default()).await.map_or_else(|_| Vec::new(), |list| list.items);
-                nodes.retain(|(name, before)| {
-                    let ready = seen.iter().any(|node| {
-                        node.metadata.name.as_ref() == Some(name)
-                            && before.as_ref() != Some(&boot_id(node))
-                            && is_ready(node)
-                    });
-                    if ready {
-                        step.note(&format!("{name} Ready"));
-                    }
-                    !ready
-                });
-                tokio::time::sleep(Duration::from_millis(300)).await;
-            }
-            Ok(())
-        })??;
-        step.done();
-        Ok(())
-    }
-
-    /// Under emulation with several processors QEMU 10 was seen to fail an assertion of its own while
-    /// a guest booted (`iotlb_to_section`). That is no power cut that a test asked for: the guest is
-    /// started again, and the failure is told.
-    fn start_again_after_emulator(&self, node: &Node, step: &progress::Step) -> Result<(), Error> {
-        if let Some(failure) = node.emulator_failure() {
-            step.note(&format!("{}: started again, QEMU failed: {failure}", node.name()));
-            self.start_guest(node)?;
-        }
-        Ok(())
-    }
-
     fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Error> {
         Ok(tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -465,6 +426,9 @@ impl Lab {
     }
 }
 
+/// The port of the server from which nodes fetch what is copied to them.
+const FILES_PORT: u16 = 5080;
+
 /// Ends every process that has a pid file: guests and clients first, the control plane last and in
 /// reverse order.
 fn stop_all(state: &State) -> Result<(), Error> {
@@ -480,22 +444,4 @@ fn stop_all(state: &State) -> Result<(), Error> {
         state.pid_file(&name).stop(patience)?;
     }
     Ok(())
-}
-
-/// The port of the server from which nodes fetch what is copied to them.
-const FILES_PORT: u16 = 5080;
-
-/// Whether the node says that it is ready.
-pub fn is_ready(node: &core::Node) -> bool {
-    node.status.as_ref().and_then(|status| status.conditions.as_ref()).is_some_and(|conditions| {
-        conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-    })
-}
-
-/// The boot that the node's kubelet reported last.
-pub fn boot_id(node: &core::Node) -> String {
-    node.status
-        .as_ref()
-        .and_then(|status| status.node_info.as_ref())
-        .map_or_else(String::new, |info| info.boot_id.clone())
 }

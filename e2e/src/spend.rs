@@ -1,6 +1,7 @@
 //! What Invivo's programs take of a node: memory, processor, wake-ups.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -16,6 +17,11 @@ use crate::rebundle;
 
 /// The two programs that every node runs.
 const ON_A_NODE: [&str; 2] = ["invivo-agent", "invivo-loader"];
+/// What most clusters run on every node already, to compare with.
+const BESIDE: &str = "prometheus-node-exporter";
+/// Where it is put on a node, and where it answers.
+const BESIDE_FILE: &str = "/var/lib/prometheus-node-exporter";
+const BESIDE_METRICS: &str = "http://127.0.0.1:9100/metrics";
 /// The set of the large bundle.
 const LARGE_SET: &str = "2026-11-24.1";
 const LARGE: usize = 1 << 20;
@@ -24,9 +30,28 @@ const WATCHED: Duration = Duration::from_mins(2);
 /// Longest that a script takes which does not wait.
 const AT_ONCE: Duration = Duration::from_secs(30);
 
+/// The file of the program to compare with. Nothing can be fetched from within the lab's network.
+pub(crate) fn fetch_beside(lab: &Lab) -> anyhow::Result<PathBuf> {
+    Ok(lab.packages().unpacked(BESIDE)?.join("usr/bin").join(BESIDE))
+}
+
+/// Starts it on one node and scrapes it a few times.
+pub(crate) fn start_beside(lab: &Lab, file: &Path) -> anyhow::Result<()> {
+    let node = lab.node("node2")?;
+    let copied = lab.copy_to(&node, file, BESIDE_FILE)?;
+    ensure!(copied.success(), "copy {BESIDE}: {}", copied.text());
+    let script = format!(
+        "chmod +x {BESIDE_FILE} && systemd-run -q {BESIDE_FILE} && sleep 5 && \
+         for i in 1 2 3; do curl -sSf -o /dev/null {BESIDE_METRICS} || exit 1; done"
+    );
+    let started = node.run(&script, AT_ONCE)?;
+    ensure!(started.success(), "start {BESIDE}: {}", started.text());
+    Ok(())
+}
+
 /// Resident memory of each program on each node that runs it.
 pub(crate) fn memory(lab: &Lab) -> anyhow::Result<()> {
-    for program in ["invivo-agent", "invivo-loader", "invivo-operator", "invivo-patch-server"] {
+    for program in ["invivo-agent", "invivo-loader", "invivo-operator", "invivo-patch-server", BESIDE] {
         for node in lab.nodes()? {
             let script = format!("for p in $(pidof {program}); do grep VmRSS /proc/$p/status; done");
             let output = node.run(&script, AT_ONCE)?;

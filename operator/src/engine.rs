@@ -43,6 +43,11 @@ impl Key {
         }
     }
 
+    /// A decision does not wait behind what is written down about each node.
+    const fn decides(&self) -> bool {
+        matches!(self, Self::Policy(_))
+    }
+
     fn name(&self) -> &str {
         match self {
             Self::Feed(name) | Self::Node(name) | Self::Policy(name) => name,
@@ -76,7 +81,7 @@ pub async fn run(
     mut failures: mpsc::Receiver<Failure>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut queue = Queue::default();
+    let mut queue = Queue::new(Key::decides);
     let mut running = FuturesUnordered::new();
     let mut given = false;
     loop {
@@ -259,7 +264,7 @@ mod tests {
             serde_json::json!({"apiVersion": "invivo.dev/v1alpha1", "kind": "PatchPolicy", "metadata": {},
                 "spec": {"feed": "production"}}),
         );
-        let (context, mut queue) = (fake.operator(), Queue::default());
+        let (context, mut queue) = (fake.operator(), Queue::new(Key::decides));
         let feed = Key::Feed("production".to_owned());
         queue.add(feed.clone(), Instant::now());
         assert_eq!(queue.take(Instant::now()), Some(feed.clone()));

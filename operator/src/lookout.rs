@@ -66,6 +66,7 @@ struct Looked {
     at: Instant,
     root: Digest,
     mirror: Option<Timestamp>,
+    builds: BTreeSet<BuildId>,
 }
 
 impl Lookout {
@@ -200,7 +201,8 @@ impl Lookout {
             Server::Says(state) => state.verified,
             Server::NotAsked | Server::NotMirrored | Server::Down { .. } => None,
         };
-        watched.looked = Some(Looked { at: Instant::now(), root: root.clone(), mirror });
+        watched.looked =
+            Some(Looked { at: Instant::now(), root: root.clone(), mirror, builds: builds.clone() });
         let floors =
             watched.verified.as_ref().map_or_else(|| stored_floors(feed), |verified| verified.floors.clone());
         let look = tokio::time::timeout(LOOK_WITHIN, self.verify(name, root, &floors, builds)).await;
@@ -279,12 +281,16 @@ fn is_due(watched: &Watched, builds: &BTreeSet<BuildId>, now: Timestamp, instant
     if looked.mirror != Some(mirror) {
         return true;
     }
-    let lacks = watched.verified.as_ref().is_none_or(|verified| {
-        verified.expires <= now
-            || builds.iter().any(|build| {
-                verified.index.kernels.contains_key(build) && !verified.kernels.contains_key(build)
-            })
-    });
+    let unread = |build: &&BuildId| {
+        watched.verified.as_ref().is_some_and(|verified| {
+            verified.index.kernels.contains_key(*build) && !verified.kernels.contains_key(*build)
+        })
+    };
+    if builds.difference(&looked.builds).any(|build| unread(&build)) {
+        return true;
+    }
+    let expired = watched.verified.as_ref().is_none_or(|verified| verified.expires <= now);
+    let lacks = expired || builds.iter().any(|build| unread(&build));
     let ended_well = matches!(watched.own, Own::Held);
     (lacks || !ended_well) && instant.saturating_duration_since(looked.at) >= LOOK_AGAIN
 }
@@ -342,6 +348,7 @@ mod tests {
             at: start,
             root: "a".repeat(64).parse().unwrap(),
             mirror: Some("2026-11-22T12:00:00Z".parse().unwrap()),
+            builds: BTreeSet::new(),
         });
         watched.own = Own::Held;
         let build = "b".repeat(40);
@@ -349,8 +356,13 @@ mod tests {
         assert!(!is_due(&watched, &builds, now(), start));
         let later = start + Duration::from_hours(1);
         assert!(!is_due(&watched, &builds, now(), later));
-        // A kernel build that the repository knows and we have not read about yet.
-        assert!(is_due(&watched, &[build.parse().unwrap()].into(), now(), later));
+        // A kernel build that the repository knows and we have not read about yet: at once, and where
+        // that did not end well after a while.
+        let builds_here: BTreeSet<BuildId> = [build.parse().unwrap()].into();
+        assert!(is_due(&watched, &builds_here, now(), start));
+        watched.looked.as_mut().unwrap().builds = builds_here.clone();
+        assert!(!is_due(&watched, &builds_here, now(), start));
+        assert!(is_due(&watched, &builds_here, now(), later));
         // Past its date.
         assert!(is_due(&watched, &builds, "2027-02-01T00:00:00Z".parse().unwrap(), later));
     }

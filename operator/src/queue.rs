@@ -15,24 +15,31 @@ const LONGEST: Duration = Duration::from_mins(1);
 /// A queue of keys by the instant that they are due.
 #[derive(Debug)]
 pub struct Queue<K> {
+    urgent: fn(&K) -> bool,
     due: BTreeMap<K, Instant>,
-    order: BTreeSet<(Instant, K)>,
+    /// Urgent ones, and all others.
+    order: [BTreeSet<(Instant, K)>; 2],
     running: BTreeMap<K, Option<Instant>>,
     failures: BTreeMap<K, u32>,
 }
 
-impl<K> Default for Queue<K> {
-    fn default() -> Self {
+impl<K: Ord + Clone> Queue<K> {
+    /// An empty queue. Of the keys that are due, urgent ones go before all others.
+    pub fn new(urgent: fn(&K) -> bool) -> Self {
         Self {
+            urgent,
             due: BTreeMap::new(),
-            order: BTreeSet::new(),
+            order: [BTreeSet::new(), BTreeSet::new()],
             running: BTreeMap::new(),
             failures: BTreeMap::new(),
         }
     }
-}
 
-impl<K: Ord + Clone> Queue<K> {
+    fn lane(&mut self, key: &K) -> &mut BTreeSet<(Instant, K)> {
+        let [urgent, others] = &mut self.order;
+        if (self.urgent)(key) { urgent } else { others }
+    }
+
     /// Adds a key, or moves it forward.
     pub fn add(&mut self, key: K, at: Instant) {
         if let Some(again) = self.running.get_mut(&key) {
@@ -41,24 +48,25 @@ impl<K: Ord + Clone> Queue<K> {
         }
         match self.due.get(&key) {
             Some(before) if *before <= at => return,
-            Some(before) => drop(self.order.remove(&(*before, key.clone()))),
+            Some(before) => {
+                let known = (*before, key.clone());
+                self.lane(&key).remove(&known);
+            }
             None => {}
         }
-        self.order.insert((at, key.clone()));
+        self.lane(&key).insert((at, key.clone()));
         self.due.insert(key, at);
     }
 
     /// When the next key is due.
     pub fn next(&self) -> Option<Instant> {
-        self.order.first().map(|(at, _)| *at)
+        self.order.iter().filter_map(|lane| lane.first()).map(|(at, _)| *at).min()
     }
 
     /// Takes a key that is due; it counts as being worked on until [`Queue::done`].
     pub fn take(&mut self, now: Instant) -> Option<K> {
-        if self.next()? > now {
-            return None;
-        }
-        let (_, key) = self.order.pop_first()?;
+        let lane = self.order.iter_mut().find(|lane| lane.first().is_some_and(|(at, _)| *at <= now))?;
+        let (_, key) = lane.pop_first()?;
         self.due.remove(&key);
         self.running.insert(key.clone(), None);
         Some(key)
@@ -96,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_key_that_is_worked_on_is_not_taken_twice() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(|_| false);
         let now = Instant::now();
         queue.add("a", now);
         assert_eq!(queue.take(now), Some("a"));
@@ -109,8 +117,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_urgent_goes_before_what_was_due_earlier_but_not_before_it_is_due() {
+        let mut queue = Queue::new(|key| *key == "urgent");
+        let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        queue.add("a", now);
+        queue.add("b", now);
+        queue.add("urgent", later);
+        assert_eq!(queue.take(now), Some("a"));
+        assert_eq!(queue.take(later), Some("urgent"));
+        assert_eq!(queue.take(later), Some("b"));
+    }
+
+    #[test]
     fn failures_wait_longer_each_time_up_to_a_minute() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(|_| false);
         let now = Instant::now();
         let mut last = Duration::ZERO;
         for _ in 0..12 {
@@ -125,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_earlier_of_two_instants_counts() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(|_| false);
         let now = Instant::now();
         queue.add("a", now + Duration::from_secs(9));
         queue.add("a", now + Duration::from_secs(3));

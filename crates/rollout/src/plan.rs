@@ -248,7 +248,7 @@ fn returns(
 }
 
 /// What this policy has proven, as far as the feed still offers it.
-fn proven_aims(world: &World) -> BTreeMap<&BuildId, Aim<'_>> {
+pub(crate) fn proven_aims(world: &World) -> BTreeMap<&BuildId, Aim<'_>> {
     if world.policy.new_nodes == NewNodes::Staged || world.policy.target != Wish::Latest {
         return BTreeMap::new();
     }

@@ -11,7 +11,7 @@ use crate::check::Hole;
 use crate::demo::{CANARY, NODES};
 use crate::fleet::Seen;
 use crate::node::Node;
-use crate::product::POLICY;
+use crate::product::{FEED, POLICY};
 use crate::rebundle::{ByHand, FUNCTION, OOPS};
 
 /// The set whose patch oopses when it is called.
@@ -66,9 +66,54 @@ pub(super) fn panic_in_the_patch(stage: &Stage<'_>) -> anyhow::Result<()> {
     cleared_by_root_alone(stage, &node, "convicted since")
 }
 
+/// One node's word moves one node; what two say is believed everywhere.
+pub(super) fn two_nodes_panic(stage: &Stage<'_>) -> anyhow::Result<()> {
+    const SET: &str = "2026-11-23.4";
+    stage.publish(&ByHand { set: SET, level: 7, replaces: FUNCTION, code: OOPS })?;
+    let watched_for_long = stage.product.policy_at_once(SET).replace("soak: 1s", "soak: 30m");
+    stage.product.apply(&watched_for_long)?;
+    for name in NODES {
+        wait_of(stage, name, "level 7", |status| status.level == Level(7))?;
+    }
+    let (fallen, standing) = ([CANARY, STEADY], "node3");
+    for name in fallen {
+        stage.node(name)?.crash_by(crate::check::ON_NODE)?;
+    }
+    for name in fallen {
+        stage.lab.power_on(&stage.node(name)?)?;
+    }
+    for name in fallen {
+        let status = wait_of(stage, name, "a verdict", |status| status.state == NodeState::Convicted)?;
+        println!("  {name}: {}", status.message.as_deref().unwrap_or_default());
+    }
+    let quarantined = stage.fleet.wait("the set in quarantine", PATIENCE, || {
+        let name = format!("{FEED}.{SET}");
+        let sets = stage.fleet.sets()?.into_iter();
+        let set = sets.filter(|set| set.metadata.name.as_ref() == Some(&name)).find_map(|set| set.status);
+        let mut conditions = set.unwrap_or_default().conditions.into_iter();
+        Ok(match conditions.find(|condition| condition.type_ == "Quarantined") {
+            Some(condition) if condition.status == "True" => Seen::Answer(condition.message),
+            other => Seen::NotYet(format!("{other:?}")),
+        })
+    })?;
+    println!("  {SET}: {quarantined}");
+    for name in fallen {
+        ensure!(quarantined.contains(name), "{name} is not named");
+    }
+    let held = stage.fleet.wait("the policy to say so", PATIENCE, || {
+        let holds = stage.fleet.policy(POLICY)?.status.unwrap_or_default().holds;
+        let hold = holds.iter().find(|hold| hold.reason == Hold::SetQuarantined);
+        Ok(hold.map_or_else(|| Seen::NotYet(format!("{holds:?}")), |hold| Seen::Answer(hold.nodes)))
+    })?;
+    println!("  held for it: {held}");
+    let status = wait_of(stage, standing, "a status", |_| true)?;
+    ensure!(status.level == Level(7), "{standing} was moved to level {}", status.level);
+    fallen.iter().try_for_each(|name| cleared_by_root_alone(stage, &stage.node(name)?, "convicted since"))
+}
+
 fn cleared_by_root_alone(stage: &Stage<'_>, node: &Node, verdict: &str) -> anyhow::Result<()> {
     let cleared = clear_verdict(stage, node)?;
-    println!("  {CANARY}# invivo clear-verdict: {}", cleared.trim());
+    println!("  {}# invivo clear-verdict: {}", node.name(), cleared.trim());
     ensure!(cleared.contains(verdict), "not cleared");
     let again = clear_verdict(stage, node)?;
     ensure!(again.contains("no bundle was suspected"), "not cleared for good: {again}");

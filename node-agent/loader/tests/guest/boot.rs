@@ -15,6 +15,9 @@ use crate::plan::{Plan, Said};
 /// The test of `main.rs` that is the guest's first process.
 pub(crate) const INSIDE: &str = "in_the_guest";
 
+/// Enough for a panic and what led to it.
+const CONSOLE_LINES: usize = 80;
+
 /// What every boot with a plan has in common.
 pub(crate) struct Rig {
     pub(crate) bundles: Bundles,
@@ -133,9 +136,12 @@ impl Guest {
         self.said().iter().any(wanted)
     }
 
-    /// All that was on its console, and QEMU's own words.
+    /// The end of what was on its console, and QEMU's own words.
     pub(crate) fn console(&self) -> String {
-        self.serial.text() + &read(&self.qemu)
+        let text = self.serial.text();
+        let lines: Vec<_> = text.lines().collect();
+        let last = lines.get(lines.len().saturating_sub(CONSOLE_LINES)..).unwrap_or_default();
+        last.join("\n") + "\n" + &read(&self.qemu)
     }
 
     /// Waits for its end by itself.
@@ -144,7 +150,8 @@ impl Guest {
             return Ok(self.said());
         }
         self.kill()?;
-        Err(format!("the guest did not end within {patience:?}:\n{}", self.console()).into())
+        let words = format!("the guest did not end within {patience:?}, its console's end:");
+        Err(format!("{words}\n{}", self.console()).into())
     }
 }
 

@@ -8,6 +8,7 @@
 //! The decisions are those of [`crate::plan`] itself; only what surrounds it is modelled.
 
 mod check;
+mod diagram;
 mod state;
 mod step;
 
@@ -110,6 +111,13 @@ fn scenarios() -> Vec<Scenario> {
             ..plain.clone()
         },
         Scenario {
+            name: "going back to the set before for a gate",
+            stages: &[0],
+            on_failure: OnFailure::RollBack,
+            left: Left { ticks: 1, gates: 1, sets: 1, ..QUIET },
+            ..plain.clone()
+        },
+        Scenario {
             name: "a second kernel build",
             stages: &[0, 1, 1],
             builds: &[1, 2, 2],
@@ -142,8 +150,8 @@ fn scenarios() -> Vec<Scenario> {
 const MOST: usize = 100_000;
 
 /// Visits every state that can be reached, up to so many; returns how many it visited, and whether
-/// that was all of them.
-fn explore(scenario: &Scenario, most: usize) -> (usize, bool) {
+/// that was all of them. `look` is told of each step, from which state to which.
+fn explore(scenario: &Scenario, most: usize, mut look: impl FnMut(&State, &State)) -> (usize, bool) {
     let first = State::first(scenario);
     let mut seen = HashSet::from([first.key()]);
     let mut open = VecDeque::from([first]);
@@ -153,10 +161,11 @@ fn explore(scenario: &Scenario, most: usize) -> (usize, bool) {
         newest = !newest;
         let Some(state) = (if newest { open.pop_back() } else { open.pop_front() }) else { break };
         step::all(&state, scenario, &mut next);
-        for state in next.drain(..) {
-            if seen.insert(state.key()) {
-                check::state(&state, scenario);
-                open.push_back(state);
+        for after in next.drain(..) {
+            look(&state, &after);
+            if seen.insert(after.key()) {
+                check::state(&after, scenario);
+                open.push_back(after);
             }
         }
     }
@@ -174,7 +183,7 @@ fn in_every_order_of_events_two_operators_keep_the_rules() {
     let most = asked().unwrap_or(MOST);
     let mut total = 0;
     for scenario in scenarios() {
-        let (states, all) = explore(&scenario, most);
+        let (states, all) = explore(&scenario, most, |_, _| {});
         println!("{states:>9} states{}: {}", if all { "" } else { ", cut" }, scenario.name);
         total += states;
     }

@@ -1,0 +1,37 @@
+#!/bin/bash
+# Changes the planner in 200 small ways, one at a time, and asks whether its tests notice. Which 200 of
+# all that are possible is drawn by SEED. Prints those that nobody noticed; fails below 95 %.
+#
+# The random and the exhaustive tests are cut short (INVIVO_CASES, INVIVO_STATES): what they notice at
+# all they notice early.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/../../.." && pwd)
+work=${INVIVO_CACHE:?where built things are kept}/mutants
+seed=${SEED:-invivo}
+count=${COUNT:-200}
+export INVIVO_CASES=${INVIVO_CASES:-400} INVIVO_STATES=${INVIVO_STATES:-3000} PROPTEST_MAX_SHRINK_ITERS=0
+# Each worker has a copy of the tree with a target folder of its own.
+unset CARGO_TARGET_DIR
+
+mkdir -p "$work"
+cd "$root"
+cargo mutants --list --package invivo-rollout --line-col=true >"$work/all"
+shuf --random-source=<(yes "$seed") -n "$count" "$work/all" >"$work/chosen"
+echo "$(wc -l <"$work/chosen") of $(wc -l <"$work/all") possible changes, SEED=$seed" >&2
+
+# Their names as expressions that mean just them.
+sed -E 's/[][\\.*^$+?(){}|]/\\&/g; s/^/^/; s/$/$/' "$work/chosen" >"$work/expressions"
+names=()
+while IFS= read -r name; do names+=(--re "$name"); done <"$work/expressions"
+
+# Its exit code says that some were missed; how many may be is judged below.
+cargo mutants --package invivo-rollout "${names[@]}" --output "$work" --jobs 2 --timeout 300 --no-times \
+  --colors never -- --lib --locked || [ $? -eq 2 ] || [ $? -eq 3 ]
+
+found() { wc -l <"$work/mutants.out/$1.txt"; }
+caught=$(($(found caught) + $(found timeout))) missed=$(found missed)
+echo "missed:"
+cat "$work/mutants.out/missed.txt"
+echo "$caught caught, $missed missed, $(found unviable) do not compile"
+[ $((caught + missed)) -gt 0 ] && [ $((caught * 100)) -ge $(((caught + missed) * 95)) ]
