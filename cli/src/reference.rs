@@ -36,7 +36,7 @@ The commands act with the caller's own rights, and under a field manager of the 
 | `status`, `history`, `watch` | get, list and watch `patchpolicies`, `patchfeeds`, `nodepatches` |
 | `why` | the same, get `nodes` and `services/proxy` of `invivo-operator:metrics`; list `pods` for the names of blockers |
 | `plan` | get `patchpolicies` and `services/proxy` of `invivo-operator:metrics` |
-| `approve`, `reject` | list and patch `patchsets`, get `patchfeeds` |
+| `approve`, `reject`, `withdraw` | list and patch `patchsets`, get `patchfeeds` |
 | `pause`, `resume`, `expedite`, `rollback` | get and patch `patchpolicies`, list `patchsets` |
 | `hold`, `unhold` | get and patch `nodes` |
 | `stop`, `start` | get, create and delete `configmaps` in Invivo's namespace |

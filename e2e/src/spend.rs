@@ -151,15 +151,33 @@ END",
 }
 
 fn count_wake_ups(node: &Node) -> anyhow::Result<Vec<(&'static str, u64)>> {
-    let count = |program: &str| {
-        sum(node, &format!("cat /proc/$(pidof {program})/task/*/status | grep ^voluntary_ctxt_switches"))
-    };
     std::thread::sleep(Duration::from_secs(5));
-    let before = ON_A_NODE.map(count).into_iter().collect::<anyhow::Result<Vec<u64>>>()?;
+    let before = ON_A_NODE.map(|program| wake_ups_by_thread(node, program));
     std::thread::sleep(WATCHED);
-    let after = ON_A_NODE.map(count).into_iter().collect::<anyhow::Result<Vec<u64>>>()?;
-    let counts = before.iter().zip(after).map(|(before, after)| after.saturating_sub(*before));
-    Ok(ON_A_NODE.into_iter().zip(counts).collect())
+    let mut counts = Vec::new();
+    for (program, before) in ON_A_NODE.into_iter().zip(before) {
+        let before = before?;
+        let after = wake_ups_by_thread(node, program)?;
+        // A thread that has ended takes its count along; one that has begun brings all of it.
+        let since = |(thread, count): (&u64, &u64)| {
+            count.saturating_sub(before.get(thread).copied().unwrap_or_default())
+        };
+        counts.push((program, after.iter().map(since).sum()));
+    }
+    Ok(counts)
+}
+
+/// How often each thread of the program has waited, by the thread's number.
+fn wake_ups_by_thread(node: &Node, program: &str) -> anyhow::Result<BTreeMap<u64, u64>> {
+    let script =
+        format!("cat /proc/$(pidof {program})/task/*/status | grep -E '^(Pid|voluntary_ctxt_switches):'");
+    let output = node.run(&script, AT_ONCE)?;
+    let text = output.text();
+    let numbers: Vec<u64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let threads: BTreeMap<u64, u64> =
+        numbers.chunks_exact(2).filter_map(|pair| Some((*pair.first()?, *pair.get(1)?))).collect();
+    ensure!(output.success() && !threads.is_empty(), "{}: {script}: {text}", node.name());
+    Ok(threads)
 }
 
 /// The sum of the numbers that a script prints.

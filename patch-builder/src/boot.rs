@@ -289,11 +289,12 @@ pub fn console(cache: &Cache, image: &Path, archive: Initramfs, patience: Durati
 }
 
 fn machine(image: &Path, initrd: &Path, serial_log: PathBuf) -> Machine {
+    let accelerator = Accelerator::detect();
     Machine {
         name: "invivo-boot-test".to_owned(),
         uuid: None,
-        accelerator: Accelerator::detect(),
-        cpus: 2,
+        accelerator,
+        cpus: accelerator.processors(),
         memory_mib: 768,
         kernel: image.to_owned(),
         initrd: initrd.to_owned(),

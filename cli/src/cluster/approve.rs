@@ -1,11 +1,11 @@
-//! `approve`, `reject`: a person's own decision about a set, bound to the set's digest.
+//! `approve`, `reject`, `withdraw`: a person's own decision about a set, bound to the set's digest.
 
 use std::collections::BTreeSet;
 
 use clap::Args;
 use invivo_terms::Digest;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::change::{Act, Change, Reason, Write};
 use super::object::Object;
@@ -23,6 +23,17 @@ pub struct ApproveArguments {
     /// Refuse unless the set has this digest: that of the set which was tested.
     #[arg(long)]
     pub(super) digest: Option<Digest>,
+    #[command(flatten)]
+    pub(super) writing: Writing,
+    #[command(flatten)]
+    pub(super) call: Call,
+}
+
+/// `withdraw`
+#[derive(Debug, Args)]
+pub struct WithdrawArguments {
+    /// The set: the PatchSet's name, or the set's own where one feed alone has it.
+    pub(super) set: String,
     #[command(flatten)]
     pub(super) writing: Writing,
     #[command(flatten)]
@@ -130,6 +141,67 @@ pub(super) fn decide(
     Ok(change)
 }
 
+/// The caller's decision about `set` goes, whatever wrote it; nobody else's is touched.
+///
+/// # Errors
+///
+/// The object has no uid, so it did not come from an API server.
+pub(super) fn withdraw(act: Act<'_>, set: &Object, feed: Option<&Object>) -> Result<Change, Failure> {
+    let (name, user) = (set.name(), act.person.user());
+    let entries: Vec<Approval> = set.read("/spec/approvals").unwrap_or_default();
+    let (own, others): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.user == user);
+    let own = own.into_iter().next();
+    let write = if own.is_some() {
+        // Of exactly the list that was read: a colleague's entry of this moment is not lost.
+        Write::Merge(json!({
+            "metadata": {"uid": set.uid()?, "resourceVersion": set.text("/metadata/resourceVersion")},
+            "spec": {"approvals": others},
+        }))
+    } else {
+        Write::Nothing
+    };
+    let word = match own.as_ref().map(|entry| entry.decision) {
+        Some(Decision::Reject) => "rejection",
+        Some(Decision::Approve) | None => "approval",
+    };
+    let digest = set.text("/spec/digest").unwrap_or_default();
+    let next = waits(set, feed, others.iter().filter(|entry| entry.digest == digest));
+    let change = act.change(set.kind, name, "/spec/approvals", (json!(own), Value::Null), write).said(
+        &format!("{user} took back their {word} of PatchSet {name}."),
+        &format!("{user} has decided nothing about PatchSet {name}; nothing was changed."),
+        next,
+    );
+    Ok(change)
+}
+
+/// What the set waits for with these decisions about its present content.
+fn waits<'a>(set: &Object, feed: Option<&Object>, entries: impl Iterator<Item = &'a Approval>) -> String {
+    let (rejected, approved): (Vec<_>, Vec<_>) =
+        entries.partition(|entry| entry.decision == Decision::Reject);
+    if !rejected.is_empty() {
+        let users: Vec<_> = rejected.iter().map(|entry| entry.user.as_str()).collect();
+        return format!("It stays rejected by {}; a rejection outweighs approvals.", users.join(", "));
+    }
+    if let Some(since) = set.text("/status/quarantine/since") {
+        return format!("It is quarantined since {since}.");
+    }
+    let manual = feed.and_then(|feed| feed.text("/spec/approval/mode")) == Some("Manual");
+    if !manual {
+        return "Its feed asks for no approval: channel and delay alone decide when it is eligible."
+            .to_owned();
+    }
+    let required = feed.and_then(|feed| feed.number("/spec/approval/required")).unwrap_or(1);
+    let users: BTreeSet<&str> = approved.iter().map(|entry| entry.user.as_str()).collect();
+    let have = u64::try_from(users.len()).unwrap_or(u64::MAX);
+    if have < required {
+        return format!(
+            "{have} of {required} approvals; it waits for {} more (AwaitingApproval).",
+            required - have
+        );
+    }
+    format!("{have} of {required} approvals: it is eligible as soon as channel and delay let it.")
+}
+
 /// What the set waits for once `own` stands.
 fn next(set: &Object, feed: Option<&Object>, entries: &[Approval], own: &Approval) -> String {
     let name = set.text("/spec/set").unwrap_or_default();
@@ -139,13 +211,9 @@ fn next(set: &Object, feed: Option<&Object>, entries: &[Approval], own: &Approva
              `kubectl invivo rollback <policy>` takes it off."
         );
     }
-    let others = entries.iter().filter(|entry| entry.user != own.user && entry.digest == own.digest);
-    let (rejected, approved): (Vec<_>, Vec<_>) = others.partition(|entry| entry.decision == Decision::Reject);
-    if !rejected.is_empty() {
-        let users: Vec<_> = rejected.iter().map(|entry| entry.user.as_str()).collect();
-        return format!("It stays rejected by {}; a rejection outweighs approvals.", users.join(", "));
-    }
-    if let Some(since) = set.text("/status/quarantine/since") {
+    let others = || entries.iter().filter(|entry| entry.user != own.user && entry.digest == own.digest);
+    let rejected = others().any(|entry| entry.decision == Decision::Reject);
+    if let Some(since) = set.text("/status/quarantine/since").filter(|_| !rejected) {
         let stood: Vec<Stood> = set.read("/status/quarantine/approvals").unwrap_or_default();
         let old = stood.iter().any(|stood| stood.user == own.user && stood.reason == own.reason);
         return if old {
@@ -157,22 +225,7 @@ fn next(set: &Object, feed: Option<&Object>, entries: &[Approval], own: &Approva
             format!("This overrules the evidence against it and lifts the quarantine since {since}.")
         };
     }
-    let manual = feed.and_then(|feed| feed.text("/spec/approval/mode")) == Some("Manual");
-    if !manual {
-        return "Its feed asks for no approval: channel and delay alone decide when it is eligible."
-            .to_owned();
-    }
-    let required = feed.and_then(|feed| feed.number("/spec/approval/required")).unwrap_or(1);
-    let users: BTreeSet<&str> =
-        approved.iter().map(|entry| entry.user.as_str()).chain([own.user.as_str()]).collect();
-    let have = u64::try_from(users.len()).unwrap_or(u64::MAX);
-    if have < required {
-        return format!(
-            "{have} of {required} approvals; it waits for {} more (AwaitingApproval).",
-            required - have
-        );
-    }
-    format!("{have} of {required} approvals: it is eligible as soon as channel and delay let it.")
+    waits(set, feed, others().chain([own]))
 }
 
 #[cfg(test)]
@@ -180,12 +233,11 @@ mod tests {
     use super::super::object::Kind;
     use super::super::person::Person;
     use super::*;
-    use serde_json::Value;
 
     fn set(feed: &str, approvals: &Value) -> Object {
         Object::new(
             Kind::Set,
-            json!({"metadata": {"name": format!("{feed}.2026-11-21.1"), "uid": "u"},
+            json!({"metadata": {"name": format!("{feed}.2026-11-21.1"), "uid": "u", "resourceVersion": "7"},
                 "spec": {"feed": feed, "set": "2026-11-21.1", "digest": "c".repeat(64), "approvals": approvals}}),
         )
     }
@@ -277,6 +329,23 @@ mod tests {
         let change = decide(act, &set, None, Decision::Approve, &asked(None)).unwrap();
         assert_eq!(change.answer.before["decision"], "Reject");
         assert_eq!(change.answer.after["decision"], "Approve");
+    }
+
+    #[test]
+    fn who_withdraws_takes_their_own_entry_alone_out_of_the_list_that_was_read() {
+        let ada = Person::new("ada");
+        let act = Act { command: "withdraw", person: &ada };
+        let both = set("f", &json!([entry("ada", "Approve"), entry("bob", "Approve")]));
+        let change = withdraw(act, &both, Some(&manual(2))).unwrap();
+        let Write::Merge(patch) = &change.write else { panic!("{:?}", change.write) };
+        assert_eq!(patch["spec"]["approvals"], json!([entry("bob", "Approve")]));
+        assert_eq!(patch["metadata"], json!({"uid": "u", "resourceVersion": "7"}));
+        assert_eq!(change.answer.next, "1 of 2 approvals; it waits for 1 more (AwaitingApproval).");
+        assert_eq!(change.answer.done, "ada took back their approval of PatchSet f.2026-11-21.1.");
+        let bobs = set("f", &json!([entry("bob", "Reject")]));
+        let change = withdraw(act, &bobs, Some(&manual(2))).unwrap();
+        assert_eq!(change.write, Write::Nothing);
+        assert!(change.answer.next.contains("stays rejected by bob"), "{}", change.answer.next);
     }
 
     #[test]

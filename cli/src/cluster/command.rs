@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::approve::{self, Decision};
 use super::change::{Act, Change, Changed};
 use super::connect::Connection;
-use super::object::Kind;
+use super::object::{Kind, Object};
 use super::stop::{self, EMERGENCY_STOP};
 use super::{Call, Writing, expedite, hold, pause, rollback};
 use crate::exit::Failure;
@@ -19,6 +19,8 @@ pub enum ChangeCommand {
     Approve(approve::ApproveArguments),
     /// Reject a set, in your own name. This outweighs every approval.
     Reject(approve::ApproveArguments),
+    /// Take your own approval or rejection of a set back.
+    Withdraw(approve::WithdrawArguments),
     /// Give no new instruction for a policy; what is under way ends.
     Pause(pause::PauseArguments),
     /// Go on with a paused policy.
@@ -41,6 +43,7 @@ impl ChangeCommand {
     pub(super) fn call(&self) -> &Call {
         match self {
             Self::Approve(a) | Self::Reject(a) => &a.call,
+            Self::Withdraw(a) => &a.call,
             Self::Pause(a) | Self::Resume(a) => &a.call,
             Self::Expedite(a) => &a.call,
             Self::Rollback(a) => &a.call,
@@ -62,6 +65,10 @@ impl ChangeCommand {
         let (change, writing): (Change, &Writing) = match self {
             Self::Approve(a) => (decide(connection, act("approve"), Decision::Approve, a).await?, &a.writing),
             Self::Reject(a) => (decide(connection, act("reject"), Decision::Reject, a).await?, &a.writing),
+            Self::Withdraw(a) => {
+                let (set, feed) = of_feed(connection, &a.set).await?;
+                (approve::withdraw(act("withdraw"), &set, feed.as_ref())?, &a.writing)
+            }
             Self::Pause(a) => {
                 let policy = connection.object(Kind::Policy, &a.policy).await?;
                 (pause::set_paused(act("pause"), &policy, true)?, &a.writing)
@@ -109,11 +116,17 @@ async fn decide(
     decision: Decision,
     asked: &approve::ApproveArguments,
 ) -> Result<Change, Failure> {
+    let (set, feed) = of_feed(connection, &asked.set).await?;
+    approve::decide(act, &set, feed.as_ref(), decision, asked)
+}
+
+/// A set, and its feed where there is one.
+async fn of_feed(connection: &Connection, name: &str) -> Result<(Object, Option<Object>), Failure> {
     let sets = connection.sets().await?;
-    let set = approve::find(&sets, &asked.set)?;
+    let set = approve::find(&sets, name)?.clone();
     let feed = match set.text("/spec/feed") {
         Some(feed) => connection.find(Kind::Feed, feed).await?,
         None => None,
     };
-    approve::decide(act, set, feed.as_ref(), decision, asked)
+    Ok((set, feed))
 }

@@ -32,6 +32,16 @@ impl Accelerator {
         }
     }
 
+    /// How many processors to give a guest that does not need more. With several of them QEMU 10 was seen,
+    /// once in some dozens of boots, to end by an assertion of its own (`iotlb_to_section`) and a guest to
+    /// stand still; that was not seen with one.
+    pub fn processors(self) -> u8 {
+        match self {
+            Self::Kvm => 2,
+            Self::Tcg => 1,
+        }
+    }
+
     /// What a guest's Linux must be told on its command line.
     ///
     /// Under translation the guest's counter is the machine's. Linux measures it at boot against an

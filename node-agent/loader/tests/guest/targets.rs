@@ -8,7 +8,7 @@ use std::process::Command;
 
 use invivo_feed::Floors;
 use invivo_feed::document::{KernelFacts, PatchedObject};
-use invivo_guest::Initramfs;
+use invivo_guest::{Accelerator, Initramfs};
 use invivo_loader::installed::in_module;
 use invivo_patch_builder::modinfo::Modinfo;
 use invivo_patch_builder::{Cache, KernelLock, Step, facts, tree};
@@ -81,7 +81,7 @@ fn try_on(release: &str) -> Result<(), Box<dyn Error>> {
         image: &kernel.image,
         archive: fill(boot::first_process()?, &lock, &modules)?,
         append: "INVIVO_GUEST=targets",
-        cpus: 2,
+        cpus: Accelerator::detect().processors(),
         disks: Vec::new(),
     };
     let guest = boot::start(folder.path(), parts)?;
