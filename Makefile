@@ -44,7 +44,7 @@ demo: build ## The whole way: lab, patch, repository, charts, canary, rest, roll
 
 .PHONY: demo-clean
 demo-clean: ## End the lab; leaves no process and no network namespace
-	@if [ -x $(LAB) ]; then $(LAB) down; else echo "no lab was built"; fi
+	@for lab in $(LAB) $(RELEASE)/invivo-lab; do [ ! -x $$lab ] || exec $$lab down; done; echo "no lab was built"
 
 .PHONY: test
 test: test-fast ## Every test: units, real API server, the lab's scenarios
@@ -98,6 +98,12 @@ generate: build ## CRDs, rendered manifests and the command line's reference, fr
 	cargo build --workspace --locked --example reference && $(BIN)/examples/reference > $(CARGO_TARGET_DIR)/cli.md
 	mkdir -p docs/reference && mv $(CARGO_TARGET_DIR)/cli.md docs/reference/cli.md
 	set -o pipefail; tools=$$($(LAB) tools | tee >(cat >&2) | tail -n 1) && PATH="$$tools:$$PATH" manifests/render.sh
+
+.PHONY: images
+images: host-packages own-target ## The four images, built for release, into REGISTRY (such as registry.example.com/invivo)
+	@[ -n "$(REGISTRY)" ] || { echo "say where to: make images REGISTRY=registry.example.com/invivo"; exit 1; }
+	cargo build --release --workspace --bins --locked
+	$(RELEASE)/invivo-lab image ship "$(REGISTRY)"
 
 .PHONY: bench
 bench: host-packages own-target ## The figures of docs/benchmarks.md, on a new lab and on simulated fleets, with programs built for release

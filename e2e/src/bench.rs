@@ -24,9 +24,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(5);
 /// # Errors
 /// When something does not answer, or a program that measures was not built.
 pub fn run(rest: Option<u64>) -> anyhow::Result<()> {
+    let beside = spend::fetch_beside()?;
     demo::run()?;
     let lab = Lab::open()?;
-    let beside = spend::fetch_beside(&lab)?;
     crate::network::enter()?;
     let product = Product::new(&lab)?;
     let fleet = Fleet::open(&lab)?;

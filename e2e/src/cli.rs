@@ -195,6 +195,11 @@ enum NodeCommand {
 
 #[derive(Debug, Subcommand)]
 enum ImageCommand {
+    /// Make the product's images from the programs beside this one and put them into a registry.
+    Ship {
+        /// As in `image.registry` of the chart, such as registry.example.com/invivo.
+        registry: String,
+    },
     /// Make an image from files and put it into the lab's registry, registry.lab.
     Push {
         /// NAME:TAG, without the registry's name.
@@ -228,6 +233,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         What::Helm(rest) => return pass_on(inside()?.helm(), rest),
         What::Exec(rest) => return exec(&inside()?, rest),
         What::Node(command) => return node(command),
+        What::Image(ImageCommand::Ship { registry }) => invivo_e2e::shipped::push_to(&registry)?,
         What::Image(ImageCommand::Push { name, files, entrypoint, user }) => {
             let entrypoint = if entrypoint.is_empty() {
                 files.iter().take(1).map(|item| format!("/{}", item.path)).collect()

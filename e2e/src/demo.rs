@@ -106,9 +106,8 @@ pub fn run() -> anyhow::Result<()> {
 
     say(&format!("kubectl label node {CANARY} invivo.dev/canary=true"));
     product.kubectl(&["label", "node", CANARY, "invivo.dev/canary=true"])?;
-    say("kubectl apply -f patchfeed.yaml -f patchpolicy.yaml");
-    product.apply(&product.feed(&url, &repository.root()?))?;
-    product.apply(&product.policy("Latest"))?;
+    let feed = product.feed(&url, &repository.root()?);
+    apply(&product, &[("patchfeed.yaml", &feed), ("patchpolicy.yaml", &product.policy("Latest"))])?;
 
     let begun = Instant::now();
     story.wait_closed(&[CANARY])?;
@@ -119,9 +118,10 @@ pub fn run() -> anyhow::Result<()> {
 
     let until = story.fleet.wait("the canary's soak", PATIENCE, || {
         let status = story.fleet.policy(POLICY)?.status.unwrap_or_default();
-        Ok(match status.stage.and_then(|stage| stage.soak_until) {
+        let canary = status.stage.filter(|stage| stage.name == "canary");
+        Ok(match canary.and_then(|stage| stage.soak_until) {
             Some(until) => Seen::Answer((until, status.next_action)),
-            None => Seen::NotYet("no stage is soaking".to_owned()),
+            None => Seen::NotYet("the canary's stage is not soaking".to_owned()),
         })
     })?;
     println!("    the canary soaks until {}: {}", until.0.0, until.1.unwrap_or_default());
@@ -135,21 +135,21 @@ pub fn run() -> anyhow::Result<()> {
     story.questions()?;
 
     say("target: {set: None}");
-    product.apply(&product.policy("None"))?;
+    apply(&product, &[("patchpolicy.yaml", &product.policy("None"))])?;
     story.wait_open()?;
     story.observe(StepName::RolledBack, &mut report)?;
     require(&report, StepName::RolledBack, &[], &NODES)?;
     clock.lap("roll-back");
 
     say("target: {set: Latest}");
-    product.apply(&product.policy("Latest"))?;
+    apply(&product, &[("patchpolicy.yaml", &product.policy("Latest"))])?;
     story.wait_closed(&NODES)?;
     story.observe(StepName::Again, &mut report)?;
     require(&report, StepName::Again, &NODES, &[])?;
     clock.lap("again");
 
     let report = Report { nodes: report, seconds: clock.finish() };
-    let path = write(&product, &report)?;
+    let path = write(&product, "report.json", &serde_json::to_vec_pretty(&report)?)?;
     println!("\n{}", serde_json::to_string(&report.seconds)?);
     println!(
         "\nThe lab is up. Look around:\n  {lab} kubectl get pp,np,ps\n  {lab} query 'invivo_policy_nodes'\n  \
@@ -269,12 +269,24 @@ fn require(report: &[NodeReport], step: StepName, closed: &[&str], open: &[&str]
     Ok(())
 }
 
-fn write(product: &Product<'_>, report: &Report) -> anyhow::Result<PathBuf> {
+/// Leaves these objects beside the report and applies them from there, as a person would.
+fn apply(product: &Product<'_>, objects: &[(&str, &str)]) -> anyhow::Result<()> {
+    let mut arguments = vec!["apply".to_owned()];
+    for (name, yaml) in objects {
+        let path = write(product, name, yaml.as_bytes())?;
+        arguments.extend(["-f".to_owned(), path.display().to_string()]);
+    }
+    say(&format!("kubectl {}", arguments.join(" ")));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    print!("{}", product.kubectl(&arguments)?);
+    Ok(())
+}
+
+fn write(product: &Product<'_>, name: &str, content: &[u8]) -> anyhow::Result<PathBuf> {
     let folder = product.tree().join("target/demo");
     std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-    let path = folder.join("report.json");
-    std::fs::write(&path, serde_json::to_vec_pretty(report)?)
-        .with_context(|| format!("write {}", path.display()))?;
+    let path = folder.join(name);
+    std::fs::write(&path, content).with_context(|| format!("write {}", path.display()))?;
     Ok(path)
 }
 

@@ -80,9 +80,21 @@ impl GoTools {
     /// # Errors
     /// When the go command fails.
     pub fn build(cache: &Cache) -> Result<Self, Error> {
+        Self::of(cache, MODULES.iter())
+    }
+
+    /// The same, of one set.
+    ///
+    /// # Errors
+    /// When the go command fails.
+    pub fn only(cache: &Cache, name: &str) -> Result<Self, Error> {
+        Self::of(cache, MODULES.iter().filter(|module| module.name == name))
+    }
+
+    fn of(cache: &Cache, modules: impl Iterator<Item = &'static Module>) -> Result<Self, Error> {
         let go = command::output(Command::new("go").arg("version").env("GOTOOLCHAIN", "local"))?;
         let mut folders = Vec::new();
-        for module in MODULES {
+        for module in modules {
             let mut key = Key::new(module.name).with("go", go.trim());
             for (name, content) in module.files {
                 key = key.with(name, content);

@@ -353,11 +353,6 @@ impl Lab {
         Registry { tools: &self.tools, state: &self.state }
     }
 
-    /// What it takes from Debian. Nothing is fetched from within the lab's network.
-    pub fn packages(&self) -> Packages<'_> {
-        Packages::new(&self.cache)
-    }
-
     /// The lab's Prometheus.
     pub fn prometheus(&self) -> Prometheus<'_> {
         Prometheus { cache: &self.cache, state: &self.state }

@@ -35,6 +35,7 @@ pub mod registry;
 pub mod repository;
 pub mod scenario;
 pub mod serve;
+pub mod shipped;
 mod spend;
 pub mod state;
 pub mod swarm;

@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 
-use crate::oci::{Image, Item};
-use crate::{Cache, Lab, cache, command, progress};
+use crate::{Cache, Lab, cache, command, progress, shipped};
 
 pub use crate::repository::Repository;
 
@@ -29,14 +28,6 @@ pub const SET: &str = "2026-11-21.1";
 const PATCH_SERVER: &str = "10.79.0.80";
 /// The kernel build's lock file.
 const KERNEL: &str = "recipes/kernels/6.1.0-47-cloud-amd64.yaml";
-/// The programs that become images, and who they run as.
-const IMAGES: [(&str, &str); 4] = [
-    ("invivo-operator", "65532:65532"),
-    ("invivo-patch-server", "65532:65532"),
-    ("invivo-agent", "65532:65532"),
-    ("invivo-loader", "0:0"),
-];
-
 /// The tree's programs and charts, and the lab that they go to.
 pub struct Product<'a> {
     lab: &'a Lab,
@@ -167,20 +158,11 @@ impl<'a> Product<'a> {
     /// When a program was not built.
     pub fn push_images(&self) -> anyhow::Result<()> {
         let step = progress::begin("push the images");
-        let stripped = self.folder("images")?;
-        for (name, user) in IMAGES {
-            let source = self.program(name);
-            ensure!(source.exists(), "{} was not built", source.display());
-            // Symbols are of no use in an image and take half of what a node has to pull.
-            let small = stripped.join(name);
-            command::output(Command::new("strip").arg("--strip-all").arg("-o").arg(&small).arg(&source))?;
-            let image = Image {
-                entrypoint: vec![format!("/{name}")],
-                user: user.to_owned(),
-                items: vec![Item { source: Some(small), path: name.to_owned(), mode: 0o755 }],
-            };
-            self.lab.registry().push(&format!("{name}:{}", env!("CARGO_PKG_VERSION")), &image)?;
-        }
+        let work = self.folder("images")?;
+        shipped::each(&self.programs, &work, |name, image| {
+            self.lab.registry().push(name, image)?;
+            Ok(())
+        })?;
         step.done();
         Ok(())
     }

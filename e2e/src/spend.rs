@@ -7,13 +7,13 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use invivo_terms::Level;
 
-use crate::Lab;
 use crate::bench::PATIENCE;
 use crate::demo::{NODES, RECIPE};
 use crate::fleet::{Fleet, Seen};
 use crate::node::Node;
+use crate::packages::Packages;
 use crate::product::Product;
-use crate::rebundle;
+use crate::{Cache, Lab, rebundle};
 
 /// The two programs that every node runs.
 const ON_A_NODE: [&str; 2] = ["invivo-agent", "invivo-loader"];
@@ -31,8 +31,8 @@ const WATCHED: Duration = Duration::from_mins(2);
 const AT_ONCE: Duration = Duration::from_secs(30);
 
 /// The file of the program to compare with. Nothing can be fetched from within the lab's network.
-pub(crate) fn fetch_beside(lab: &Lab) -> anyhow::Result<PathBuf> {
-    Ok(lab.packages().unpacked(BESIDE)?.join("usr/bin").join(BESIDE))
+pub(crate) fn fetch_beside() -> anyhow::Result<PathBuf> {
+    Ok(Packages::new(&Cache::open()?).unpacked(BESIDE)?.join("usr/bin").join(BESIDE))
 }
 
 /// Starts it on one node and scrapes it a few times.

@@ -12,6 +12,9 @@ const FIRST: Duration = Duration::from_millis(200);
 /// Longest delay after failures.
 const LONGEST: Duration = Duration::from_mins(1);
 
+/// How many urgent keys are worked on at most at the same time: others must get their turn too.
+const URGENT_AT_ONCE: usize = 12;
+
 /// A queue of keys by the instant that they are due.
 #[derive(Debug)]
 pub struct Queue<K> {
@@ -58,14 +61,22 @@ impl<K: Ord + Clone> Queue<K> {
         self.due.insert(key, at);
     }
 
-    /// When the next key is due.
+    /// When the next key is due that may be taken.
     pub fn next(&self) -> Option<Instant> {
-        self.order.iter().filter_map(|lane| lane.first()).map(|(at, _)| *at).min()
+        self.order.iter().skip(self.closed_lanes()).filter_map(|lane| lane.first()).map(|(at, _)| *at).min()
+    }
+
+    /// The lane of urgent keys, while enough of them are worked on.
+    fn closed_lanes(&self) -> usize {
+        let running = self.running.keys().filter(|key| (self.urgent)(key)).count();
+        usize::from(running >= URGENT_AT_ONCE)
     }
 
     /// Takes a key that is due; it counts as being worked on until [`Queue::done`].
     pub fn take(&mut self, now: Instant) -> Option<K> {
-        let lane = self.order.iter_mut().find(|lane| lane.first().is_some_and(|(at, _)| *at <= now))?;
+        let closed = self.closed_lanes();
+        let mut lanes = self.order.iter_mut().skip(closed);
+        let lane = lanes.find(|lane| lane.first().is_some_and(|(at, _)| *at <= now))?;
         let (_, key) = lane.pop_first()?;
         self.due.remove(&key);
         self.running.insert(key.clone(), None);
@@ -126,6 +137,20 @@ mod tests {
         assert_eq!(queue.take(now), Some("a"));
         assert_eq!(queue.take(later), Some("urgent"));
         assert_eq!(queue.take(later), Some("b"));
+    }
+
+    #[test]
+    fn however_much_is_urgent_the_others_get_their_turn() {
+        let mut queue = Queue::new(|key: &u32| *key > 0);
+        let now = Instant::now();
+        for key in 0..=20 {
+            queue.add(key, now);
+        }
+        let taken: Vec<u32> = std::iter::from_fn(|| queue.take(now)).collect();
+        assert_eq!(taken, (1..=12).chain([0]).collect::<Vec<_>>());
+        assert_eq!(queue.next(), None, "nothing that may be taken is due");
+        queue.done(5, None);
+        assert_eq!((queue.next(), queue.take(now)), (Some(now), Some(13)));
     }
 
     #[test]

@@ -148,24 +148,29 @@ pub(super) fn decide(
 /// The object has no uid, so it did not come from an API server.
 pub(super) fn withdraw(act: Act<'_>, set: &Object, feed: Option<&Object>) -> Result<Change, Failure> {
     let (name, user) = (set.name(), act.person.user());
-    let entries: Vec<Approval> = set.read("/spec/approvals").unwrap_or_default();
-    let (own, others): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.user == user);
+    // As they are: what a later version writes into an entry is not lost.
+    let entries = set.at("/spec/approvals").as_array().cloned().unwrap_or_default();
+    let (own, others): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry["user"] == user);
     let own = own.into_iter().next();
     let write = if own.is_some() {
         // Of exactly the list that was read: a colleague's entry of this moment is not lost.
         Write::Merge(json!({
-            "metadata": {"uid": set.uid()?, "resourceVersion": set.text("/metadata/resourceVersion")},
+            "metadata": {"uid": set.uid()?, "resourceVersion": set.resource_version()?},
             "spec": {"approvals": others},
         }))
     } else {
         Write::Nothing
     };
-    let word = match own.as_ref().map(|entry| entry.decision) {
-        Some(Decision::Reject) => "rejection",
-        Some(Decision::Approve) | None => "approval",
-    };
+    let rejected = own.as_ref().is_some_and(|entry| entry["decision"] == json!(Decision::Reject));
+    let word = if rejected { "rejection" } else { "approval" };
     let digest = set.text("/spec/digest").unwrap_or_default();
-    let next = waits(set, feed, others.iter().filter(|entry| entry.digest == digest));
+    let others: Vec<Approval> =
+        others.into_iter().filter_map(|entry| serde_json::from_value(entry).ok()).collect();
+    let mut next = waits(set, feed, others.iter().filter(|entry| entry.digest == digest));
+    let mut evidence = set.at("/status/evidence").as_array().into_iter().flatten();
+    if !rejected && evidence.any(|evidence| evidence["overruledBy"] == user) {
+        next += " The evidence that it overruled keeps no weight; `kubectl invivo reject` stops the set.";
+    }
     let change = act.change(set.kind, name, "/spec/approvals", (json!(own), Value::Null), write).said(
         &format!("{user} took back their {word} of PatchSet {name}."),
         &format!("{user} has decided nothing about PatchSet {name}; nothing was changed."),
@@ -335,10 +340,12 @@ mod tests {
     fn who_withdraws_takes_their_own_entry_alone_out_of_the_list_that_was_read() {
         let ada = Person::new("ada");
         let act = Act { command: "withdraw", person: &ada };
-        let both = set("f", &json!([entry("ada", "Approve"), entry("bob", "Approve")]));
+        let mut bob = entry("bob", "Approve");
+        bob["later"] = json!("a field of a later version");
+        let both = set("f", &json!([entry("ada", "Approve"), bob]));
         let change = withdraw(act, &both, Some(&manual(2))).unwrap();
         let Write::Merge(patch) = &change.write else { panic!("{:?}", change.write) };
-        assert_eq!(patch["spec"]["approvals"], json!([entry("bob", "Approve")]));
+        assert_eq!(patch["spec"]["approvals"], json!([bob]));
         assert_eq!(patch["metadata"], json!({"uid": "u", "resourceVersion": "7"}));
         assert_eq!(change.answer.next, "1 of 2 approvals; it waits for 1 more (AwaitingApproval).");
         assert_eq!(change.answer.done, "ada took back their approval of PatchSet f.2026-11-21.1.");

@@ -99,4 +99,15 @@ impl Object {
         self.text("/metadata/uid")
             .ok_or_else(|| Failure::error(format!("{} {} has no uid", self.kind.as_str(), self.name())))
     }
+
+    /// Which version of the object this is.
+    ///
+    /// # Errors
+    ///
+    /// It did not come from an API server.
+    pub fn resource_version(&self) -> Result<&str, Failure> {
+        self.text("/metadata/resourceVersion").ok_or_else(|| {
+            Failure::error(format!("{} {} has no resource version", self.kind.as_str(), self.name()))
+        })
+    }
 }

@@ -16,7 +16,7 @@ unset CARGO_TARGET_DIR
 
 mkdir -p "$work"
 cd "$root"
-cargo mutants --list --package invivo-rollout --line-col=true >"$work/all"
+cargo mutants --list --package invivo-rollout --line-col=true --colors never >"$work/all"
 shuf --random-source=<(yes "$seed") -n "$count" "$work/all" >"$work/chosen"
 echo "$(wc -l <"$work/chosen") of $(wc -l <"$work/all") possible changes, SEED=$seed" >&2
 
@@ -25,13 +25,16 @@ sed -E 's/[][\\.*^$+?(){}|]/\\&/g; s/^/^/; s/$/$/' "$work/chosen" >"$work/expres
 names=()
 while IFS= read -r name; do names+=(--re "$name"); done <"$work/expressions"
 
-# Its exit code says that some were missed; how many may be is judged below.
+# 2: some were missed, 3: some ran out of time; how many may be is judged below.
+code=0
 cargo mutants --package invivo-rollout "${names[@]}" --output "$work" --jobs 2 --timeout 300 --no-times \
-  --colors never -- --lib --locked || [ $? -eq 2 ] || [ $? -eq 3 ]
+  --colors never -- --lib --locked || code=$?
+case $code in 0 | 2 | 3) ;; *) exit "$code" ;; esac
 
 found() { wc -l <"$work/mutants.out/$1.txt"; }
 caught=$(($(found caught) + $(found timeout))) missed=$(found missed)
 echo "missed:"
 cat "$work/mutants.out/missed.txt"
 echo "$caught caught, $missed missed, $(found unviable) do not compile"
+[ $((caught + missed + $(found unviable))) -eq "$(wc -l <"$work/chosen")" ] || { echo "not all were tried"; exit 1; }
 [ $((caught + missed)) -gt 0 ] && [ $((caught * 100)) -ge $(((caught + missed) * 95)) ]

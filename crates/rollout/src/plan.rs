@@ -49,7 +49,7 @@ fn plan_for(world: &World, pinned: Option<&SetName>) -> Plan {
 
 /// What the rollout under way has to do before that of another set begins which `Latest` means now.
 #[derive(Debug, Clone, Copy)]
-enum Before<'a> {
+pub(crate) enum Before<'a> {
     /// It ends.
     Ends(&'a SetName),
     /// Where it has failed, the nodes that it moved go back, although its set may not be chosen any
@@ -58,14 +58,14 @@ enum Before<'a> {
 }
 
 impl<'a> Before<'a> {
-    const fn set(self) -> &'a SetName {
+    pub(crate) const fn set(self) -> &'a SetName {
         match self {
             Self::Ends(set) | Self::GoesBack(set) => set,
         }
     }
 }
 
-fn before(world: &World) -> Option<Before<'_>> {
+pub(crate) fn before(world: &World) -> Option<Before<'_>> {
     let World { policy, memory, nodes, offer, .. } = world;
     let Offer::Sets(sets) = offer else { return None };
     let rollout = memory.rollout.as_ref().filter(|_| policy.target == Wish::Latest)?;

@@ -66,18 +66,9 @@ pub(super) fn operator_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
             .find(|node| !instructions(&log, node).is_empty())
             .map_or_else(|| Seen::NotYet("none yet".to_owned()), Seen::Answer))
     })?;
-    let pods = stage.product.kubectl(&[
-        "delete",
-        "pod",
-        "-n",
-        "invivo-system",
-        "-l",
-        "app.kubernetes.io/name=invivo-operator",
-        "--force",
-        "--grace-period=0",
-        "--wait=false",
-    ])?;
-    println!("  {first} was in flight: {}", pods.trim());
+    // Killed, so that it can neither end its work nor give the lease back.
+    let killed = kill_operator(stage)?;
+    println!("  {first} was in flight; {killed}");
     stage.wait_closed(&NODES)?;
     let log = stage.audit(begun)?;
     for node in NODES {
@@ -85,6 +76,19 @@ pub(super) fn operator_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
         ensure!(times == 1, "{node} was instructed {times} times");
     }
     one_at_a_time(&log)
+}
+
+fn kill_operator(stage: &Stage<'_>) -> anyhow::Result<String> {
+    let mut killed = Vec::new();
+    for name in NODES {
+        let kill = "pids=$(pidof invivo-operator) && kill -9 $pids && echo killed $pids";
+        let said = stage.node(name)?.run(kill, Duration::from_secs(30))?;
+        if said.success() {
+            killed.push(format!("{name}: {}", said.text().trim()));
+        }
+    }
+    ensure!(!killed.is_empty(), "no operator runs on any node");
+    Ok(killed.join(", "))
 }
 
 /// In the rest, `maxParallel: 1`: the second is instructed after the first reported.

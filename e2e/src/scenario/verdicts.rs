@@ -6,6 +6,7 @@ use anyhow::ensure;
 use invivo_api::NodePatchStatus;
 use invivo_terms::{Hold, Level, NodeState};
 
+use super::rollout::instructions;
 use super::{PATIENCE, Stage};
 use crate::check::Hole;
 use crate::demo::{CANARY, NODES};
@@ -69,45 +70,43 @@ pub(super) fn panic_in_the_patch(stage: &Stage<'_>) -> anyhow::Result<()> {
 /// One node's word moves one node; what two say is believed everywhere.
 pub(super) fn two_nodes_panic(stage: &Stage<'_>) -> anyhow::Result<()> {
     const SET: &str = "2026-11-23.4";
+    const PAIR: &str = "{name: pair, maxParallel: 2, soak: 30m, nodeSelector: {matchExpressions: \
+                        [{key: kubernetes.io/hostname, operator: In, values: [node1, node2]}]}}";
     stage.publish(&ByHand { set: SET, level: 7, replaces: FUNCTION, code: OOPS })?;
-    let watched_for_long = stage.product.policy_at_once(SET).replace("soak: 1s", "soak: 30m");
-    stage.product.apply(&watched_for_long)?;
-    for name in NODES {
+    let begun = jiff::Timestamp::now();
+    let policy = stage.product.policy_at_once(SET).replace("{name: all, maxParallel: 10, soak: 1s}", PAIR);
+    stage.product.apply(&policy)?;
+    let (fallen, third) = ([CANARY, STEADY], "node3");
+    for name in fallen {
         wait_of(stage, name, "level 7", |status| status.level == Level(7))?;
     }
-    let (fallen, standing) = ([CANARY, STEADY], "node3");
     for name in fallen {
         stage.node(name)?.crash_by(crate::check::ON_NODE)?;
     }
     for name in fallen {
         stage.lab.power_on(&stage.node(name)?)?;
     }
+    let mut uids = Vec::new();
     for name in fallen {
         let status = wait_of(stage, name, "a verdict", |status| status.state == NodeState::Convicted)?;
         println!("  {name}: {}", status.message.as_deref().unwrap_or_default());
+        uids.extend(stage.fleet.node(name)?.metadata.uid);
     }
-    let quarantined = stage.fleet.wait("the set in quarantine", PATIENCE, || {
+    let since = stage.fleet.wait("both nodes' evidence and a quarantine", PATIENCE, || {
         let name = format!("{FEED}.{SET}");
         let sets = stage.fleet.sets()?.into_iter();
         let set = sets.filter(|set| set.metadata.name.as_ref() == Some(&name)).find_map(|set| set.status);
-        let mut conditions = set.unwrap_or_default().conditions.into_iter();
-        Ok(match conditions.find(|condition| condition.type_ == "Quarantined") {
-            Some(condition) if condition.status == "True" => Seen::Answer(condition.message),
-            other => Seen::NotYet(format!("{other:?}")),
+        let set = set.unwrap_or_default();
+        let told = |uid: &String| set.evidence.iter().any(|evidence| evidence.node_uid == *uid);
+        Ok(match set.quarantine {
+            Some(quarantine) if uids.iter().all(told) => Seen::Answer(quarantine.since),
+            _ => Seen::NotYet(format!("{:?}", set.evidence)),
         })
     })?;
-    println!("  {SET}: {quarantined}");
-    for name in fallen {
-        ensure!(quarantined.contains(name), "{name} is not named");
-    }
-    let held = stage.fleet.wait("the policy to say so", PATIENCE, || {
-        let holds = stage.fleet.policy(POLICY)?.status.unwrap_or_default().holds;
-        let hold = holds.iter().find(|hold| hold.reason == Hold::SetQuarantined);
-        Ok(hold.map_or_else(|| Seen::NotYet(format!("{holds:?}")), |hold| Seen::Answer(hold.nodes)))
-    })?;
-    println!("  held for it: {held}");
-    let status = wait_of(stage, standing, "a status", |_| true)?;
-    ensure!(status.level == Level(7), "{standing} was moved to level {}", status.level);
+    println!("  {SET}: quarantined since {}", since.0);
+    super::cautious::held(stage, third, Hold::SetQuarantined)?;
+    ensure!(instructions(&stage.audit(begun)?, third).is_empty(), "{third} was instructed");
+    stage.require(third, Hole::Open)?;
     fallen.iter().try_for_each(|name| cleared_by_root_alone(stage, &stage.node(name)?, "convicted since"))
 }
 
