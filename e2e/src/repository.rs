@@ -61,13 +61,27 @@ impl Repository {
     /// Another repository of the same people with another name.
     pub(crate) fn sister(&self, product: &Product<'_>, name: &str, bundle: &Path) -> anyhow::Result<Self> {
         let sister = Self::at(&self.work, name);
-        let desk = sister.desk();
-        if Path::new(&desk).exists() {
-            std::fs::remove_dir_all(&desk).with_context(|| format!("empty {desk}"))?;
-        }
+        sister.clear()?;
         sister.found(product, name)?;
         sister.add(product, bundle, SET, "stable")?;
         Ok(sister)
+    }
+
+    /// Another repository of the same people, in order and with nothing in it.
+    pub(crate) fn without_sets(&self, product: &Product<'_>, name: &str) -> anyhow::Result<Self> {
+        let bare = Self::at(&self.work, name);
+        bare.clear()?;
+        bare.found(product, name)?;
+        bare.add_all(product, &[], "stable")?;
+        Ok(bare)
+    }
+
+    fn clear(&self) -> anyhow::Result<()> {
+        let desk = self.desk();
+        if Path::new(&desk).exists() {
+            std::fs::remove_dir_all(&desk).with_context(|| format!("empty {desk}"))?;
+        }
+        Ok(())
     }
 
     /// Publishes one more bundle.

@@ -18,6 +18,9 @@ const BLOCK: usize = 512;
 const MAX_UNPACKED: u64 = 2 * cap::MODULE;
 /// The most memory, as a power of two, that unpacking may ask for its window: 8 MiB.
 const MAX_WINDOW_LOG: u32 = 23;
+/// The window that [`pack`] writes, as a power of two: 256 KiB. Who unpacks holds it in memory, beside
+/// the bundle and the module; most modules are smaller.
+const WINDOW_LOG: u32 = 18;
 /// How hard to press.
 const LEVEL: i32 = 19;
 const MANIFEST: &str = "manifest.json";
@@ -135,6 +138,7 @@ fn append(tar: &mut Vec<u8>, path: &str, bytes: &[u8], limit: u64) -> Result<(),
 fn compress(tar: &[u8]) -> io::Result<Vec<u8>> {
     let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), LEVEL)?;
     encoder.include_checksum(true)?;
+    encoder.window_log(WINDOW_LOG)?;
     encoder.set_pledged_src_size(Some(tar.len() as u64))?;
     encoder.write_all(tar)?;
     encoder.finish()

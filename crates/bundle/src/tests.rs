@@ -47,6 +47,26 @@ fn other_programs_can_read_it() {
 }
 
 #[test]
+fn whoever_unpacks_a_large_module_needs_no_window_as_large() {
+    // Nothing that repeats: a generator of numbers, and no source of chance.
+    let mut state = 1u32;
+    let module: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    })
+    .take(1 << 20)
+    .collect();
+    let bundle = pack(b"{}", &[(&name('a'), &module)]).unwrap();
+    let reads = |window_log| {
+        let mut decoder = zstd::stream::read::Decoder::with_buffer(bundle.as_slice()).unwrap();
+        decoder.window_log_max(window_log).unwrap();
+        decoder.read_to_end(&mut Vec::new()).is_ok()
+    };
+    assert!(reads(WINDOW_LOG) && !reads(WINDOW_LOG - 1), "the window is another");
+    assert_eq!(unpack(&bundle).unwrap().modules[0].bytes, module);
+}
+
+#[test]
 fn parts_over_their_caps_are_not_packed() {
     let over = |limit: u64| vec![0u8; usize::try_from(limit).unwrap() + 1];
     let refused =

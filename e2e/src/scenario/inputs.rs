@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use invivo_terms::NodeState;
+use invivo_terms::{Hold, NodeState, Refusal};
 
 use super::{PATIENCE, Stage};
 use crate::check::Hole;
@@ -16,11 +16,15 @@ use crate::{impostor, rebundle};
 /// Ports of servers that are of no use.
 const EMPTY_PORT: u16 = 8088;
 const SWAPPED_PORT: u16 = 8087;
+const BARE_PORT: u16 = 8086;
 const UNTRUSTED_PORT: u16 = 8443;
 /// A set whose module no kernel takes.
 const REFUSED_SET: &str = "2026-11-22.1";
 
 pub(super) fn feeds_that_cannot_work(stage: &Stage<'_>) -> anyhow::Result<()> {
+    // What is on stays on, whatever is wrong elsewhere.
+    stage.target_at_once("Latest")?;
+    stage.wait_closed(&NODES)?;
     let root = stage.repository.root()?;
     let nowhere = "http://10.77.0.1:9/";
     let other_root = "0".repeat(64);
@@ -35,19 +39,28 @@ pub(super) fn feeds_that_cannot_work(stage: &Stage<'_>) -> anyhow::Result<()> {
     let elsewhere = stage.repository.sister(&stage.product, "elsewhere", &bundle)?;
     let swapped = Forged::swapped(&stage.repository, &elsewhere)?;
     let swapped = stage.lab.serve("swapped", swapped.folder(), SWAPPED_PORT)?;
-    for (name, url, root, reason) in [
-        ("nowhere", nowhere, root.as_str(), "Unreachable"),
-        ("wrong-root", stage.url.as_str(), other_root.as_str(), "WrongRoot"),
-        ("empty", empty.as_str(), root.as_str(), "Unreachable"),
-        ("untrusted-certificate", untrusted.as_str(), root.as_str(), "Unreachable"),
-        ("another-name", swapped.as_str(), root.as_str(), "SignatureConfusion"),
+    let way = "check spec.source.repository.url";
+    let (wrong_root, confusion) = (Refusal::WrongRoot, Refusal::SignatureConfusion);
+    for (name, url, root, reason, remedy) in [
+        ("nowhere", nowhere, root.as_str(), "Unreachable", way),
+        ("wrong-root", stage.url.as_str(), other_root.as_str(), wrong_root.as_str(), wrong_root.remedy()),
+        ("empty", empty.as_str(), root.as_str(), "Unreachable", way),
+        ("untrusted-certificate", untrusted.as_str(), root.as_str(), "Unreachable", way),
+        ("another-name", swapped.as_str(), root.as_str(), confusion.as_str(), confusion.remedy()),
     ] {
         stage.product.apply(&stage.product.feed_named(name, url, root))?;
         let message = stage.fleet.wait_feed(name, "False", reason, PATIENCE)?;
         println!("  {name}: {reason}: {message}");
-        ensure!(!message.is_empty(), "{name}: the condition says nothing");
+        ensure!(message.contains(remedy), "{name}: the condition does not say what to do: {remedy}");
         stage.product.kubectl(&["delete", "pf", name])?;
     }
+    // A repository that is in order and has nothing to offer, and a policy over it.
+    let bare = stage.repository.without_sets(&stage.product, "bare")?;
+    let url = stage.lab.serve("bare", bare.folder(), BARE_PORT)?;
+    stage.product.apply(&stage.product.feed_named("bare", &url, &bare.root()?))?;
+    println!("  bare: {}", stage.fleet.wait_feed("bare", "True", "Verified", PATIENCE)?);
+    stage.product.apply(&stage.product.policy_of("bare", "Latest"))?;
+    super::cautious::held(stage, CANARY, Hold::TargetMissing)?;
     // A policy whose feed does not exist says so, and the feed that works is still believed.
     stage.product.apply(&stage.product.policy_of("no-such-feed", "Latest"))?;
     stage.fleet.wait("FeedNotFound", PATIENCE, || {
@@ -65,7 +78,8 @@ pub(super) fn feeds_that_cannot_work(stage: &Stage<'_>) -> anyhow::Result<()> {
         })
     })?;
     stage.fleet.wait_feed(crate::product::FEED, "True", "Verified", PATIENCE)?;
-    Ok(())
+    stage.product.kubectl(&["delete", "pf", "bare"])?;
+    NODES.iter().try_for_each(|node| stage.require(node, Hole::Closed))
 }
 
 /// A set that is signed and whole, with a module that the kernel refuses: the canary says so, the

@@ -11,7 +11,7 @@ use kube::api::{Api, PostParams};
 use super::{PATIENCE, Stage};
 use crate::check::Hole;
 use crate::corrupted;
-use crate::demo::NODES;
+use crate::demo::{CANARY, NODES};
 use crate::fleet::Seen;
 use crate::forgery::{Forged, Forgery};
 use crate::product::POLICY;
@@ -31,8 +31,9 @@ pub(super) fn one_signature(stage: &Stage<'_>) -> anyhow::Result<()> {
 /// A feed whose repository is forged: named in condition, metric and Event; nothing loaded, nothing unloaded.
 fn refused(stage: &Stage<'_>, forgery: Forgery) -> anyhow::Result<()> {
     let reason = forgery.refusal().as_str();
-    stage.target("Latest")?;
-    stage.wait_closed(&NODES)?;
+    let open = ["node2", "node3"];
+    stage.product.apply(&stage.product.policy("Latest").replace("soak: 15s", "soak: 30m"))?;
+    stage.wait_closed(&[CANARY])?;
 
     let forged = Forged::make(&stage.repository, forgery)?;
     let name = forgery.name();
@@ -64,10 +65,9 @@ fn refused(stage: &Stage<'_>, forgery: Forgery) -> anyhow::Result<()> {
         event.with_context(|| format!("no Event of PatchFeed/{name} {reason} among:\n{events}"))?
     );
 
-    for node in NODES {
-        stage.require(node, Hole::Closed)?;
-    }
-    stage.product.apply(&stage.product.policy("Latest"))?;
+    stage.require(CANARY, Hole::Closed)?;
+    open.iter().try_for_each(|node| stage.require(node, Hole::Open))?;
+    stage.product.apply(&stage.product.policy("None"))?;
     stage.product.kubectl(&["delete", "pf", name])?;
     Ok(())
 }

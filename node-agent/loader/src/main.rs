@@ -3,8 +3,8 @@
 //! Needs: an emptyDir for the socket (writable here, read-only in the agent; with `fsGroup` its
 //! setgid bit gives the socket its group); hostPaths: `/var/lib/invivo` at `/host/state`,
 //! `/sys/kernel/livepatch` at `/host/livepatch` (writable, outside `/sys`), and read-only `/proc`
-//! at `/host/proc`, `/lib/modules` at `/host/modules`, `/sys/fs/pstore` at `/host/pstore`,
-//! `/var/lib/systemd/pstore` at `/host/pstore-archive`.
+//! at `/host/proc`, `/lib/modules` at `/host/modules`, `/sys/kernel/security` at `/host/security`,
+//! `/sys/fs/pstore` at `/host/pstore`, `/var/lib/systemd/pstore` at `/host/pstore-archive`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +39,10 @@ struct Arguments {
     /// not be there.
     #[arg(long, env = "INVIVO_TRACING", default_value = "/host/tracing")]
     tracing: PathBuf,
+    /// The host's /sys/kernel/security, read only: whether the kernel is locked down. It need not be
+    /// there: then only a kernel that is told so on its command line is known to be.
+    #[arg(long, env = "INVIVO_SECURITY", default_value = "/host/security")]
+    security: PathBuf,
     /// Any /sys, read only: the kernel's notes and what it demands of modules.
     #[arg(long, env = "INVIVO_SYS", default_value = "/sys")]
     sys: PathBuf,
@@ -84,6 +88,7 @@ fn main() -> ExitCode {
             records: arguments.records,
             modules: arguments.modules,
             tracing: arguments.tracing,
+            security: arguments.security,
         },
         roots: arguments.roots.into_iter().collect(),
         agent: arguments.agent_uid,

@@ -51,6 +51,8 @@ pub struct Folders {
     pub modules: PathBuf,
     /// `/sys/kernel/tracing` of the host, read-only; it need not be there.
     pub tracing: PathBuf,
+    /// `/sys/kernel/security` of the host, read-only, mounted outside `/sys`; it need not be there.
+    pub security: PathBuf,
 }
 
 #[cfg(test)]
@@ -65,6 +67,7 @@ impl Folders {
             records: Vec::new(),
             modules: at("modules"),
             tracing: at("tracing"),
+            security: at("security"),
         }
     }
 }
@@ -196,7 +199,7 @@ fn distribution_version(uname_v: &str) -> Option<String> {
 /// last word at the load.
 fn signing(folders: &Folders) -> Signing {
     let words = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
-    let lockdown = words(folders.sys.join("kernel/security/lockdown"));
+    let lockdown = words(folders.security.join("lockdown"));
     let command_line = words(folders.proc.join("cmdline"));
     let locked = if lockdown.is_empty() {
         command_line
@@ -278,12 +281,10 @@ mod tests {
         fs::create_dir_all(&parameters).unwrap();
         fs::write(parameters.join("sig_enforce"), "Y\n").unwrap();
         assert_eq!(signing(&folders), Signing::Enforced);
-        fs::create_dir_all(folders.sys.join("kernel/security")).unwrap();
-        fs::write(folders.sys.join("kernel/security/lockdown"), "none [integrity] confidentiality\n")
-            .unwrap();
+        fs::create_dir_all(&folders.security).unwrap();
+        fs::write(folders.security.join("lockdown"), "none [integrity] confidentiality\n").unwrap();
         assert_eq!(signing(&folders), Signing::Lockdown);
-        fs::write(folders.sys.join("kernel/security/lockdown"), "[none] integrity confidentiality\n")
-            .unwrap();
+        fs::write(folders.security.join("lockdown"), "[none] integrity confidentiality\n").unwrap();
         assert_eq!(signing(&folders), Signing::Enforced);
     }
 }

@@ -332,6 +332,8 @@ fn start(root: &str, least_settling: Duration, capabilities: Vec<libc::c_ulong>)
             "/lib/modules",
             "--records",
             "/sys/fs/pstore",
+            "--security",
+            "/sys/kernel/security",
         ])
         .args(["--root", root, "--least-settling", &least_settling.as_secs().to_string()])
         .stdin(Stdio::null());

@@ -32,7 +32,7 @@ const QEMU: u32 = 10;
 const LEVELS: [(u32, &[&str]); 2] = [(1, &["tgt", "hold"]), (3, &["tgt", "hold", "pktgen", "vmlinux"])];
 
 /// What the guest must say, on every kernel.
-const SAID: [&str; 11] = [
+const SAID: [&str; 12] = [
     "1 all right: Settled level 1, tgt Absent hold Absent",
     "1 comes and goes: ok Patched 114, ok Absent, ok Patched 114",
     "2 wrong build: EINVAL, right ENOEXEC, NeedsHeal, woken Absent, right ok Patched 114",
@@ -44,6 +44,7 @@ const SAID: [&str; 11] = [
     "4 foreign with all names comes later: ok ForeignBuild 314",
     "5 packed: Applied level 3, damaged Refused ForeignTarget level 0",
     "6 pinned by hand: Pinned, unload EAGAIN",
+    "7 a livepatch of others: Refused ForeignLivepatch level 0, its function works, gone Applied level 3",
 ];
 
 #[test]
@@ -169,6 +170,7 @@ fn fill(archive: Initramfs, lock: &KernelLock, modules: &Modules) -> Result<Init
         .file("tgt.ko.xz", 0o444, &packed)
         .file("tgt-nofunction.ko", 0o444, &of("tgt-nofunction")?)
         .file("tgt-foreign.ko", 0o444, &rebuilt(&tgt)?)
+        .file("foreign.ko", 0o444, &of("foreign")?)
         .file("hold.ko", 0o444, &of("hold")?)
         .file("pktgen.ko", 0o444, &of("pktgen")?))
 }

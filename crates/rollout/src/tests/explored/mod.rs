@@ -80,6 +80,18 @@ fn scenarios() -> Vec<Scenario> {
             ..plain.clone()
         },
         Scenario {
+            name: "one node that is lost",
+            stages: &[0],
+            left: Left { ticks: 2, losses: 1, ..QUIET },
+            ..plain.clone()
+        },
+        Scenario {
+            name: "one node that boots and is tried again",
+            stages: &[0],
+            left: Left { ticks: 2, boots: 1, misses: 1, ..QUIET },
+            ..plain.clone()
+        },
+        Scenario {
             name: "replaced nodes",
             stages: &[0, 0],
             budget: 1,

@@ -244,7 +244,7 @@ fn around(state: &State, next: &mut Vec<State>) {
     }
 }
 
-/// Time passes; levels settle by themselves.
+/// Time passes; levels settle by themselves, where the node can say so.
 pub(super) fn pass(state: &mut State, seconds: u32) {
     state.now += seconds;
     for node in &mut state.nodes {
@@ -252,7 +252,8 @@ pub(super) fn pass(state: &mut State, seconds: u32) {
             Told::Apply { settle, .. } => settle,
             Told::RollBack { .. } | Told::Hold => 0,
         };
-        if node.state == NodeState::Applied && !node.is_open() && node.since + settle <= state.now {
+        let told = node.state == NodeState::Applied && !node.is_open() && node.unready.is_none();
+        if told && node.since + settle <= state.now {
             node.state = NodeState::Settled;
         }
     }

@@ -25,6 +25,7 @@ pub(crate) fn run() {
     guest.is_foreign_in_the_kernel();
     guest.is_packed();
     guest.is_pinned();
+    guest.is_not_alone();
     super::say(&Said::Done(deeds::complaints()));
     power_off();
 }
@@ -173,6 +174,27 @@ impl Guest {
         say(&format!("6 pinned by hand: {state}, unload {}", rmmod("tgt")));
         self.take_off();
         assert_eq!(rmmod("tgt"), "ok");
+    }
+}
+
+impl Guest {
+    /// Ours would replace it: it is named and left at work until whoever loaded it takes it off.
+    fn is_not_alone(&mut self) {
+        const PATCH: &str = "/sys/kernel/livepatch/foreign";
+        let flag = |name: &str| fs::read_to_string(Path::new(PATCH).join(name)).unwrap_or_default();
+        assert_eq!(insmod("foreign.ko"), "ok");
+        until(|| (flag("transition").trim() == "0").then_some(()));
+        let state = self.apply(3, true, 3600);
+        assert!(state.message.as_ref().is_some_and(|message| message.contains("foreign")), "{state:?}");
+        let works = fs::read_to_string("/proc/cmdline").unwrap().starts_with("foreign");
+        let works = if works { "its function works" } else { "its function is lost" };
+        let refused = refused(&state);
+        fs::write(Path::new(PATCH).join("enabled"), "0").unwrap();
+        until(|| (!Path::new(PATCH).exists()).then_some(()));
+        assert_eq!(rmmod("foreign"), "ok");
+        let after = stands(&self.apply(3, true, 3600));
+        self.take_off();
+        say(&format!("7 a livepatch of others: {refused}, {works}, gone {after}"));
     }
 }
 
