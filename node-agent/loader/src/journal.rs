@@ -1,8 +1,8 @@
 //! What the loader must not forget: instructions, floors, what is on, what comes back after a boot.
 //!
-//! Loaders of other versions read it too. Fields that a later one adds are let be, and those that an
-//! earlier one did not know are as in an empty journal. What must not be ignored needs another
-//! format word in `slots`.
+//! Loaders of other versions read it too. Fields that a later one adds are let be, in whatever is kept
+//! here, and those that an earlier one did not know are as in an empty journal. What must not be
+//! ignored needs another format word in `slots`.
 
 use std::collections::BTreeMap;
 
