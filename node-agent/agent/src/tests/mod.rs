@@ -2,6 +2,7 @@
 //! The repository behind the patch server is real, signatures and all.
 
 mod api;
+mod diagram;
 mod node;
 #[path = "../../../fixtures/repository.rs"]
 #[allow(dead_code, reason = "the loader's tests need more of it")]
