@@ -9,8 +9,11 @@ use crate::{Document, Rejection};
 
 /// The versions seen of one repository. They only rise, except that a rotation of the index or
 /// timestamp keys by a higher trust version starts those two anew.
+///
+/// Kept on disk and read by earlier versions too: fields that one does not know are let be. Floors of a
+/// document that an earlier version does not know are floors of nothing that it believes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Floors {
     /// The repository that these are of; none before the first document was believed.
     pub repository: Option<RepositoryName>,

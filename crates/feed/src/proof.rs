@@ -39,6 +39,35 @@ pub struct Proof {
     pub manifest: Vec<u8>,
 }
 
+impl Proof {
+    /// Length as JSON, with a manifest of this many bytes in place of its own: what a node that keeps
+    /// it needs room for, told before the manifest is there.
+    ///
+    /// # Errors
+    ///
+    /// None that is known; JSON's own.
+    pub fn length_with(&self, manifest: u64) -> serde_json::Result<u64> {
+        let mut count = Count(0);
+        serde_json::to_writer(&mut count, self)?;
+        let encoded = |bytes: u64| bytes.div_ceil(3).saturating_mul(4);
+        Ok(count.0.saturating_sub(encoded(self.manifest.len() as u64)).saturating_add(encoded(manifest)))
+    }
+}
+
+/// Counts what is written.
+struct Count(u64);
+
+impl std::io::Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 = self.0.saturating_add(bytes.len() as u64);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Bytes as base64 text, a third longer than they are. JSON's own way, a list of numbers, would make
 /// a proof three and a half times as long.
 mod text {

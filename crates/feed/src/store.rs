@@ -88,10 +88,10 @@ impl StoreError {
 ///
 /// `Full`, `Io`; the old file is then still there.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+    let Some(name) = path.file_name() else {
         return Err(StoreError::io(path, io::ErrorKind::InvalidInput.into()));
     };
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let folder = folder_of(path);
     let mut beside = name.to_owned();
     beside.push(".new");
     let beside = folder.join(beside);
@@ -111,6 +111,31 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
         let _ = fs::remove_file(&beside);
         StoreError::io(path, error)
     })
+}
+
+/// Whether the file at `path` holds these bytes already, for good: then nothing need be replaced, which
+/// takes room for a second copy. One that cannot be read or synced does not.
+pub fn holds(path: &Path, bytes: &[u8]) -> bool {
+    let compare = || -> io::Result<bool> {
+        let mut file = File::open(path)?;
+        if file.metadata()?.len() != bytes.len() as u64 {
+            return Ok(false);
+        }
+        // Piece by piece: a module in memory twice is what a small node has no room for.
+        let mut piece = [0; 4096];
+        for expected in bytes.chunks(piece.len()) {
+            let Some(found) = piece.get_mut(..expected.len()) else { return Ok(false) };
+            file.read_exact(found)?;
+            if found != expected {
+                return Ok(false);
+            }
+        }
+        // Whoever wrote it may have been stopped after the rename.
+        file.sync_all()?;
+        File::open(folder_of(path))?.sync_all()?;
+        Ok(true)
+    };
+    compare().unwrap_or(false)
 }
 
 /// Reads the file at `path`; `None` where there is none.
@@ -140,14 +165,17 @@ pub fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
 ///
 /// `Io`.
 pub fn remove(path: &Path) -> Result<(), StoreError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match fs::remove_file(path) {
-        Ok(()) => File::open(folder)
+        Ok(()) => File::open(folder_of(path))
             .and_then(|folder| folder.sync_all())
             .map_err(|error| StoreError::io(path, error)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(StoreError::io(path, error)),
     }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Makes a folder and those above it, readable by everybody.

@@ -152,10 +152,10 @@ fn own_floors(loader: &Floors, repository: Option<&RepositoryName>) -> Floors {
     }
 }
 
-/// Before anything large is fetched: the loader loads nothing that it cannot keep. That it says so
-/// itself when it keeps it is not replaced by this, for others write there too.
-fn has_room(level: &LevelEntry, room: Option<u64>) -> Result<(), Rejection> {
-    let needed = level.modules.iter().map(|module| module.length).sum::<u64>();
+/// Before anything large is fetched: the loader loads nothing that it cannot keep, with its proof. That
+/// it says so itself when it keeps it is not replaced by this, for others write there too.
+fn has_room(level: &LevelEntry, proof: u64, room: Option<u64>) -> Result<(), Rejection> {
+    let needed = level.modules.iter().map(|module| module.length).sum::<u64>().saturating_add(proof);
     match room {
         Some(room) if room < needed => {
             let detail = format!("{needed} bytes are to be kept on the node, and there is room for {room}");
@@ -200,7 +200,15 @@ pub async fn fetch(
     let kernel = repository.kernel(&look, &apply.build_id).await?;
     let document = look.catalogue.kernel(&apply.build_id, &kernel)?;
     let level = allow::by_kernel(apply, &document)?;
-    has_room(level, loader.room)?;
+    let proof = Proof {
+        trust: look.trust,
+        timestamp: look.timestamp,
+        index: look.index,
+        kernel,
+        manifest: Vec::new(),
+    };
+    let kept = proof.length_with(level.manifest.length).map_err(FetchError::Proof)?;
+    has_room(level, kept, loader.room)?;
     let bundle = invivo_bundle::unpack(&repository.bundle(level).await?)?;
     let manifest = look.catalogue.manifest(&document, apply.level, &bundle.manifest)?;
     let mut modules = bundle.modules.into_iter();
@@ -209,13 +217,7 @@ pub async fn fetch(
         return Err(Rejection::new(Refusal::Malformed, Document::Bundle, detail).into());
     };
     check_module(&manifest, &module.name, &module.bytes)?;
-    let proof = Proof {
-        trust: look.trust,
-        timestamp: look.timestamp,
-        index: look.index,
-        kernel,
-        manifest: bundle.manifest,
-    };
+    let proof = Proof { manifest: bundle.manifest, ..proof };
     Ok(Fetched {
         proof: serde_json::to_vec(&proof).map_err(FetchError::Proof)?,
         module: module.bytes,

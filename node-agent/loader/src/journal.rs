@@ -1,8 +1,8 @@
 //! What the loader must not forget: instructions, floors, what is on, what comes back after a boot.
 //!
-//! Loaders of other versions read it too. Fields that a later one adds are let be, and those that an
-//! earlier one did not know are as in an empty journal. What must not be ignored needs another
-//! format word in `slots`.
+//! Loaders of other versions read it too. Fields that a later one adds are let be, in whatever is kept
+//! here, and those that an earlier one did not know are as in an empty journal. What must not be
+//! ignored needs another format word in `slots`.
 
 use std::collections::BTreeMap;
 
@@ -131,6 +131,10 @@ pub struct Active {
     /// wanted it any more when it came.
     #[serde(default)]
     pub harmed: bool,
+    /// It did harm and is coming off, later than it was waited for: that it goes is nobody else's
+    /// doing.
+    #[serde(default)]
+    pub coming_off: bool,
     /// The kernel's health before it came, where that could be read.
     pub health: Option<Health>,
 }
@@ -205,10 +209,15 @@ impl Outcome {
 }
 
 impl Outcome {
-    /// What followed from it.
+    /// What followed from it. Where there is no room for both, that is told whole.
     pub(crate) fn add(&mut self, text: &str) {
-        let before = self.message.take().map(|message| format!("{message}; ")).unwrap_or_default();
-        self.message = Some(cut(before + text));
+        self.message = Some(match self.message.take() {
+            Some(before) => {
+                let room = MESSAGE.saturating_sub(text.len() + JOINED.len());
+                cut(cut_to(before, room) + JOINED + text)
+            }
+            None => cut(text.to_owned()),
+        });
     }
 
     /// Both in one: the graver, and of two alike the first, with what the other says. What went well
@@ -219,9 +228,10 @@ impl Outcome {
             return other;
         }
         let (mut told, added) = if other.gravity() > self.gravity() { (other, self) } else { (self, other) };
-        if let Some(text) = added.message {
-            told.add(&text);
-        }
+        told.message = match (told.message, added.message) {
+            (Some(first), Some(second)) => Some(cut(first + JOINED + &second)),
+            (one, other) => one.or(other),
+        };
         told
     }
 
@@ -241,8 +251,17 @@ impl Outcome {
     }
 }
 
-fn cut(mut message: String) -> String {
-    message.truncate(message.floor_char_boundary(256));
+/// Longest message, in bytes.
+const MESSAGE: usize = 256;
+/// Between what is told and what is added.
+const JOINED: &str = "; ";
+
+fn cut(message: String) -> String {
+    cut_to(message, MESSAGE)
+}
+
+fn cut_to(mut message: String, bytes: usize) -> String {
+    message.truncate(message.floor_char_boundary(bytes));
     message
 }
 
@@ -302,6 +321,15 @@ mod tests {
             (NodeState::Failed, "first; second".to_owned())
         );
         assert_eq!(told(NodeState::Settled, NodeState::Idle), (NodeState::Idle, "second".to_owned()));
+    }
+
+    #[test]
+    fn what_followed_is_told_however_long_the_message_was() {
+        let mut long = outcome(NodeState::Failed, &"ä".repeat(127));
+        long.add("it was taken off");
+        let message = long.message.unwrap();
+        assert!(message.starts_with('ä') && message.ends_with("ä; it was taken off"), "{message}");
+        assert!(message.len() <= 256);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use invivo_feed::document::cap;
-use invivo_feed::store::{StoreError, read, replace};
+use invivo_feed::store::{StoreError, holds, read, replace};
 use invivo_terms::Digest;
 
 use crate::journal::Journal;
@@ -105,17 +105,22 @@ impl Store {
         found.f_bfree.checked_mul(found.f_frsize)
     }
 
-    /// Keeps a module and its proof.
+    /// Keeps a module and its proof. What is kept already takes no room a second time.
     ///
     /// # Errors
     ///
     /// `Full`, `Io`.
     pub fn keep(&self, digest: &Digest, module: &[u8], proof: &[u8]) -> Result<(), StoreError> {
-        #[cfg(test)]
-        full::check(&self.folder)?;
         self.prepare()?;
-        replace(&self.level(digest, "ko"), module, MODE)?;
-        replace(&self.level(digest, "proof"), proof, MODE)
+        for (extension, bytes) in [("ko", module), ("proof", proof)] {
+            let path = self.level(digest, extension);
+            if !holds(&path, bytes) {
+                #[cfg(test)]
+                full::check(&self.folder)?;
+                replace(&path, bytes, MODE)?;
+            }
+        }
+        Ok(())
     }
 
     /// Keeps a record that a verdict rests on.
@@ -238,6 +243,21 @@ mod tests {
         let folder = root.path().join("file/state");
         fs::write(root.path().join("file"), "").unwrap();
         assert!(matches!(Store::new(&folder).open(), Err(StoreError::Io { .. })));
+    }
+
+    #[test]
+    fn what_is_kept_already_needs_no_room_for_a_second_copy() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::new(root.path());
+        let digest = invivo_feed::digest(b"module");
+        store.keep(&digest, b"module", b"proof").unwrap();
+        // A folder where the new file would be stands for a disk that takes nothing.
+        for extension in ["ko", "proof"] {
+            fs::create_dir(root.path().join(format!("levels/{digest}.{extension}.new"))).unwrap();
+        }
+        store.keep(&digest, b"module", b"proof").unwrap();
+        assert!(store.keep(&digest, b"module", b"another").is_err());
+        assert_eq!(store.kept(&digest).unwrap(), (b"module".to_vec(), b"proof".to_vec()));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 /// A kernel module that a patch changes, as the manifest has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Target {
     /// Its name.
     pub name: TargetName,
@@ -22,7 +22,7 @@ pub struct Target {
 
 /// What a patch changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Changes {
     /// Something in the kernel itself.
     pub kernel: bool,

@@ -44,9 +44,11 @@ pub enum Request {
     ClearVerdicts,
 }
 
-/// The place of an instruction in the order of instructions for this node.
+/// The place of an instruction in the order of instructions for this node. The loader's journal keeps it
+/// too, which an earlier loader must be able to read: fields that it does not know are let be. What a
+/// loader must not overlook belongs into the request, which is strict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Order {
     /// Uid of the NodePatch object; revisions are compared within one uid.
     pub object: String,
@@ -220,9 +222,9 @@ pub struct Evidence {
     pub excerpt: String,
 }
 
-/// A thread that keeps a transition from ending.
+/// A thread that keeps a transition from ending. Kept in the journal, like an [`Order`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Blocker {
     /// Thread id on the host.
     pub tid: u32,
@@ -281,7 +283,7 @@ pub enum Fault {
     StaleInstruction,
     /// The deadline passed before the transition ended; it was reversed.
     TransitionStuck,
-    /// It could not even be reversed; left alone.
+    /// It could not even be reversed, or was not, since what is taken off did harm; left alone.
     CannotReverse,
     /// A livepatch that is not ours is active; ours would replace it.
     ForeignLivepatch,

@@ -37,6 +37,18 @@ fn a_proof_of_a_repository_at_every_cap_fits_the_loaders_socket() {
 }
 
 #[test]
+fn how_long_a_proof_will_be_is_known_before_its_manifest_is() {
+    let whole = House::new().proof();
+    for length in 0..5 {
+        let proof = Proof { manifest: bytes(length), ..whole.clone() };
+        let text = serde_json::to_vec(&proof).unwrap();
+        for other in [&whole, &Proof { manifest: Vec::new(), ..whole.clone() }] {
+            assert_eq!(other.length_with(length).unwrap(), text.len() as u64, "{length}");
+        }
+    }
+}
+
+#[test]
 fn a_proof_is_base64_and_nothing_else_is_one() {
     let proof = House::new().proof();
     let good = serde_json::to_value(&proof).unwrap();

@@ -59,6 +59,23 @@ fn a_file_over_its_limit_or_that_does_not_parse_is_an_error_and_a_missing_folder
 }
 
 #[test]
+fn a_file_holds_what_it_holds_to_the_last_byte_and_not_what_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("module.ko");
+    let bytes: Vec<u8> = (0..9000_u32).map(|n| n.to_le_bytes()[0]).collect();
+    assert!(!store::holds(&path, &bytes));
+    store::replace(&path, &bytes, 0o600).unwrap();
+    assert!(store::holds(&path, &bytes));
+    assert!(!store::holds(&path, &bytes[1..]) && !store::holds(&path, &[]));
+    for at in [0, 4096, 8999] {
+        let mut other = bytes.clone();
+        other[at] ^= 1;
+        assert!(!store::holds(&path, &other), "{at}");
+    }
+    assert!(!store::holds(folder.path(), &bytes));
+}
+
+#[test]
 fn storage_full_is_called_by_its_name_and_the_old_file_stays() {
     let full =
         StoreError::Full { path: "floors.json".into(), source: std::io::ErrorKind::StorageFull.into() };

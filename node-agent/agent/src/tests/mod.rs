@@ -2,6 +2,7 @@
 //! The repository behind the patch server is real, signatures and all.
 
 mod api;
+mod diagram;
 mod node;
 #[path = "../../../fixtures/repository.rs"]
 #[allow(dead_code, reason = "the loader's tests need more of it")]
@@ -232,23 +233,28 @@ async fn an_index_with_too_few_signatures_is_below_threshold() {
     assert!(trial.loader.applied().is_empty());
 }
 
+/// What the loader keeps.
+fn kept(bundle: &Bundle) -> u64 {
+    (bundle.module.len() + bundle.proof.len()) as u64
+}
+
 #[tokio::test]
-async fn a_node_without_room_for_the_module_is_told_so_before_the_bundle_is_fetched() {
+async fn a_node_without_room_for_module_and_proof_is_told_so_before_the_bundle_is_fetched() {
     let trial = Trial::new().await;
     let bundle = trial.author.publish(&node::build_id(), 1, "2026-11-21.1");
     // Whoever asks for it is told that it is not there.
     std::fs::remove_dir_all(trial.author.tree().join("bundles")).unwrap();
-    trial.loader.change(|state| state.room = Some(bundle.module.len() as u64 - 1));
+    trial.loader.change(|state| state.room = Some(kept(&bundle) - 1));
     trial.instruct(1, &apply(&bundle));
     let status = trial.observed(1).await;
     assert_eq!((status.state, status.reason.as_deref()), (NodeState::Refused, Some("StorageFull")));
 }
 
 #[tokio::test]
-async fn a_node_with_just_the_room_for_the_module_takes_it() {
+async fn a_node_with_just_the_room_for_both_takes_them() {
     let trial = Trial::new().await;
     let bundle = trial.author.publish(&node::build_id(), 1, "2026-11-21.1");
-    trial.loader.change(|state| state.room = Some(bundle.module.len() as u64));
+    trial.loader.change(|state| state.room = Some(kept(&bundle)));
     trial.instruct(1, &apply(&bundle));
     assert_eq!(trial.observed(1).await.state, NodeState::Applied);
 }

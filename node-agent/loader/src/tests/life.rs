@@ -9,6 +9,7 @@ use crate::fake::{Killed, Moment, build_id};
 use crate::loader::LONGEST;
 use crate::missed::Missed;
 use crate::seen::Patch;
+use crate::store::full::FULL;
 use invivo_feed::store::StoreError;
 use invivo_terms::Refusal;
 
@@ -308,6 +309,21 @@ fn nothing_is_loaded_that_cannot_be_written_down_first() {
     assert_eq!(trial.ask().order, Some(order("uid", 2)));
     std::fs::remove_file(&levels).unwrap();
     assert_eq!(trial.apply(3, &bundle).state, NodeState::Applied);
+}
+
+#[test]
+fn a_disk_that_fills_up_while_a_level_is_loaded_takes_nothing_from_it() {
+    let mut trial = Trial::new();
+    let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+    trial.kernel.0.borrow_mut().load_fills_disk = true;
+    let state = trial.apply(2, &bundle);
+    assert_eq!((state.state, state.reason, state.level), (NodeState::Applied, None, Level(1)));
+    FULL.set(false);
+    trial.kernel.pass(Duration::from_mins(30));
+    assert_eq!(trial.ask().state, NodeState::Settled);
+    trial.kernel.0.borrow_mut().load_fills_disk = false;
+    trial.reboot("boot-2");
+    assert_eq!((trial.ask().state, trial.ask().level), (NodeState::Settled, Level(1)));
 }
 
 #[test]

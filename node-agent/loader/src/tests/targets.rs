@@ -25,7 +25,7 @@ fn foreign() -> BuildId {
 
 impl Trial {
     /// Changes the kernel and two modules.
-    fn changing(&self, level: u32, features: Option<&str>) -> Bundle {
+    pub(super) fn changing(&self, level: u32, features: Option<&str>) -> Bundle {
         let object = |name: &str, build_id: Option<BuildId>| PatchedObject {
             name: name.to_owned(),
             build_id,

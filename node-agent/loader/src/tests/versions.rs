@@ -7,29 +7,33 @@ use super::*;
 use crate::fake::build_id;
 use crate::slots::Slots;
 
-/// Structures of the journal's own. The rest is what came over the wire or from a repository, which
-/// has forms of its own.
+/// Structures of the journal's own. The rest is what came over the wire or from a repository.
 const OWN: [&str; 8] =
     ["/task", "/outcome", "/active", "/active/loaded", "/active/health", "/settled", "/unpatched", "/stray"];
 
-/// What a later version might add, wherever it might.
+/// What a later version might add, wherever it might: in every object that is not a map, and not a
+/// variant with what belongs to it.
 fn later(journal: &mut Value) {
-    let mut add = |place: &str| {
-        let object = journal.pointer_mut(place).and_then(Value::as_object_mut);
-        if let Some(object) = object {
-            object.insert("fromTheFuture".to_owned(), json!({"freezes": [3]}));
+    grow(journal, "");
+}
+
+fn grow(value: &mut Value, place: &str) {
+    const NO_STRUCTURES: [&str; 3] = ["/floors", "/verdicts", "/task/what"];
+    match value {
+        Value::Object(fields) => {
+            fields.iter_mut().for_each(|(name, field)| grow(field, &format!("{place}/{name}")));
+            if !NO_STRUCTURES.contains(&place) {
+                fields.insert("fromTheFuture".to_owned(), json!({"freezes": [3]}));
+            }
         }
-    };
-    add("");
-    OWN.into_iter().for_each(&mut add);
-    for verdict in journal["verdicts"].as_object_mut().unwrap().values_mut() {
-        verdict["fromTheFuture"] = json!("freezes");
+        Value::Array(entries) => entries.iter_mut().for_each(|entry| grow(entry, place)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
 /// What the first version that had these two files did not write.
 fn earlier(journal: &mut Value) {
-    const ADDED: [&str; 5] = ["stray", "changes", "allowPartial", "harmed", "blockers"];
+    const ADDED: [&str; 6] = ["stray", "changes", "allowPartial", "harmed", "comingOff", "blockers"];
     for place in [""].into_iter().chain(OWN) {
         if let Some(object) = journal.pointer_mut(place).and_then(Value::as_object_mut) {
             object.retain(|key, _| !ADDED.contains(&key.as_str()));
@@ -71,6 +75,21 @@ fn a_level_stays_what_it_is_when_a_loader_of_another_version_takes_over() {
         assert_eq!(trial.apply(2, &one).reason, Some(fault(Fault::StaleInstruction)));
         assert_eq!(trial.ask().floors, before.floors);
     }
+}
+
+#[test]
+fn what_a_later_version_adds_anywhere_is_let_be() {
+    let mut trial = Trial::new();
+    let one = trial.changing(1, None);
+    trial.settle(2, &one);
+    trial.kernel.0.borrow_mut().transition = None;
+    let two = trial.changing(2, None);
+    let state = trial.apply(3, &two);
+    assert_eq!((state.state, state.blockers.len()), (NodeState::Blocked, 1));
+    let before = trial.loader.journal.clone();
+    assert_eq!(before.active.as_ref().unwrap().loaded.changes.targets.len(), 2);
+    trial.written_by(later);
+    assert_eq!(Store::new(trial.state.path()).open().unwrap(), before);
 }
 
 #[test]
