@@ -127,6 +127,7 @@ fn aimed(world: &World, target: &Target<'_>, key: Key) -> Plan {
         now: *now,
     };
     let mut judged: Vec<Judged<'_>> = nodes.iter().map(|(name, node)| judge.judge(name, node)).collect();
+    judge.give_back_slots(&mut judged);
     // What vanished did so in the rollout that the memory knows.
     let vanished = if other.is_some() { &BTreeSet::new() } else { &world.vanished };
     rollout::count(&mut rollout, &judged, vanished, *now);

@@ -166,6 +166,20 @@ impl<'a> Judge<'a, '_> {
         Judged { name, stage, node, build, aim, report, standing, open, ended, attempts, turn, lost_at }
     }
 
+    /// Who is midway goes on in the slot that it has. While nothing was aimed at for it, as with a feed that
+    /// was away, being down was its end and was counted as that: then it needs another slot, as whoever
+    /// starts.
+    pub(crate) fn give_back_slots(&self, judged: &mut [Judged<'a>]) {
+        let open = judged.iter().filter(|node| node.open).count();
+        let counted = self.rollout.started.saturating_sub(self.rollout.finished);
+        let without = open.saturating_sub(usize::try_from(counted).unwrap_or(usize::MAX));
+        let step = if self.rollout.returning { Step::Return } else { Step::Apply };
+        for node in judged.iter_mut().filter(|node| node.standing == Standing::Midway).take(without) {
+            node.standing = self.startable(node.node, step);
+            (node.open, node.ended, node.turn) = (false, true, Turn::First);
+        }
+    }
+
     /// When a node that this rollout moved and that has not settled, or has not answered, counts
     /// as lost: after one node deadline without being Ready.
     fn lost_at(&self, node: &Node, answer: Answer, ours: bool) -> Option<Timestamp> {
@@ -218,7 +232,9 @@ pub(crate) fn judge_without_aim<'a>(
     let standing = match answer(spec, report, now) {
         Answer::Unanswered | Answer::Working if recent || lapses.is_some() => Standing::Moving { lapses },
         Answer::Failed if recent => Standing::Failed(failed_hold(report)),
-        Answer::Reached if recent && is_of(spec, rollout) => Standing::Done { held_since: now },
+        Answer::Reached if recent && is_blind(hold) && is_of(spec, rollout) => {
+            Standing::Done { held_since: now }
+        }
         Answer::Nothing
         | Answer::Unanswered
         | Answer::Working
@@ -243,6 +259,12 @@ pub(crate) fn judge_without_aim<'a>(
         turn: Turn::First,
         lost_at: None,
     }
+}
+
+/// Nothing is known of what is offered, or the rollout before has to end: the last target holds. Any other
+/// hold says that there is none, and who is at the last one is not at it.
+const fn is_blind(hold: Hold) -> bool {
+    matches!(hold, Hold::FeedStalled | Hold::FeedSuspended | Hold::AtMaxParallel)
 }
 
 fn is_of(spec: Option<&Instructed>, rollout: Option<&RolloutMemory>) -> bool {

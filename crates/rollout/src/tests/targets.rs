@@ -128,6 +128,17 @@ fn a_feed_that_cannot_be_trusted_starts_nothing_and_takes_nothing_back() {
 }
 
 #[test]
+fn who_has_the_last_target_is_not_at_the_target_of_a_feed_that_offers_nothing() {
+    let mut fleet = patched(vec![set(1, &[(1, 1)])]);
+    fleet.world.offer = Offer::Suspended;
+    assert!(fleet.plan().done.contains("c1"), "nothing is known of what is offered");
+    fleet.offer(Vec::new());
+    assert!(fleet.decide().is_empty());
+    assert_eq!(fleet.hold("c1"), Some(Hold::TargetMissing));
+    assert_eq!(fleet.level("c1"), 1, "nothing was taken off");
+}
+
+#[test]
 fn taking_patches_off_needs_no_feed() {
     let mut fleet = patched(vec![set(1, &[(1, 1)])]);
     fleet.world.offer = Offer::Unknown;

@@ -69,3 +69,40 @@ proptest! {
         cluster.settle_down();
     }
 }
+
+/// Found by the histories above, once in some hundred thousand.
+#[test]
+fn who_went_down_while_nothing_was_offered_takes_a_slot_again_to_go_up() {
+    use event::Event::{Act, Decide, Feed, Join, Pass};
+
+    let decide = |leader| Decide { leader, policy: 0, killed_after: None };
+    let setup = Setup {
+        parallel: 1,
+        soaks: (0, 0),
+        share: None,
+        spread: false,
+        budget: Budget::Nodes(0),
+        on_failure: OnFailure::Pause,
+        supersede: Supersede::Finish,
+        on_withdrawn: OnWithdrawn::RollBack,
+        new_nodes: NewNodes::Proven,
+        limit: Some(1),
+    };
+    let mut cluster = Cluster::new(&[(0, 1, 0); 6], &setup);
+    let (all_withdrawn, one_withdrawn) = (Feed(7), Feed(2));
+    for event in [
+        decide(false),
+        Act(6),
+        all_withdrawn,
+        Pass(600),
+        decide(true),
+        Act(6),
+        decide(false),
+        Join(1, 0, 1, 0),
+        one_withdrawn,
+        Pass(1),
+    ] {
+        cluster.handle(event);
+    }
+    cluster.settle_down();
+}
