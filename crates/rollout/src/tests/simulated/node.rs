@@ -115,13 +115,16 @@ fn act(node: &mut Node, now: Timestamp) {
     }
 }
 
-/// The patch is gone; where it had not settled, that is remembered against it.
+/// The patch is gone; where it had not settled, that is remembered against it. The journal keeps how the
+/// last instruction failed.
 fn boot(node: &mut Node, now: Timestamp) {
     let open = is_open(node);
     let Some(report) = &mut node.report else { return };
     if report.state == NodeState::Applied && !open {
         unload(report, NodeState::Suspected, now);
         report.excuse = Some(Excuse::Lost);
+    } else if report.state.is_failure() {
+        unload(report, report.state, now);
     } else {
         unload(report, NodeState::Idle, now);
         report.excuse = None;
