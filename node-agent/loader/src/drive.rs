@@ -13,8 +13,7 @@ use crate::journal::{Doing, Journal, Task};
 use crate::kernel::Kernel;
 use crate::loader::Loader;
 use crate::missed::{Missed, Reached, ended};
-use crate::seen::Seen;
-use crate::step::{self, End, Goal, Phase, Situation, Step};
+use crate::step::{self, Goal, Phase, Situation, Step};
 
 /// How often the kernel is looked at while tasks move.
 const LOOK: Duration = Duration::from_millis(50);
@@ -41,46 +40,28 @@ pub(crate) struct Bytes<'a> {
     pub(crate) proof: &'a [u8],
 }
 
-/// The kernel's health while tasks move to a level that is new on it, or from it.
+/// The kernel's health while tasks move to a level that is new on it.
 struct HealthWatch {
     before: Option<Health>,
-    /// These are known to have done harm, or were on their way off already.
-    known: Vec<ModuleName>,
     /// What it has suffered.
     harm: Option<Harm>,
     due: Duration,
 }
 
 impl HealthWatch {
-    /// What is brought back was found good before, and so was what had settled.
-    fn of(drive: &Drive<'_>, journal: &Journal, boot_id: &str) -> Self {
+    /// Of an instruction to apply; what else is driven was found good before, or takes something off.
+    fn of(drive: &Drive<'_>, journal: &Journal) -> Self {
         let task = drive.task.as_ref().map(|(task, _)| task).or(journal.task.as_ref());
-        let (before, known) = match task.map(|task| (&task.what, task.health)) {
-            Some((Doing::Applying(_), health)) => (health, Vec::new()),
-            Some((Doing::Undoing(loaded), _)) => (None, vec![loaded.module.clone()]),
-            Some((Doing::RollingBack, _)) => {
-                let (active, stray) = (journal.active_in(boot_id), journal.stray_in(boot_id));
-                let harmed = active.filter(|active| active.harmed).map(|active| &active.loaded);
-                let unsettled = active.filter(|active| !active.settled && !active.harmed);
-                let known = harmed.into_iter().chain(stray).map(|loaded| loaded.module.clone());
-                (unsettled.and_then(|active| active.health), known.collect())
-            }
-            Some((Doing::BringingBack(_), _)) | None => (None, Vec::new()),
-        };
-        Self { before, known, harm: None, due: Duration::ZERO }
-    }
-
-    fn harmed(&self, seen: &Seen) -> bool {
-        self.harm.is_some() || self.known.iter().any(|name| seen.patch(name).is_some())
+        let before = task.and_then(|task| match task.what {
+            Doing::Applying(_) => task.health,
+            Doing::BringingBack(_) | Doing::RollingBack | Doing::Undoing(_) => None,
+        });
+        Self { before, harm: None, due: Duration::ZERO }
     }
 
     fn look<K: Kernel>(&mut self, loader: &Loader<K>, drive: &Drive<'_>, now: Duration) {
-        let moving = match (&drive.goal, &drive.phase) {
-            // What was to be put on comes off then in any case.
-            (_, Phase::Checking | Phase::Journalled) | (Goal::Apply(_), Phase::Undoing { .. }) => false,
-            (_, Phase::Switching) | (Goal::RollBack, Phase::Undoing { .. }) => true,
-        };
-        if moving && self.before.is_some() && self.harm.is_none() && now >= self.due {
+        if drive.phase == Phase::Switching && self.before.is_some() && self.harm.is_none() && now >= self.due
+        {
             self.harm = loader.harm_since(self.before);
             self.due = now + HEALTH;
         }
@@ -95,7 +76,7 @@ impl<K: Kernel> Loader<K> {
         let mut told: Option<Duration> = None;
         let mut blockers: Option<Vec<Blocker>> = None;
         let mut under: Option<ModuleName> = None;
-        let mut watch = HealthWatch::of(&drive, &self.journal, &self.running.boot_id);
+        let mut watch = HealthWatch::of(&drive, &self.journal);
         let mut parameters = CString::default();
         loop {
             let seen = self.kernel.seen()?;
@@ -113,7 +94,7 @@ impl<K: Kernel> Loader<K> {
                 under: under.as_ref(),
                 now,
                 deadline: drive.deadline,
-                harmed: watch.harmed(&seen),
+                harmed: watch.harm.is_some(),
             });
             let phase = drive.phase.clone().after(&next, now);
             match next {
@@ -159,11 +140,6 @@ impl<K: Kernel> Loader<K> {
                     }
                 }
                 Step::Wait => self.kernel.pause(LOOK),
-                // The same: who keeps it from coming off, and it may have ended meanwhile.
-                Step::End(End::Pending) if blockers.is_none() => {
-                    blockers = Some(self.kernel.blockers(1));
-                    continue;
-                }
                 Step::End(end) => {
                     let took = told.map(|told| now.saturating_sub(told));
                     return ended(end, took, blockers.unwrap_or_default(), watch.harm);

@@ -49,10 +49,6 @@ pub(crate) struct World {
     pub(crate) ends: Option<Moment>,
     /// How often `enabled` was written.
     pub(crate) switches: u32,
-    /// What was put on again that way, and how often the kernel had oopsed by then.
-    pub(crate) put_on: Vec<(String, Option<u64>)>,
-    /// The disk is full once a module has been loaded.
-    pub(crate) load_fills_disk: bool,
     /// Where the loader is killed.
     pub(crate) killed: Option<Killed>,
     /// The builds of the modules that there are, of files and loaded.
@@ -127,8 +123,6 @@ impl Fake {
             reversal: Some(Duration::from_millis(700)),
             ends: None,
             switches: 0,
-            put_on: Vec::new(),
-            load_fills_disk: false,
             builds: BTreeMap::new(),
             shown: BTreeMap::new(),
             heals: Vec::new(),
@@ -150,7 +144,6 @@ impl Fake {
         world.modules.clear();
         world.half = None;
         world.loads.clear();
-        world.put_on.clear();
     }
 
     /// One look or deed.
@@ -317,9 +310,6 @@ impl Kernel for Fake {
         world.modules.push(name);
         world.loads.push(image.to_vec());
         world.parameters.push(parameters.to_str().unwrap().to_owned());
-        if world.load_fills_disk {
-            crate::store::full::FULL.set(true);
-        }
         Ok(())
     }
 
@@ -339,10 +329,6 @@ impl Kernel for Fake {
         let mut world = self.0.borrow_mut();
         world.end_stuck(Moment::BeforeItIsReversed);
         world.switches += 1;
-        if enabled {
-            let oopses = world.health.oopses;
-            world.put_on.push((name.to_string(), oopses));
-        }
         let since_boot = world.since_boot;
         let (transition, reversal) = (world.transition, world.reversal);
         let (patch, until) = world

@@ -131,10 +131,6 @@ pub struct Active {
     /// wanted it any more when it came.
     #[serde(default)]
     pub harmed: bool,
-    /// It did harm and is coming off, later than it was waited for: that it goes is nobody else's
-    /// doing.
-    #[serde(default)]
-    pub coming_off: bool,
     /// The kernel's health before it came, where that could be read.
     pub health: Option<Health>,
 }
@@ -209,15 +205,10 @@ impl Outcome {
 }
 
 impl Outcome {
-    /// What followed from it. Where there is no room for both, that is told whole.
+    /// What followed from it.
     pub(crate) fn add(&mut self, text: &str) {
-        self.message = Some(match self.message.take() {
-            Some(before) => {
-                let room = MESSAGE.saturating_sub(text.len() + JOINED.len());
-                cut(cut_to(before, room) + JOINED + text)
-            }
-            None => cut(text.to_owned()),
-        });
+        let before = self.message.take().map(|message| format!("{message}; ")).unwrap_or_default();
+        self.message = Some(cut(before + text));
     }
 
     /// Both in one: the graver, and of two alike the first, with what the other says. What went well
@@ -228,10 +219,9 @@ impl Outcome {
             return other;
         }
         let (mut told, added) = if other.gravity() > self.gravity() { (other, self) } else { (self, other) };
-        told.message = match (told.message, added.message) {
-            (Some(first), Some(second)) => Some(cut(first + JOINED + &second)),
-            (one, other) => one.or(other),
-        };
+        if let Some(text) = added.message {
+            told.add(&text);
+        }
         told
     }
 
@@ -251,17 +241,8 @@ impl Outcome {
     }
 }
 
-/// Longest message, in bytes.
-const MESSAGE: usize = 256;
-/// Between what is told and what is added.
-const JOINED: &str = "; ";
-
-fn cut(message: String) -> String {
-    cut_to(message, MESSAGE)
-}
-
-fn cut_to(mut message: String, bytes: usize) -> String {
-    message.truncate(message.floor_char_boundary(bytes));
+fn cut(mut message: String) -> String {
+    message.truncate(message.floor_char_boundary(256));
     message
 }
 
@@ -321,15 +302,6 @@ mod tests {
             (NodeState::Failed, "first; second".to_owned())
         );
         assert_eq!(told(NodeState::Settled, NodeState::Idle), (NodeState::Idle, "second".to_owned()));
-    }
-
-    #[test]
-    fn what_followed_is_told_however_long_the_message_was() {
-        let mut long = outcome(NodeState::Failed, &"ä".repeat(127));
-        long.add("it was taken off");
-        let message = long.message.unwrap();
-        assert!(message.starts_with('ä') && message.ends_with("ä; it was taken off"), "{message}");
-        assert!(message.len() <= 256);
     }
 
     #[test]

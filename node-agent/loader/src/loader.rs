@@ -148,7 +148,6 @@ impl<K: Kernel> Loader<K> {
         } else {
             self.look();
             self.mind_health();
-            self.see_off();
             self.mind_targets();
         }
     }
@@ -309,8 +308,7 @@ impl<K: Kernel> Loader<K> {
                 let (remedy, harmful) = (missed.remedy.clone(), missed.is_harm());
                 self.journal.outcome = Some(self.missed(missed));
                 match remedy {
-                    // What was to be put on is on its way off: the stray is seen to.
-                    Remedy::Nothing | Remedy::TryAgain | Remedy::SeeOff => {}
+                    Remedy::Nothing | Remedy::TryAgain => {}
                     Remedy::PutBack(name) => self.put_back(&name),
                 }
                 if let Some(Doing::Applying(loaded)) = task.map(|task| task.what) {
@@ -337,9 +335,7 @@ impl<K: Kernel> Loader<K> {
         let before = self
             .journal
             .active_in(&self.running.boot_id)
-            .filter(|active| active.loaded.module_digest == loaded.module_digest)
-            // Off at last, and loaded anew: a new try.
-            .filter(|active| !active.coming_off || reached.millis.is_none());
+            .filter(|active| active.loaded.module_digest == loaded.module_digest);
         let (since_boot_seconds, settled, harmed, health) = before
             .map_or((self.kernel.since_boot().as_secs(), false, false, health), |before| {
                 (before.since_boot_seconds, before.settled, before.harmed, before.health)
@@ -357,7 +353,6 @@ impl<K: Kernel> Loader<K> {
             since_boot_seconds,
             settled,
             harmed,
-            coming_off: false,
             health,
         });
         Outcome { switch_millis: reached.millis, ..Outcome::reached(state, self.now()) }
@@ -406,31 +401,12 @@ impl<K: Kernel> Loader<K> {
                     ..Outcome::reached(NodeState::RolledBack, self.now())
                 }
             }
-            Err(missed) => {
-                if missed.remedy == Remedy::SeeOff {
-                    self.comes_off_late(missed.is_harm());
-                }
-                self.missed(missed)
-            }
+            Err(missed) => self.missed(missed),
         };
         self.journal.outcome = Some(outcome);
         self.save();
         self.sweep();
         self.look();
-    }
-
-    /// What did harm is not put on again for a roll-back that took too long: it goes on, and nothing
-    /// comes after it.
-    fn comes_off_late(&mut self, harm_is_news: bool) {
-        if !self.marked_coming_off() {
-            return;
-        }
-        self.journal.settled = None;
-        let active = self.journal.active_in(&self.running.boot_id).filter(|_| harm_is_news);
-        if let Some(loaded) = active.map(|active| active.loaded.clone()) {
-            let now = self.now();
-            self.journal.verdicts.blame(&loaded, &[], now);
-        }
     }
 
     fn notice_settled(&mut self) {
@@ -478,14 +454,10 @@ impl<K: Kernel> Loader<K> {
                     since_boot_seconds: self.kernel.since_boot().as_secs(),
                     settled: false,
                     harmed: true,
-                    coming_off: false,
                     health: None,
                 });
             }
-            None => {
-                let text = format!("level {} has come off at last", loaded.level);
-                self.say(&text, Vec::new());
-            }
+            None => {}
         }
         self.journal.stray = None;
         self.save();
@@ -495,10 +467,6 @@ impl<K: Kernel> Loader<K> {
         let Some(active) = self.journal.active_in(&self.running.boot_id) else { return };
         let there = |patch: &Patch| patch.enabled || patch.transition;
         if self.journal.task.is_some() || seen.patch(&active.loaded.module).is_some_and(there) {
-            return;
-        }
-        // Nobody else's doing, and more follows from it than there is time for here.
-        if active.coming_off {
             return;
         }
         let message = format!("{} was taken off by somebody else", active.loaded.module);

@@ -32,8 +32,6 @@ pub(crate) enum Remedy {
     TryAgain,
     /// Puts back the patch that its own undoing took off.
     PutBack(ModuleName),
-    /// Sees to its end what the kernel goes on taking off.
-    SeeOff,
 }
 
 /// How a drive ended well.
@@ -210,13 +208,6 @@ fn without_harm(end: End, took: Option<Duration>, blockers: Vec<Blocker>) -> Res
             Fault::CannotReverse,
             format!("the transition did not end in time and cannot be reversed{names}"),
         )),
-        End::Pending => {
-            let message = format!(
-                "the transition did not end in time; what did harm is not put on again, and may still come off{names}"
-            );
-            let pending = Missed::fault(Fault::CannotReverse, message);
-            missed(Missed { remedy: Remedy::SeeOff, ..pending })
-        }
     }
 }
 

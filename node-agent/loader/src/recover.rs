@@ -148,7 +148,7 @@ impl<K: Kernel> Loader<K> {
             Ok(reached) => self.came_back(settled, &reached),
             Err(missed) => match missed.remedy {
                 Remedy::TryAgain => return self.wait(missed),
-                Remedy::Nothing | Remedy::PutBack(_) | Remedy::SeeOff => {
+                Remedy::Nothing | Remedy::PutBack(_) => {
                     let outcome = self.missed(missed);
                     self.tell(outcome);
                 }
@@ -176,15 +176,8 @@ impl<K: Kernel> Loader<K> {
             self.journal.unpatched = Some(Unpatched { boot_id: boot_id.clone(), seconds });
         }
         let health = self.health();
-        self.journal.active = Some(Active {
-            boot_id,
-            loaded,
-            since_boot_seconds: since_boot,
-            settled,
-            harmed: false,
-            coming_off: false,
-            health,
-        });
+        self.journal.active =
+            Some(Active { boot_id, loaded, since_boot_seconds: since_boot, settled, harmed: false, health });
         let failed = self.journal.outcome.as_ref().is_some_and(|outcome| outcome.state.is_failure());
         if !failed {
             self.journal.outcome = Some(Outcome::reached(NodeState::Settled, self.now()));

@@ -54,8 +54,7 @@ pub struct Situation<'a> {
     pub now: Duration,
     /// The instruction's deadline on the same clock.
     pub deadline: Duration,
-    /// The kernel has suffered since it began, or by what is taken off. A patch that is put on is
-    /// waited for no more; one that is taken off is not put on again, however long that takes.
+    /// The kernel has suffered since it began: nothing more is waited for.
     pub harmed: bool,
 }
 
@@ -100,9 +99,6 @@ pub enum End {
     Overshot(ModuleName),
     /// Stuck, and the reversal is stuck too.
     CannotReverse,
-    /// Stuck, and not reversed: tasks that are back on the old code would return to code that did
-    /// harm. The kernel goes on taking it off.
-    Pending,
 }
 
 /// The next step.
@@ -223,9 +219,6 @@ fn watch_roll_back(situation: &Situation<'_>) -> Step {
     let stuck = situation.seen.ours().find(|(_, patch)| patch.transition);
     let on_again = situation.seen.ours().find(|(_, patch)| patch.is_applied());
     match (stuck, on_again) {
-        // Not by us: somebody wrote to `enabled`.
-        (Some((name, Patch { enabled: true, .. })), _) if situation.harmed => Step::Switch(name, false),
-        (Some(_), _) if situation.late() && situation.harmed => Step::End(End::Pending),
         (Some((name, _)), _) if situation.late() => Step::Undo(name, true),
         (Some(_), _) => Step::Wait,
         (None, Some(_)) if situation.late() => Step::End(End::Stuck),
@@ -239,15 +232,13 @@ fn watch_roll_back(situation: &Situation<'_>) -> Step {
 
 fn undo_roll_back(situation: &Situation<'_>, until: Duration) -> Step {
     let moving = situation.seen.ours().any(|(_, patch)| patch.transition);
-    let on = situation.seen.ours().find(|(_, patch)| patch.enabled).map(|(name, _)| name);
+    let on = situation.seen.applied().is_some();
     match (moving, on) {
-        // The harm was found after the reversal had begun.
-        (_, Some(name)) if situation.harmed => Step::Switch(name, false),
         (true, _) if situation.now >= until => Step::End(End::CannotReverse),
         (true, _) => Step::Wait,
-        (false, Some(_)) => Step::End(End::Stuck),
+        (false, true) => Step::End(End::Stuck),
         // It ended after all, in the moment before it was reversed.
-        (false, None) => match situation.leftover() {
+        (false, false) => match situation.leftover() {
             Some(name) => Step::Unload(name),
             None => Step::End(End::Reached),
         },
@@ -493,45 +484,6 @@ mod tests {
             Step::End(End::CannotReverse)
         );
         assert_eq!(at(102, &goal, &undoing(), &seen(&[patch(ONE, true, false)])), Step::End(End::Stuck));
-    }
-
-    #[test]
-    fn what_did_harm_is_not_put_on_again_however_long_it_takes_to_come_off() {
-        let (goal, kept) = (Goal::RollBack, BTreeSet::new());
-        let harmed = |now: u64, phase: &Phase, seen: &Seen| {
-            next(&Situation { harmed: true, ..situation(now, &goal, phase, seen, &kept) })
-        };
-        let moving = seen(&[patch(ONE, false, true)]);
-        assert_eq!(harmed(99, &Phase::Switching, &moving), Step::Wait);
-        assert_eq!(harmed(LATE, &Phase::Switching, &moving), Step::End(End::Pending));
-        assert_eq!(harmed(LATE, &Phase::Switching, &seen(&[])), Step::End(End::Reached));
-        // Somebody else puts it on again.
-        let back = seen(&[patch(ONE, true, true)]);
-        assert_eq!(harmed(1, &Phase::Switching, &back), Step::Switch(name(ONE), false));
-        // Or the loader did, before it knew.
-        for on in [back, seen(&[patch(ONE, true, false)])] {
-            assert_eq!(harmed(101, &undoing(), &on), Step::Switch(name(ONE), false));
-        }
-    }
-
-    /// Whatever the kernel shows, and however far it has come.
-    #[test]
-    fn nothing_that_did_harm_is_ever_put_on() {
-        let flags = [(false, false), (false, true), (true, false), (true, true)];
-        let kernels = flags.map(|(enabled, transition)| seen(&[patch(ONE, enabled, transition)]));
-        let kept = BTreeSet::new();
-        for phase in [Phase::Checking, Phase::Journalled, Phase::Switching, undoing()] {
-            for (seen, now) in kernels.iter().flat_map(|seen| [(seen, 1), (seen, LATE), (seen, 160)]) {
-                for goal in [Goal::RollBack, apply(ONE)] {
-                    let step =
-                        next(&Situation { harmed: true, ..situation(now, &goal, &phase, seen, &kept) });
-                    assert!(
-                        !matches!(step, Step::Switch(_, true) | Step::Undo(_, true)),
-                        "{goal:?} {phase:?} {seen:?}"
-                    );
-                }
-            }
-        }
     }
 
     #[test]

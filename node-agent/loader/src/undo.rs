@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use invivo_wire::{Blocker, Fault};
+use invivo_wire::Fault;
 use jiff::Timestamp;
 
 use crate::drive::Drive;
@@ -112,62 +112,21 @@ impl<K: Kernel> Loader<K> {
             image: None,
         });
         self.journal.task = None;
-        match ended {
-            Ok(_) => {
-                self.say("it was taken off", Vec::new());
-                self.is_off(loaded);
-            }
-            Err(missed) => {
-                self.marked_coming_off();
-                self.say(&format!("it could not be taken off: {}", missed.message), missed.blockers);
+        let did = match &ended {
+            Ok(_) => "it was taken off".to_owned(),
+            Err(missed) => format!("it could not be taken off: {}", missed.message),
+        };
+        if let Some(outcome) = self.journal.outcome.as_mut() {
+            outcome.add(&did);
+        }
+        if ended.is_ok() {
+            (self.journal.active, self.journal.stray) = (None, None);
+            self.unsettle(loaded);
+            if let Some(settled) = self.journal.settled.clone() {
+                self.return_to(settled);
             }
         }
         self.save();
         self.sweep();
-    }
-
-    /// Looks whether what was coming off has gone, and does what its undoing would have done.
-    pub(crate) fn see_off(&mut self) {
-        let active = self.journal.active_in(&self.running.boot_id).filter(|active| active.coming_off);
-        let (Some(active), None) = (active, &self.journal.task) else { return };
-        let loaded = active.loaded.clone();
-        let Ok(seen) = self.kernel.seen() else { return };
-        if seen.patch(&loaded.module).is_some_and(|patch| patch.enabled || patch.transition) {
-            return;
-        }
-        tracing::info!(module = %loaded.module, "what did harm has come off at last");
-        // Another instruction may have ended since, with words of its own.
-        self.say(&format!("level {} did harm and has come off at last", loaded.level), Vec::new());
-        self.is_off(&loaded);
-        self.save();
-        self.sweep();
-    }
-
-    /// What is on did harm, and the kernel goes on taking it off; false if it does not, or if that is
-    /// another one.
-    pub(crate) fn marked_coming_off(&mut self) -> bool {
-        let Ok(seen) = self.kernel.seen() else { return false };
-        let boot_id = &self.running.boot_id;
-        let active = self.journal.active.as_mut().filter(|active| active.boot_id == *boot_id);
-        let goes = |active: &Active| seen.patch(&active.loaded.module).is_none_or(|patch| !patch.enabled);
-        let Some(active) = active.filter(|active| goes(active)) else { return false };
-        (active.harmed, active.coming_off) = (true, true);
-        true
-    }
-
-    /// Adds to an outcome that is a failure.
-    pub(crate) fn say(&mut self, text: &str, blockers: Vec<Blocker>) {
-        if let Some(outcome) = self.journal.outcome.as_mut().filter(|outcome| outcome.state.is_failure()) {
-            outcome.add(text);
-            outcome.blockers = blockers;
-        }
-    }
-
-    fn is_off(&mut self, loaded: &Loaded) {
-        (self.journal.active, self.journal.stray) = (None, None);
-        self.unsettle(loaded);
-        if let Some(settled) = self.journal.settled.clone() {
-            self.return_to(settled);
-        }
     }
 }

@@ -283,7 +283,7 @@ pub enum Fault {
     StaleInstruction,
     /// The deadline passed before the transition ended; it was reversed.
     TransitionStuck,
-    /// It could not even be reversed, or was not, since what is taken off did harm; left alone.
+    /// It could not even be reversed; left alone.
     CannotReverse,
     /// A livepatch that is not ours is active; ours would replace it.
     ForeignLivepatch,

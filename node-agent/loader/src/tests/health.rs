@@ -79,163 +79,25 @@ fn an_oops_that_nobody_had_looked_at_when_it_would_have_settled_comes_first() {
     assert_eq!((state.reason, state.level), (Some(fault(Fault::KernelOops)), UNPATCHED));
 }
 
-/// Level 2 over a settled level 1. The kernel has oopsed, and tasks will not leave level 2.
-fn stuck_undoing() -> (Trial, Bundle) {
-    let mut trial = Trial::new();
-    let one = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
-    trial.settle(2, &one);
-    let two = trial.author.publish(&build_id(0xab), 2, "2026-11-21.2");
-    assert_eq!(trial.apply(3, &two).state, NodeState::Applied);
-    trial.kernel.0.borrow_mut().transition = None;
-    let state = happens(&mut trial, |health| health.oopses = Some(1));
-    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::KernelOops))));
-    assert!(state.message.unwrap().contains("could not be taken off"));
-    assert_eq!(state.blockers.len(), 1);
-    is_coming_off(&trial);
-    (trial, two)
-}
-
-fn is_coming_off(trial: &Trial) {
-    let world = trial.kernel.0.borrow();
-    let patches: Vec<_> = world.patches.iter().map(|(patch, _)| (patch.enabled, patch.transition)).collect();
-    assert_eq!(patches, [(false, true)], "the tasks would go back to what did harm");
-    assert_eq!(world.put_on, []);
-}
-
-/// What had kept the tasks lets them go.
-fn comes_off(trial: &mut Trial) -> State {
-    {
-        let mut world = trial.kernel.0.borrow_mut();
-        world.transition = Some(Duration::from_millis(200));
-        world.patches[0].1 = Some(Duration::ZERO);
-    }
-    trial.kernel.pass(Duration::from_secs(1));
-    trial.loader.tick();
-    trial.ask()
-}
-
 #[test]
-fn an_undoing_that_is_stuck_goes_on_and_is_neither_reversed_nor_tried_every_second() {
-    let (mut trial, two) = stuck_undoing();
-    let switches = trial.kernel.0.borrow().switches;
-    trial.kernel.pass(Duration::from_mins(40));
-    trial.loader.tick();
-    trial.restart();
-    trial.loader.tick();
-    assert_eq!(trial.kernel.0.borrow().switches, switches);
-    is_coming_off(&trial);
-    assert_eq!((trial.ask().state, trial.ask().level), (NodeState::Failed, UNPATCHED));
-    // What did harm does not come back, and a second time convicts.
-    trial.reboot("boot-2");
-    let module = invivo_feed::digest(&two.module);
-    assert!(trial.loader.journal.verdicts.convicted(&module).is_some());
-    assert!(trial.kernel.0.borrow().loads.iter().all(|image| *image != two.module));
-}
-
-#[test]
-fn an_undoing_that_ends_late_is_noticed_and_the_settled_level_comes_back() {
-    let (mut trial, _) = stuck_undoing();
-    let state = comes_off(&mut trial);
-    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::KernelOops))));
-    assert_eq!((state.level, state.blockers), (Level(1), Vec::new()));
-    let message = state.message.unwrap();
-    assert!(message.ends_with("level 2 did harm and has come off at last"), "{message}");
-    // Told once.
-    trial.loader.tick();
-    assert_eq!(trial.ask().message, Some(message));
-}
-
-#[test]
-fn an_undoing_that_ends_while_no_loader_runs_is_noticed_too() {
-    let (mut trial, _) = stuck_undoing();
-    {
-        let mut world = trial.kernel.0.borrow_mut();
-        world.transition = Some(Duration::from_millis(200));
-        world.patches.clear();
-    }
-    trial.restart();
-    assert_eq!(trial.ask().reason, Some(fault(Fault::KernelOops)), "not somebody else's doing");
-    trial.loader.tick();
-    assert_eq!((trial.ask().level, trial.ask().state), (Level(1), NodeState::Failed));
-}
-
-#[test]
-fn a_roll_back_of_what_did_harm_does_not_put_it_on_again_and_nothing_comes_after_it() {
-    let (mut trial, _) = stuck_undoing();
-    let state = trial.roll_back(4);
-    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::CannotReverse))));
-    assert!(state.message.unwrap().contains("sleeper (77)"));
-    is_coming_off(&trial);
-    let state = comes_off(&mut trial);
-    assert_eq!((state.state, state.level), (NodeState::Failed, UNPATCHED));
-    assert!(state.message.unwrap().ends_with("has come off at last"));
-    trial.reboot("boot-2");
-    assert_eq!((trial.ask().level, trial.kernel.loads()), (UNPATCHED, 0));
-}
-
-#[test]
-fn a_roll_back_in_which_the_kernel_oopses_does_not_put_the_level_on_again_and_blames_it() {
-    let (mut trial, bundle) = applied();
-    {
-        let mut world = trial.kernel.0.borrow_mut();
-        (world.transition, world.oops_at) = (None, Some(world.since_boot + Duration::from_mins(2)));
-    }
-    let state = trial.roll_back(3);
-    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::KernelOops))));
-    is_coming_off(&trial);
-    let module = invivo_feed::digest(&bundle.module);
-    assert!(trial.loader.journal.verdicts.of(&module).is_some());
-    trial.loader.tick();
-    assert!(trial.loader.journal.verdicts.convicted(&module).is_none(), "blamed twice for one oops");
-    assert_eq!(comes_off(&mut trial).level, UNPATCHED);
-}
-
-#[test]
-fn a_harm_that_is_found_while_a_late_roll_back_is_reversed_turns_it_round_again() {
+fn an_undoing_that_is_stuck_is_reported_and_not_tried_every_second() {
     let (mut trial, _) = applied();
     {
         let mut world = trial.kernel.0.borrow_mut();
-        (world.transition, world.reversal) = (None, None);
-        world.oops_at = Some(world.since_boot + Duration::from_secs(615));
+        (world.transition, world.reversal) = (None, Some(Duration::from_millis(700)));
     }
-    let state = trial.roll_back(3);
-    assert_eq!((state.state, state.reason), (NodeState::Failed, Some(fault(Fault::KernelOops))));
-    let world = trial.kernel.0.borrow();
-    let (patch, _) = world.patches.first().unwrap();
-    assert!(!patch.enabled && patch.transition);
-}
-
-#[test]
-fn a_late_roll_back_of_what_did_no_harm_is_reversed_though_another_had_to_come_off_first() {
-    let mut trial = Trial::new();
-    let one = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
-    trial.settle(2, &one);
-    let two = trial.author.publish(&build_id(0xab), 2, "2026-11-21.2");
-    {
-        let mut world = trial.kernel.0.borrow_mut();
-        (world.transition, world.reversal) = (None, None);
-    }
-    assert_eq!(trial.apply(3, &two).reason, Some(fault(Fault::CannotReverse)));
-    {
-        let mut world = trial.kernel.0.borrow_mut();
-        let soon = world.since_boot + Duration::from_secs(5);
-        world.patches.last_mut().unwrap().1 = Some(soon);
-        world.reversal = Some(Duration::from_millis(700));
-    }
-    let state = trial.roll_back(4);
-    assert_eq!((state.state, state.reason), (NodeState::Blocked, Some(fault(Fault::TransitionStuck))));
-    assert_eq!((state.level, state.set), (Level(1), Some(one.set)));
-}
-
-#[test]
-fn what_came_off_late_can_be_tried_again_and_settles() {
-    let (mut trial, two) = stuck_undoing();
-    trial.kernel.0.borrow_mut().transition = Some(Duration::from_millis(200));
-    let soon = trial.kernel.0.borrow().since_boot + Duration::from_secs(5);
-    trial.kernel.0.borrow_mut().patches[0].1 = Some(soon);
-    assert_eq!(trial.apply(4, &two).state, NodeState::Applied);
-    trial.kernel.pass(Duration::from_mins(30));
-    assert_eq!((trial.ask().state, trial.ask().level), (NodeState::Settled, Level(2)));
+    let state = happens(&mut trial, |health| health.oopses = Some(1));
+    assert_eq!((state.state, state.level), (NodeState::Failed, Level(1)));
+    assert!(state.message.unwrap().contains("could not be taken off"));
+    let switches = trial.kernel.0.borrow().switches;
+    trial.loader.tick();
+    assert_eq!(trial.kernel.0.borrow().switches, switches);
+    // What did harm never settles, and does not come back.
+    trial.kernel.pass(Duration::from_mins(40));
+    trial.loader.tick();
+    assert_eq!(trial.ask().state, NodeState::Failed);
+    trial.reboot("boot-2");
+    assert_eq!((trial.ask().level, trial.kernel.loads()), (UNPATCHED, 0));
 }
 
 #[test]

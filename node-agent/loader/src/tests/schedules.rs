@@ -288,14 +288,6 @@ impl<'a> Node<'a> {
             assert_eq!((said.state, said.level), (NodeState::Settled, level), "it did not come back");
         }
         let loader = self.loader.as_ref().unwrap();
-        if let Some(active) = loader.journal.active_in(&format!("boot-{}", self.boots)) {
-            let harm = active.health.and_then(|health| health.oopses).filter(|_| active.harmed);
-            let world = self.kernel.0.borrow();
-            let put_on = |(name, oopses): &(String, Option<u64>)| {
-                *name == *active.loaded.module.as_str() && harm.is_some() && *oopses >= harm
-            };
-            assert!(!world.put_on.iter().any(put_on), "what did harm was put on again");
-        }
         let verdicts = &loader.journal.verdicts;
         for module in &self.named {
             assert!(verdicts.convicted(module).is_some(), "what a record names is not convicted");

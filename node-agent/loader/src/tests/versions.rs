@@ -33,7 +33,7 @@ fn grow(value: &mut Value, place: &str) {
 
 /// What the first version that had these two files did not write.
 fn earlier(journal: &mut Value) {
-    const ADDED: [&str; 6] = ["stray", "changes", "allowPartial", "harmed", "comingOff", "blockers"];
+    const ADDED: [&str; 5] = ["stray", "changes", "allowPartial", "harmed", "blockers"];
     for place in [""].into_iter().chain(OWN) {
         if let Some(object) = journal.pointer_mut(place).and_then(Value::as_object_mut) {
             object.retain(|key, _| !ADDED.contains(&key.as_str()));
