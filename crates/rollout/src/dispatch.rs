@@ -42,6 +42,8 @@ pub(crate) struct Dispatch<'a> {
     pub(crate) fleet: Option<u32>,
     pub(crate) actions: BTreeMap<String, Instruction>,
     pub(crate) starts: BTreeSet<String>,
+    /// Slots that nodes take again which are midway and had given theirs back.
+    pub(crate) taken_again: u32,
     pub(crate) holds: BTreeMap<String, Held>,
     pub(crate) done: BTreeSet<String>,
     pub(crate) in_flight: BTreeSet<String>,
@@ -91,18 +93,19 @@ impl<'a> Dispatch<'a> {
         if self.world.policy.paused { Err(held(Hold::Paused)) } else { Ok(()) }
     }
 
-    /// The second half of one movement: it has its slot already.
+    /// The second half of one movement: it has its slot already, or takes one again.
     fn go_on(&mut self, node: &Judged<'a>) -> Result<Instruction, Held> {
         self.brake()?;
         if self.world.policy.dry_run {
             return Err(held(Hold::DryRun));
         }
         // After the rollout's last deadline the fleet's limit does not count it any more.
-        let counted = self.rollout.deadline > Some(self.world.now);
+        let counted = node.open && self.rollout.deadline > Some(self.world.now);
         if !counted && self.fleet == Some(0) {
             return Err(held(Hold::FleetLimit));
         }
-        self.pace.midway = self.pace.midway.checked_sub(1).ok_or(held(Hold::AtMaxParallel))?;
+        let slots = if node.open { &mut self.pace.midway } else { &mut self.pace.slots };
+        *slots = slots.checked_sub(1).ok_or(held(Hold::AtMaxParallel))?;
         let deadline = self.deadline(None);
         let back = match node.node.spec.as_ref().map(|spec| &spec.instruction) {
             // Agents load what the policy aims at: with a set that a person named, that one alone.
@@ -117,8 +120,10 @@ impl<'a> Dispatch<'a> {
         let aim = back.as_ref().or(node.aim.filter(|_| !self.rollout.returning));
         // Where it came from is not offered any more: it stays without.
         let aim = aim.ok_or(held(Hold::FailureBudgetSpent))?;
-        let instruction = self.apply(node, aim, deadline, node.attempts);
+        let attempt = node.attempts.saturating_add(u32::from(!node.open));
+        let instruction = self.apply(node, aim, deadline, attempt);
         let instruction = instruction.ok_or(held(Hold::UnsupportedKernel))?;
+        self.taken_again = self.taken_again.saturating_add(u32::from(!node.open));
         if !counted {
             self.fleet = self.fleet.map(|fleet| fleet.saturating_sub(1));
         }

@@ -37,7 +37,7 @@ use crate::{Memory, Parallel, Policy, RolloutMemory};
 pub(crate) struct Pace<'a> {
     /// Nodes that may start.
     pub(crate) slots: u32,
-    /// Nodes that are midway and may go on.
+    /// Nodes that are midway and may go on in their slots.
     pub(crate) midway: u32,
     /// What each kernel build has shown; empty where no proof is needed.
     pub(crate) trials: BTreeMap<&'a BuildId, Trial>,
@@ -129,7 +129,7 @@ pub(crate) fn pace<'a>(
     let number =
         |wanted: fn(&Judged<'_>) -> bool| saturate(judged.iter().filter(|node| wanted(node)).count());
     let open = number(|node| node.open);
-    let midway = number(|node| node.standing == Standing::Midway);
+    let midway = number(|node| node.open && node.standing == Standing::Midway);
     let earlier = number(|node| !node.open && matches!(node.standing, Standing::Moving { .. }));
     let in_flight = rollout.started.saturating_sub(rollout.finished).max(open).saturating_add(earlier);
     Pace {

@@ -179,6 +179,7 @@ fn aimed(world: &World, target: &Target<'_>, key: Key) -> Plan {
         fleet: world.brakes.fleet,
         actions: BTreeMap::new(),
         starts: BTreeSet::new(),
+        taken_again: 0,
         holds: BTreeMap::new(),
         done: BTreeSet::new(),
         in_flight: BTreeSet::new(),
@@ -194,10 +195,11 @@ fn aimed(world: &World, target: &Target<'_>, key: Key) -> Plan {
         }
         dispatch.place(node);
     }
-    let Dispatch { actions, starts, holds, done, in_flight, failed, .. } = dispatch;
+    let Dispatch { actions, starts, taken_again, holds, done, in_flight, failed, .. } = dispatch;
     wake.extend(holds.values().filter_map(|held| held.until));
 
-    rollout.started = rollout.started.saturating_add(rollout::saturate(starts.len()));
+    let slots = rollout::saturate(starts.len()).saturating_add(taken_again);
+    rollout.started = rollout.started.saturating_add(slots);
     let given = actions.values().filter_map(|instruction| match instruction {
         Instruction::Apply(Apply { deadline, .. }) | Instruction::RollBack { deadline, .. } => {
             Some(*deadline)

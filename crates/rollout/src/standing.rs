@@ -9,7 +9,9 @@ use jiff::Timestamp;
 use crate::answer::{Answer, allows_partial, answer, attempt, deadline, held_since, holds, is_ours, wants};
 use crate::stage::after;
 use crate::target::{Aim, Target, Withdrawn, aim_of};
-use crate::{Instructed, Instruction, Node, Offer, OnWithdrawn, Policy, Readiness, Report, RolloutMemory};
+use crate::{
+    Instructed, Instruction, Node, Offer, OnWithdrawn, Policy, Readiness, Report, RolloutMemory, Wish,
+};
 
 /// One node, judged.
 #[derive(Debug)]
@@ -167,16 +169,14 @@ impl<'a> Judge<'a, '_> {
     }
 
     /// Who is midway goes on in the slot that it has. While nothing was aimed at for it, as with a feed that
-    /// was away, being down was its end and was counted as that: then it needs another slot, as whoever
-    /// starts.
+    /// was away, being down was its end and was counted as that: then it needs another slot, and nothing
+    /// else, for nobody is left without a patch who was to have one.
     pub(crate) fn give_back_slots(&self, judged: &mut [Judged<'a>]) {
         let open = judged.iter().filter(|node| node.open).count();
         let counted = self.rollout.started.saturating_sub(self.rollout.finished);
         let without = open.saturating_sub(usize::try_from(counted).unwrap_or(usize::MAX));
-        let step = if self.rollout.returning { Step::Return } else { Step::Apply };
         for node in judged.iter_mut().filter(|node| node.standing == Standing::Midway).take(without) {
-            node.standing = self.startable(node.node, step);
-            (node.open, node.ended, node.turn) = (false, true, Turn::First);
+            (node.open, node.ended) = (false, true);
         }
     }
 
@@ -261,10 +261,17 @@ pub(crate) fn judge_without_aim<'a>(
     }
 }
 
-/// Nothing is known of what is offered, or the rollout before has to end: the last target holds. Any other
-/// hold says that there is none, and who is at the last one is not at it.
+/// Nothing is known of what is offered, the next set is waited for, or the rollout before has to end: the
+/// last target holds. Any other hold says that there is none, and who is at the last one is not at it.
 const fn is_blind(hold: Hold) -> bool {
-    matches!(hold, Hold::FeedStalled | Hold::FeedSuspended | Hold::AtMaxParallel)
+    matches!(
+        hold,
+        Hold::FeedStalled
+            | Hold::FeedSuspended
+            | Hold::Delayed
+            | Hold::AwaitingApproval
+            | Hold::AtMaxParallel
+    )
 }
 
 fn is_of(spec: Option<&Instructed>, rollout: Option<&RolloutMemory>) -> bool {
@@ -421,7 +428,10 @@ impl Judge<'_, '_> {
         let offered =
             |build: &BuildId| to.1.as_ref().is_some_and(|set| aim_of(self.offer, build, to.0, set).is_some());
         let goes_on = if self.rollout.returning {
-            to.0 > Level::UNPATCHED && node.report.as_ref().is_some_and(|report| offered(&report.build_id))
+            // With a set that a person named, agents load that one alone.
+            to.0 > Level::UNPATCHED
+                && self.policy.target == Wish::Latest
+                && node.report.as_ref().is_some_and(|report| offered(&report.build_id))
         } else {
             aim.is_some()
         };

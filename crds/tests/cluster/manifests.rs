@@ -52,7 +52,8 @@ fn only_the_loader_has_privilege_and_only_the_agent_a_token() {
             .map(|m| m["name"].as_str().unwrap())
             .collect()
     };
-    assert_eq!(mounts(0), ["run", "state", "livepatch", "proc", "modules", "pstore", "pstore-archive"]);
+    let wanted = ["run", "state", "livepatch", "proc", "modules", "pstore", "pstore-archive", "security"];
+    assert_eq!(mounts(0), wanted);
     let writable = |mount: &&serde_json::Value| mount["readOnly"] != true;
     let loaders = pod["containers"][0]["volumeMounts"].as_array().unwrap();
     assert_eq!(loaders.iter().filter(writable).count(), 3, "run, state, livepatch");
