@@ -49,6 +49,8 @@ pub(crate) struct World {
     pub(crate) ends: Option<Moment>,
     /// How often `enabled` was written.
     pub(crate) switches: u32,
+    /// The disk is full once a module has been loaded.
+    pub(crate) load_fills_disk: bool,
     /// Where the loader is killed.
     pub(crate) killed: Option<Killed>,
     /// The builds of the modules that there are, of files and loaded.
@@ -123,6 +125,7 @@ impl Fake {
             reversal: Some(Duration::from_millis(700)),
             ends: None,
             switches: 0,
+            load_fills_disk: false,
             builds: BTreeMap::new(),
             shown: BTreeMap::new(),
             heals: Vec::new(),
@@ -310,6 +313,9 @@ impl Kernel for Fake {
         world.modules.push(name);
         world.loads.push(image.to_vec());
         world.parameters.push(parameters.to_str().unwrap().to_owned());
+        if world.load_fills_disk {
+            crate::store::full::FULL.set(true);
+        }
         Ok(())
     }
 
