@@ -1,6 +1,6 @@
 //! The lab's own registry of images; nodes know it as `registry.lab`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -71,17 +71,28 @@ impl Registry<'_> {
         let folder = format!("run/push-{}", std::process::id());
         self.state.remove(&folder)?;
         let layout = self.state.folder(&folder)?;
-        let digest = image.write(&layout)?;
-        let pushed = command::output(
-            Command::new(self.tools.program("crane"))
-                .args(["push", "--insecure"])
-                .arg(&layout)
-                .arg(format!("{HOST}:5000/{name}")),
-        );
+        let pushed = push(self.tools, image, &layout, &format!("{HOST}:5000/{name}"), &["--insecure"]);
         self.state.remove(&folder)?;
-        pushed?;
-        Ok(digest)
+        pushed
     }
+}
+
+/// Makes an image in the empty folder `layout` and puts it into whatever registry `reference` names;
+/// returns its digest.
+///
+/// # Errors
+/// When a file cannot be read or the registry refuses.
+pub fn push(
+    tools: &GoTools,
+    image: &Image,
+    layout: &Path,
+    reference: &str,
+    options: &[&str],
+) -> Result<String, Error> {
+    let digest = image.write(layout)?;
+    let mut crane = Command::new(tools.program("crane"));
+    command::output(crane.arg("push").args(options).arg(layout).arg(reference))?;
+    Ok(digest)
 }
 
 /// The program of the pods' sandboxes; cargo puts it beside this one.

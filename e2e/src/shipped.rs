@@ -6,9 +6,9 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 
 use crate::cache::Cache;
-use crate::command;
 use crate::gotools::GoTools;
 use crate::oci::{Image, Item};
+use crate::{command, registry};
 
 /// The programs that become images, and who they run as.
 const IMAGES: [(&str, &str); 4] = [
@@ -49,17 +49,15 @@ pub fn each(
 ///
 /// # Errors
 /// When a program was not built, or the registry refuses.
-pub fn push_to(registry: &str) -> anyhow::Result<()> {
+pub fn push_to(prefix: &str) -> anyhow::Result<()> {
     let tools = GoTools::only(&Cache::open()?, "crane")?;
     let own = std::env::current_exe()?;
     let programs = own.parent().context("this program is in no folder")?;
     let work = tempfile::tempdir()?;
     each(programs, work.path(), |name, image| {
         let layout = tempfile::tempdir()?;
-        let digest = image.write(layout.path())?;
-        let reference = format!("{registry}/{name}");
-        let mut push = Command::new(tools.program("crane"));
-        command::output(push.arg("push").arg(layout.path()).arg(&reference))?;
+        let reference = format!("{prefix}/{name}");
+        let digest = registry::push(&tools, image, layout.path(), &reference, &[])?;
         println!("{reference} {digest}");
         Ok(())
     })
