@@ -93,7 +93,10 @@ pub async fn reconcile(context: &Context, name: &str, now: Timestamp) -> Result<
         Deletion::Alive { guard: Guard::Leave } | Deletion::Leaving => {}
     }
     let done = Done::wake_at(wakes.into_iter().flatten().min(), now);
-    Ok(if again? { Done { wake: Some(GATHER), ..done } } else { done })
+    // A stage has begun, and what its gates say is that they were asked about another one. Nothing else
+    // may ever happen that would make the policy be looked at again.
+    let asked_elsewhere = gate::asked_elsewhere(&decision.gates.gates, under_way.as_ref());
+    Ok(if again? || asked_elsewhere { Done { wake: Some(GATHER), ..done } } else { done })
 }
 
 /// Whether nothing rests on the difference. How many nodes have ended is found again at every look;

@@ -363,9 +363,13 @@ fn next_action(decision: &Decision, standing: &Standing) -> Option<String> {
     }
 }
 
-/// The most frequent reason for which nodes wait.
+/// The most frequent reason for which nodes wait. Who waits for its stage waits for what holds the
+/// stages before.
 fn main_hold(plan: &Plan) -> Option<Hold> {
-    holds(plan).into_iter().map(|count| count.reason).find(|hold| waits(*hold))
+    let holds: Vec<Hold> =
+        holds(plan).into_iter().map(|count| count.reason).filter(|hold| waits(*hold)).collect();
+    let cause = holds.iter().find(|hold| **hold != Hold::NotInStage);
+    cause.or(holds.first()).copied()
 }
 
 fn nodes(count: u32) -> String {

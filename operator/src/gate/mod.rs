@@ -105,6 +105,13 @@ pub fn questions(policy: &Entry<PatchPolicy>, wanted: Option<&Wanted>) -> Vec<Qu
     outside(&policy.value.spec.gates).filter_map(|(_, gate)| question(policy, gate, wanted)).collect()
 }
 
+/// Whether one of these is about another stage than the one that is under way by now.
+pub fn asked_elsewhere(gates: &[rollout::Gate], under_way: Option<&Wanted>) -> bool {
+    let elsewhere =
+        |wanted: &Wanted| gates.iter().any(|gate| gate.foreign && gate.about != Some(wanted.about));
+    under_way.is_some_and(elsewhere)
+}
+
 /// The gates as they stand in the policy's status; an instant stays while its verdict does.
 pub fn status(old: &[GateStatus], gates: &[rollout::Gate], now: Timestamp) -> Vec<GateStatus> {
     let of = |gate: &rollout::Gate| {

@@ -74,7 +74,7 @@ impl GateSights {
     }
 
     /// Something is known; whether that is news to anybody.
-    pub(super) fn answer(&self, policy: &str, question: &Question, verdict: GateVerdict) -> bool {
+    pub(crate) fn answer(&self, policy: &str, question: &Question, verdict: GateVerdict) -> bool {
         let mut asked = self.lock();
         let found = asked
             .get_mut(policy)

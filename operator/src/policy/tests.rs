@@ -1,14 +1,17 @@
 //! The order of writes, against an API server that keeps state.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use invivo_rollout::GateVerdict;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::reconcile;
+use super::{GATHER, reconcile};
 use crate::context::Context;
 use crate::error::Category;
 use crate::fake::Fake;
+use crate::gate::Question;
 use crate::observe::view;
 use crate::report::Report;
 use crate::sight::{Own, Server, tests::verified};
@@ -390,6 +393,50 @@ async fn a_fleet_at_rest_costs_no_write_however_often_its_feed_is_looked_at() {
             assert_eq!(*before.get_or_insert(fake.changes()), fake.changes(), "{reason} at {now}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_stage_that_begins_behind_a_gate_is_looked_at_again_although_nothing_else_happens() {
+    let fake = fleet();
+    let gate = json!({"address": "http://p", "query": "errors", "for": "1s"});
+    let mut policy = fake.policy("workers");
+    policy["spec"]["gates"] = json!([{"prometheus": gate}]);
+    policy["spec"]["rollout"]["stages"] =
+        json!([{"name": "half", "share": "50%", "soak": "5s"}, {"name": "rest"}]);
+    fake.put(POLICY, policy);
+    let context = operator(&fake);
+    let question = Question::Prometheus(serde_json::from_value(gate).unwrap());
+    reconcile(&context, "workers", at("12:00:00")).await.unwrap();
+    assert!(context.gates.answer("workers", &question, GateVerdict::Passed));
+    reconcile(&context, "workers", at("12:00:01")).await.unwrap();
+    let first = instructed(&fake);
+    assert_eq!(first.len(), 1);
+    answer(&fake, first[0], &report("Settled", 1, 2, "2026-11-22T12:00:10Z"));
+    fake.refresh(&context.stores);
+    let soaking = reconcile(&context, "workers", at("12:00:10")).await.unwrap();
+    assert_eq!(soaking.wake, Some(Duration::from_secs(6)));
+    // The stage is through, and from here on nobody says anything.
+    let begun = reconcile(&context, "workers", at("12:00:16")).await.unwrap();
+    assert_eq!((instructed(&fake).len(), begun.wake), (1, Some(GATHER)));
+    reconcile(&context, "workers", at("12:00:17")).await.unwrap();
+    assert_eq!(instructed(&fake), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_policy_says_what_holds_its_stage_and_not_that_others_wait_for_it() {
+    let fake = fleet();
+    let mut policy = fake.policy("workers");
+    policy["spec"]["windows"] = json!([{"days": ["Mon"], "start": "02:00", "duration": "1h"}]);
+    policy["spec"]["rollout"]["stages"] = json!([{"name": "half", "share": "50%"}, {"name": "rest"}]);
+    fake.put(POLICY, policy);
+    reconcile(&operator(&fake), "workers", at("12:00:00")).await.unwrap();
+    let status = fake.policy("workers")["status"].clone();
+    let held: Vec<_> =
+        status["holds"].as_array().unwrap().iter().map(|hold| hold["reason"].clone()).collect();
+    assert_eq!(held.len(), 2, "{held:?}");
+    assert_eq!(status["conditions"][0]["reason"], "OutsideWindow");
+    let next = status["nextAction"].as_str().unwrap();
+    assert!(next.contains("2026-11-23T02:00:00Z"), "{next}");
 }
 
 #[tokio::test]
