@@ -216,7 +216,8 @@ pub struct Rollout {
     /// What follows when more nodes fail.
     #[serde(default)]
     pub on_failure: OnFailure,
-    /// What becomes of a level whose set is withdrawn.
+    /// What becomes of a level whose set is withdrawn, where the target is `Latest`. A set that a
+    /// person names stays until they name another one.
     #[serde(default)]
     pub on_withdrawn: OnWithdrawn,
     /// An emergency.

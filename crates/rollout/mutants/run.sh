@@ -36,5 +36,6 @@ caught=$(($(found caught) + $(found timeout))) missed=$(found missed)
 echo "missed:"
 cat "$work/mutants.out/missed.txt"
 echo "$caught caught, $missed missed, $(found unviable) do not compile"
-[ $((caught + missed + $(found unviable))) -eq "$(wc -l <"$work/chosen")" ] || { echo "not all were tried"; exit 1; }
+# Several changes of one place may have one name.
+[ $((caught + missed + $(found unviable))) -ge "$(wc -l <"$work/chosen")" ] || { echo "not all were tried"; exit 1; }
 [ $((caught + missed)) -gt 0 ] && [ $((caught * 100)) -ge $(((caught + missed) * 95)) ]

@@ -68,11 +68,17 @@ impl<'a> Before<'a> {
 pub(crate) fn before(world: &World) -> Option<Before<'_>> {
     let World { policy, memory, nodes, offer, .. } = world;
     let Offer::Sets(sets) = offer else { return None };
-    let rollout = memory.rollout.as_ref().filter(|_| policy.target == Wish::Latest)?;
+    let rollout = memory.rollout.as_ref()?;
     let (name, digest) = rollout.target.as_ref().filter(|_| rollout.started > 0 && !rollout.complete)?;
+    // Whoever names another one wants that at once.
+    let named = match &policy.target {
+        Wish::Latest => false,
+        Wish::Named(wanted) if wanted == name => true,
+        Wish::Named(_) | Wish::None => return None,
+    };
     let set = sets.iter().find(|set| set.name == *name && set.digest == *digest)?;
     let within = rollout.failed <= rollout::budget(policy, rollout::governed(nodes));
-    let ends = policy.supersede == Supersede::Finish && set.is_eligible() && within;
+    let ends = policy.supersede == Supersede::Finish && set.is_eligible() && within && !named;
     if ends && !rollout.returning {
         return Some(Before::Ends(name));
     }
@@ -316,6 +322,10 @@ fn waiting(world: &World, memory: &Memory, why: Held) -> Plan {
             }
         }
         judged.push(node);
+    }
+    // Who has failed meanwhile is told, whatever may be chosen now.
+    if let Some(rollout) = plan.memory.rollout.as_mut() {
+        rollout::count_failed(rollout, &judged, &world.vanished, world.now);
     }
     plan.stages = taken(&judged);
     plan.stage = known.map(|rollout| stage::view(&world.policy, rollout, &judged, world.now));

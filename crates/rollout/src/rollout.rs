@@ -115,6 +115,19 @@ pub(crate) fn count(
     let open = number(|node| node.open);
     rollout.started = rollout.started.max(sum(judged.iter().map(|node| node.attempts)));
     rollout.finished = rollout.finished.max(sum(judged.iter().map(Judged::finished)));
+    count_failed(rollout, judged, vanished, now);
+    if rollout.deadline.is_none_or(|deadline| deadline <= now) {
+        rollout.finished = rollout.finished.max(rollout.started.saturating_sub(open));
+    }
+}
+
+/// The nodes that failed, each with its word. What was written down of one stays.
+pub(crate) fn count_failed(
+    rollout: &mut RolloutMemory,
+    judged: &[Judged<'_>],
+    vanished: &BTreeSet<String>,
+    now: Timestamp,
+) {
     let failed = judged.iter().filter_map(|node| match node.standing {
         Standing::Failed(hold) => Some((node.name, words(node, hold))),
         Standing::Claimed
@@ -135,9 +148,6 @@ pub(crate) fn count(
     rollout.failed = rollout.failed.max(number);
     for (who, what) in failed {
         note(rollout, who, false, &what, now);
-    }
-    if rollout.deadline.is_none_or(|deadline| deadline <= now) {
-        rollout.finished = rollout.finished.max(rollout.started.saturating_sub(open));
     }
 }
 

@@ -105,8 +105,8 @@ impl<'a> Target<'a> {
     }
 }
 
-/// What the policy's wish means today; `Latest` up to the set `pinned`, where one is, whether or not
-/// it may still be chosen.
+/// What the policy's wish means today; `Latest` up to the set `pinned`, where one is. That one is taken
+/// whether or not it may still be chosen.
 pub(crate) fn resolve<'a>(world: &'a World, pinned: Option<&SetName>) -> Target<'a> {
     let sets = match (&world.policy.target, &world.offer) {
         (Wish::None, Offer::Unknown | Offer::Suspended | Offer::Sets(_)) => return Target::Unpatched,
@@ -115,7 +115,10 @@ pub(crate) fn resolve<'a>(world: &'a World, pinned: Option<&SetName>) -> Target<
         (Wish::Latest | Wish::Named(_), Offer::Sets(sets)) => sets,
     };
     let (position, named) = match &world.policy.target {
-        Wish::Named(name) => (sets.iter().position(|set| set.name == *name && set.may_be_named()), true),
+        Wish::Named(name) => {
+            let chosen = |set: &Set| set.name == *name && (pinned == Some(name) || set.may_be_named());
+            (sets.iter().position(chosen), true)
+        }
         Wish::Latest | Wish::None => {
             let chosen = |set: &Set| pinned.map_or_else(|| set.is_eligible(), |pinned| set.name == *pinned);
             (sets.iter().rposition(chosen), false)

@@ -202,6 +202,31 @@ fn a_rollout_that_failed_goes_back_although_its_set_was_quarantined_for_that() {
 }
 
 #[test]
+fn a_named_set_that_was_quarantined_for_its_failures_is_taken_off_where_the_policy_says_so() {
+    for on_failure in [OnFailure::RollBack, OnFailure::Pause] {
+        let mut fleet = second_rollout(4, 1);
+        fleet.world.policy.target = Wish::Named(set_name(2));
+        fleet.world.policy.on_failure = on_failure;
+        fleet.decide();
+        fleet.obey("c2");
+        fleet.end("c3", NodeState::Convicted);
+        fleet.end("c4", NodeState::Convicted);
+        let mut second = set(2, &[(1, 2)]);
+        block(&mut second, Block::Quarantined);
+        fleet.offer(vec![set(1, &[(1, 1)]), second]);
+        let back: &[&str] = if on_failure == OnFailure::RollBack { &["c1", "c2"] } else { &[] };
+        assert_eq!(fleet.decide(), back);
+        assert_eq!((fleet.rollout().failed, fleet.rollout().evidence.len()), (2, 2));
+        for name in back {
+            fleet.obey(name);
+        }
+        assert_eq!(fleet.run(), Vec::<String>::new());
+        assert_eq!(fleet.level("c1"), if back.is_empty() { 2 } else { 0 });
+        assert_eq!(fleet.hold("r1"), Some(Hold::SetQuarantined));
+    }
+}
+
+#[test]
 fn a_set_that_may_not_be_chosen_any_more_lowers_nobody_unless_its_rollout_failed() {
     let mut fleet = second_rollout(2, 1);
     fleet.world.policy.supersede = Supersede::Finish;
