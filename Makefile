@@ -47,13 +47,19 @@ demo-clean: ## End the lab; leaves no process and no network namespace
 	@for lab in $(LAB) $(RELEASE)/invivo-lab; do [ ! -x $$lab ] || exec $$lab down; done; echo "no lab was built"
 
 .PHONY: test
-test: test-fast ## Every test: units, real API server, the lab's scenarios
+test: test-fast ## Every test: units, real API server, simulated fleets, the lab's scenarios
+	$(SIMULATED)
 	$(LAB) test
 
 .PHONY: test-all
 test-all: test-fast ## The same, and what takes longer
 	INVIVO_ALL=1 INVIVO_POWER_CUTS=0 $(GUEST_TEST)
+	$(SIMULATED)
 	$(LAB) test --all
+
+# Simulated nodes, the real operator and API server: each field of a policy and a feed on a few, and
+# four stages of 500 with a gate that fails in the third.
+SIMULATED = $(LAB) fleet --trials && $(LAB) fleet --large 0 --rest 0
 
 .PHONY: test-fast
 test-fast: build ## The tests that need no lab; kinds and policies are tried on a real API server

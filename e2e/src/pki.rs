@@ -15,6 +15,9 @@ use rcgen::{
 
 use crate::network::{API_SERVICE, HOST};
 
+/// How the API server knows the cluster's administrator.
+pub const ADMINISTRATOR: &str = "admin";
+
 /// Why a certificate could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -85,7 +88,7 @@ impl Pki {
             &[],
         )?;
         pki.certificate("front-proxy", "front-proxy", None, Usage::Client, &[])?;
-        pki.account("admin", "admin", Some("system:masters"))?;
+        pki.account("admin", ADMINISTRATOR, Some("system:masters"))?;
         pki.account("controller-manager", "system:kube-controller-manager", None)?;
         pki.account("scheduler", "system:kube-scheduler", None)?;
         pki.account("kube-proxy", "system:kube-proxy", None)?;

@@ -24,6 +24,8 @@ const REST_SOAK: Duration = Duration::from_secs(5);
 pub const REPOSITORY_PORT: u16 = 8000;
 /// The set that is published.
 pub const SET: &str = "2026-11-21.1";
+/// The Secret that gates may name.
+pub(crate) const GATE_SECRET: &str = "prometheus-gate";
 /// The Service address of the patch server: there is no cluster DNS.
 const PATCH_SERVER: &str = "10.79.0.80";
 /// The kernel build's lock file.
@@ -196,6 +198,8 @@ impl<'a> Product<'a> {
             &format!("loader.leastSettling={}", REST_SOAK.as_secs()),
             "--set",
             &format!("trust.roots[0]={root}"),
+            "--set",
+            &format!("operator.secrets[0]={GATE_SECRET}"),
         ])?;
         step.done();
         Ok(())

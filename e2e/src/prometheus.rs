@@ -2,6 +2,7 @@
 //! which those are it is told by [`targets`], for Debian builds it without its own
 //! discovery in Kubernetes.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -13,6 +14,13 @@ use crate::packages::{self, Packages};
 use crate::progress;
 use crate::state::{self, State, listens};
 use crate::targets;
+
+const GUARDED: &str = "prometheus-guarded";
+const GUARDED_PORT: u16 = 9443;
+/// What the guarded one wants: `invivo:abc`, as HTTP says it.
+pub(crate) const CREDENTIALS: &str = "aW52aXZvOmFiYw==";
+/// bcrypt of `abc`; from the test vectors of jBCrypt.
+const PASSWORD: &str = "$2a$06$If6bvum7DFjUnE9p2uDeDu0YHzrHM6tf.iqN8.yx.jNN1ILEf7h0i";
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -77,12 +85,44 @@ impl Prometheus<'_> {
         Ok(())
     }
 
-    /// Stops it and what tells it whom to scrape.
+    /// Where the one is that wants a password.
+    pub(crate) fn guarded_address() -> String {
+        format!("https://{HOST}:{GUARDED_PORT}")
+    }
+
+    /// Starts another one, which scrapes nothing, with this certificate and [`CREDENTIALS`].
     ///
     /// # Errors
-    /// When it does not end.
+    /// When it cannot be had, started or does not get ready.
+    pub(crate) fn guarded_up(self, certificate: &Path, key: &Path) -> Result<(), Error> {
+        let package = self.fetch()?;
+        let configuration = self.state.write("prometheus-guarded.yaml", "global: {}\n")?;
+        let web = format!(
+            "tls_server_config: {{cert_file: {}, key_file: {}}}\nbasic_auth_users: {{invivo: '{PASSWORD}'}}\n",
+            certificate.display(),
+            key.display()
+        );
+        let web = self.state.write("prometheus-web.yaml", web)?;
+        let data = self.state.folder("prometheus-guarded")?;
+        let address = format!("{HOST}:{GUARDED_PORT}");
+        self.state.service(
+            GUARDED,
+            Command::new(package.join("usr/bin/prometheus"))
+                .arg(format!("--config.file={}", configuration.display()))
+                .arg(format!("--web.config.file={}", web.display()))
+                .arg(format!("--storage.tsdb.path={}", data.display()))
+                .arg(format!("--web.listen-address={address}")),
+        )?;
+        self.state.wait_ready(GUARDED, Duration::from_secs(30), || listens(&address))?;
+        Ok(())
+    }
+
+    /// Stops them and what tells the usual one whom to scrape.
+    ///
+    /// # Errors
+    /// When one does not end.
     pub fn down(self) -> Result<(), Error> {
-        for name in ["prometheus", "serve-targets"] {
+        for name in ["prometheus", GUARDED, "serve-targets"] {
             self.state.pid_file(name).stop(Duration::from_secs(5)).map_err(state::Error::from)?;
         }
         Ok(())

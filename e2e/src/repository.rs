@@ -95,11 +95,27 @@ impl Repository {
         self.add_all(product, &[(set, bundle)], channel)
     }
 
-    fn add_all(&self, product: &Product<'_>, bundles: &[(&str, &Path)], channel: &str) -> anyhow::Result<()> {
+    /// Publishes several bundles at once, each with its set.
+    pub(crate) fn add_all(
+        &self,
+        product: &Product<'_>,
+        bundles: &[(&str, &Path)],
+        channel: &str,
+    ) -> anyhow::Result<()> {
         for (set, bundle) in bundles {
             let bundle = bundle.to_string_lossy();
             product.invivo(&["repo", "add", &self.desk(), &bundle, "--set", set, "--channel", channel])?;
         }
+        self.release(product)
+    }
+
+    /// Its author takes a set back.
+    pub(crate) fn withdraw(&self, product: &Product<'_>, set: &str) -> anyhow::Result<()> {
+        product.invivo(&["repo", "withdraw", &self.desk(), "--set", set])?;
+        self.release(product)
+    }
+
+    fn release(&self, product: &Product<'_>) -> anyhow::Result<()> {
         product.invivo(&["repo", "stage", &self.desk()])?;
         self.sign(product)?;
         product.invivo(&["repo", "publish", &self.desk(), "--timestamp-key", &self.key(CLOCK)])?;

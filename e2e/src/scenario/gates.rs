@@ -11,8 +11,8 @@ use super::{PATIENCE, Stage};
 use crate::check::Hole;
 use crate::demo::{CANARY, NODES};
 use crate::fleet::Seen;
-use crate::product::POLICY;
-use crate::prometheus::Prometheus;
+use crate::product::{GATE_SECRET, POLICY};
+use crate::prometheus::{self, Prometheus};
 
 /// The program of a gate's Job: any that answers and ends.
 const PROGRAM: &str = concat!("registry.lab/invivo-patch-server:", env!("CARGO_PKG_VERSION"));
@@ -49,6 +49,58 @@ pub(super) fn prometheus(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.product.apply(&(watched + &gate.replace("> 0", "> 99")))?;
     verdict(stage, "prometheus", GateOutcome::Passed)?;
     stage.wait_closed(&NODES)
+}
+
+/// Over TLS, with a password; both from a Secret.
+pub(super) fn guarded_prometheus(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let pki = stage.lab.pki();
+    stage.lab.prometheus().guarded_up(&pki.path("apiserver.crt"), &pki.path("apiserver.key"))?;
+    stage.product.kubectl(&[
+        "create",
+        "secret",
+        "generic",
+        GATE_SECRET,
+        "--namespace=invivo-system",
+        &format!("--from-file=ca.crt={}", pki.path("ca.crt").display()),
+        &format!("--from-literal=right={}", prometheus::CREDENTIALS),
+        "--from-literal=wrong=aW52aXZvOnh5eg==",
+    ])?;
+    let result = guarded(stage);
+    stage.product.kubectl(&["delete", "secret", GATE_SECRET, "--namespace=invivo-system"])?;
+    result
+}
+
+fn guarded(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let gate = |more: &str| {
+        format!(
+            "  gates:\n  - prometheus: {{address: \"{}\", query: 'vector(0) > 1', for: 5s{more}}}\n",
+            Prometheus::guarded_address()
+        )
+    };
+    let authority = format!(", caBundle: {{secret: {{name: {GATE_SECRET}, key: ca.crt}}}}");
+    let with = |key: &str| {
+        format!("{authority}, authorization: {{type: Basic, secret: {{name: {GATE_SECRET}, key: {key}}}}}")
+    };
+    for (more, told) in [
+        (String::new(), "certificate"),
+        (authority.clone(), "401"),
+        (with("wrong"), "401"),
+        (with("no-such-key"), "has no key no-such-key"),
+    ] {
+        stage.product.apply(&(stage.product.policy("Latest") + &gate(&more)))?;
+        stage.fleet.wait(&format!("{told} of the gate"), PATIENCE, || {
+            let gates = policy(stage)?.gates;
+            let said = gates.iter().find(|gate| gate.name == "prometheus");
+            let said = said.and_then(|gate| gate.message.clone()).unwrap_or_default();
+            Ok(if said.contains(told) { Seen::Answer(()) } else { Seen::NotYet(said) })
+        })?;
+        let unknown = verdict(stage, "prometheus", GateOutcome::Unknown)?;
+        println!("  gate prometheus: {}", unknown.message.as_deref().unwrap_or_default());
+        held(stage, CANARY, Hold::GateUnknown)?;
+    }
+    stage.product.apply(&(stage.product.policy("Latest") + &gate(&with("right"))))?;
+    verdict(stage, "prometheus", GateOutcome::Passed)?;
+    stage.wait_closed(&[CANARY])
 }
 
 /// A Job that fails holds all; in its place one that succeeds lets them go.

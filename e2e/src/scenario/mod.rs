@@ -69,6 +69,7 @@ const SCENARIOS: &[Scenario] = &[
 /// The ones that take long and go the way of others: only if all are wanted, or by name.
 const MORE: &[Scenario] = &[
     ("a_gate_that_prometheus_answers_stops_a_rollout_whose_canary_breaks_what_it_watches", gates::prometheus),
+    ("a_prometheus_behind_tls_and_a_password_is_asked_with_both", gates::guarded_prometheus),
     ("a_job_that_fails_holds_all_and_one_that_succeeds_lets_them_go", gates::job),
     ("a_window_that_closes_in_the_middle_leaves_the_rest_for_the_next", cautious::window_closes),
     ("two_people_approve_and_nobody_writes_in_anothers_name", decisions::two_people_approve),
@@ -83,7 +84,10 @@ const MORE: &[Scenario] = &[
     ("a_node_under_apparmor_and_watchdog_is_patched_like_any_other", hardened::apparmor),
     ("a_node_that_enforces_signatures_says_that_a_key_is_missing", hardened::signatures),
     ("a_node_in_lockdown_says_so_and_nothing_is_loaded", hardened::lockdown),
-    ("an_oops_that_the_kernel_survives_takes_the_patch_off_at_once", verdicts::oops_survived),
+    (
+        "an_oops_that_the_kernel_survives_takes_the_patch_off_at_once_and_two_stop_the_set",
+        verdicts::oops_survived,
+    ),
 ];
 
 /// Which scenarios are run, and on what.

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
-use invivo_api::NodePatchStatus;
+use anyhow::{Context as _, ensure};
+use invivo_api::{NodePatchStatus, PatchSetStatus};
 use invivo_terms::{Hold, Level, NodeState};
 
 use super::rollout::instructions;
@@ -70,16 +70,10 @@ pub(super) fn panic_in_the_patch(stage: &Stage<'_>) -> anyhow::Result<()> {
 /// One node's word moves one node; what two say is believed everywhere.
 pub(super) fn two_nodes_panic(stage: &Stage<'_>) -> anyhow::Result<()> {
     const SET: &str = "2026-11-23.4";
-    const PAIR: &str = "{name: pair, maxParallel: 2, soak: 30m, nodeSelector: {matchExpressions: \
-                        [{key: kubernetes.io/hostname, operator: In, values: [node1, node2]}]}}";
     stage.publish(&ByHand { set: SET, level: 7, replaces: FUNCTION, code: OOPS })?;
     let begun = jiff::Timestamp::now();
-    let policy = stage.product.policy_at_once(SET).replace("{name: all, maxParallel: 10, soak: 1s}", PAIR);
-    stage.product.apply(&policy)?;
-    let (fallen, third) = ([CANARY, STEADY], "node3");
-    for name in fallen {
-        wait_of(stage, name, "level 7", |status| status.level == Level(7))?;
-    }
+    to_the_pair(stage, SET, Level(7))?;
+    let fallen = [CANARY, STEADY];
     for name in fallen {
         stage.node(name)?.crash_by(crate::check::ON_NODE)?;
     }
@@ -92,22 +86,50 @@ pub(super) fn two_nodes_panic(stage: &Stage<'_>) -> anyhow::Result<()> {
         println!("  {name}: {}", status.message.as_deref().unwrap_or_default());
         uids.extend(stage.fleet.node(name)?.metadata.uid);
     }
+    quarantined(stage, SET, &uids)?;
+    left_alone(stage, Hold::SetQuarantined, begun)?;
+    fallen.iter().try_for_each(|name| cleared_by_root_alone(stage, &stage.node(name)?, "convicted since"))
+}
+
+/// A set for two nodes and, after a long soak, the third.
+fn to_the_pair(stage: &Stage<'_>, set: &str, level: Level) -> anyhow::Result<()> {
+    const PAIR: &str = "{name: pair, maxParallel: 2, soak: 30m, nodeSelector: {matchExpressions: \
+                        [{key: kubernetes.io/hostname, operator: In, values: [node1, node2]}]}}";
+    let policy = stage.product.policy_at_once(set).replace("{name: all, maxParallel: 10, soak: 1s}", PAIR);
+    stage.product.apply(&policy)?;
+    for name in [CANARY, STEADY] {
+        wait_of(stage, name, &format!("level {level}"), |status| status.level == level)?;
+    }
+    Ok(())
+}
+
+/// The node that comes after the pair is held, was told nothing, and its kernel is as it was.
+fn left_alone(stage: &Stage<'_>, hold: Hold, since: jiff::Timestamp) -> anyhow::Result<()> {
+    const THIRD: &str = "node3";
+    super::cautious::held(stage, THIRD, hold)?;
+    ensure!(instructions(&stage.audit(since)?, THIRD).is_empty(), "{THIRD} was instructed");
+    stage.require(THIRD, Hole::Open)
+}
+
+/// Waits until there is the evidence of these nodes against the set, and nothing rolls it out any more.
+fn quarantined(stage: &Stage<'_>, set: &str, uids: &[String]) -> anyhow::Result<()> {
     let since = stage.fleet.wait("both nodes' evidence and a quarantine", PATIENCE, || {
-        let name = format!("{FEED}.{SET}");
-        let sets = stage.fleet.sets()?.into_iter();
-        let set = sets.filter(|set| set.metadata.name.as_ref() == Some(&name)).find_map(|set| set.status);
-        let set = set.unwrap_or_default();
-        let told = |uid: &String| set.evidence.iter().any(|evidence| evidence.node_uid == *uid);
-        Ok(match set.quarantine {
+        let status = set_status(stage, set)?;
+        let told = |uid: &String| status.evidence.iter().any(|evidence| evidence.node_uid == *uid);
+        Ok(match status.quarantine {
             Some(quarantine) if uids.iter().all(told) => Seen::Answer(quarantine.since),
-            _ => Seen::NotYet(format!("{:?}", set.evidence)),
+            _ => Seen::NotYet(format!("{:?}", status.evidence)),
         })
     })?;
-    println!("  {SET}: quarantined since {}", since.0);
-    super::cautious::held(stage, third, Hold::SetQuarantined)?;
-    ensure!(instructions(&stage.audit(begun)?, third).is_empty(), "{third} was instructed");
-    stage.require(third, Hole::Open)?;
-    fallen.iter().try_for_each(|name| cleared_by_root_alone(stage, &stage.node(name)?, "convicted since"))
+    println!("  {set}: quarantined since {}", since.0);
+    Ok(())
+}
+
+fn set_status(stage: &Stage<'_>, set: &str) -> anyhow::Result<PatchSetStatus> {
+    let name = format!("{FEED}.{set}");
+    let mut sets = stage.fleet.sets()?.into_iter();
+    let set = sets.find(|set| set.metadata.name.as_ref() == Some(&name));
+    Ok(set.and_then(|set| set.status).unwrap_or_default())
 }
 
 fn cleared_by_root_alone(stage: &Stage<'_>, node: &Node, verdict: &str) -> anyhow::Result<()> {
@@ -171,28 +193,56 @@ pub(super) fn taken_off_by_hand(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.require(STEADY, Hole::Closed)
 }
 
+/// One node's word stops the rollout, and a second one's the set.
 pub(super) fn oops_survived(stage: &Stage<'_>) -> anyhow::Result<()> {
     /// It oopses where no lock is held: a thread that dies with one would stay in the patch for ever.
     const SET: &str = "2026-11-23.3";
     stage.publish(&ByHand { set: SET, level: 6, replaces: "do_linkat", code: OOPS })?;
-    let node = stage.node(CANARY)?;
+    let begun = jiff::Timestamp::now();
+    let fallen = [CANARY, STEADY];
     // kubelet sets it to 1 when it starts.
-    let lenient = node.run("echo 0 > /proc/sys/kernel/panic_on_oops", Duration::from_secs(30))?;
-    ensure!(lenient.success(), "panic_on_oops: {}", lenient.text());
-    stage.target(SET)?;
-    wait(stage, "level 6", |status| status.level == Level(6))?;
+    fallen.iter().try_for_each(|name| panic_on_oops(stage, name, false))?;
+    to_the_pair(stage, SET, Level(6))?;
+    undone_live(stage, CANARY)?;
+    left_alone(stage, Hold::FailureBudgetSpent, begun)?;
+    let rollout = super::cautious::policy(stage)?.rollout.context("no rollout")?;
+    ensure!(rollout.failed == 1, "{} failed", rollout.failed);
+    let told = rollout.evidence.iter().find(|piece| piece.who == CANARY).context("no evidence")?;
+    println!("  the rollout pauses: {}: {}", told.who, told.what);
+    ensure!(set_status(stage, SET)?.quarantine.is_none(), "quarantined by one node's word");
+
+    undone_live(stage, STEADY)?;
+    let uids: Vec<String> = fallen
+        .iter()
+        .filter_map(|name| stage.fleet.node(name).ok().and_then(|node| node.metadata.uid))
+        .collect();
+    ensure!(uids.len() == fallen.len(), "a node is gone");
+    quarantined(stage, SET, &uids)?;
+    left_alone(stage, Hold::SetQuarantined, begun)?;
+    fallen.iter().try_for_each(|name| panic_on_oops(stage, name, true))?;
+    fallen.iter().try_for_each(|name| cleared_by_root_alone(stage, &stage.node(name)?, "suspected since"))
+}
+
+fn panic_on_oops(stage: &Stage<'_>, name: &str, panics: bool) -> anyhow::Result<()> {
+    let set = format!("echo {} > /proc/sys/kernel/panic_on_oops", u8::from(panics));
+    let said = stage.node(name)?.run(&set, Duration::from_secs(30))?;
+    ensure!(said.success(), "panic_on_oops: {}", said.text());
+    Ok(())
+}
+
+/// Calls the patched function on this node, and waits until it is as before.
+fn undone_live(stage: &Stage<'_>, name: &str) -> anyhow::Result<()> {
     let script = "cd /tmp; touch one; ln one two; began=$(date +%s%3N)
         until ! ls /sys/kernel/livepatch | grep -q ^invivo_; do sleep 0.1; done
         echo restored after $(($(date +%s%3N) - began)) ms; ln one two && rm one two && echo works";
-    let undone = node.run(script, PATIENCE)?;
-    println!("  {CANARY}: {}", undone.text().trim());
+    let undone = stage.node(name)?.run(script, PATIENCE)?;
+    println!("  {name}: {}", undone.text().trim());
     ensure!(undone.success() && undone.text().contains("works"), "the function is not back");
-    let status = wait(stage, "KernelOops", |status| status.reason.as_deref() == Some("KernelOops"))?;
-    println!("  {CANARY}: {} {}", status.state, status.message.as_deref().unwrap_or_default());
+    let harmed = |status: &NodePatchStatus| status.reason.as_deref() == Some("KernelOops");
+    let status = wait_of(stage, name, "KernelOops", harmed)?;
+    println!("  {name}: {} {}", status.state, status.message.as_deref().unwrap_or_default());
     ensure!(status.level == Level::UNPATCHED, "level {} is on", status.level);
-    let calm = node.run("echo 1 > /proc/sys/kernel/panic_on_oops", Duration::from_secs(30))?;
-    ensure!(calm.success(), "panic_on_oops: {}", calm.text());
-    cleared_by_root_alone(stage, &node, "suspected since")
+    Ok(())
 }
 
 /// Waits until the canary's status is as wanted.

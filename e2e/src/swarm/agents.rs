@@ -39,6 +39,20 @@ pub(super) struct Pace {
     pub(super) settle: Duration,
 }
 
+/// What a node makes of an instruction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// It does what it is told.
+    #[default]
+    Obeys,
+    /// It reports that the kernel brought the node down and named the patch.
+    Convicts,
+    /// It reports that the kernel refused the patch.
+    Refuses,
+    /// It hears nothing and says nothing.
+    Dead,
+}
+
 /// All agents, and the runtime that they live on.
 pub(super) struct Swarm {
     shared: Arc<Shared>,
@@ -56,6 +70,7 @@ struct Shared {
 /// What one agent knows.
 struct Agent {
     node: Node,
+    manner: Manner,
     heard: Revision,
     level: Level,
     set: Option<SetName>,
@@ -97,10 +112,32 @@ impl Swarm {
     /// These nodes have an agent each. They must come before anything is said to them.
     pub(super) fn join(&self, nodes: &[Node]) {
         let agents = nodes.iter().map(|node| {
-            let agent = Agent { node: node.clone(), heard: Revision(0), level: Level::UNPATCHED, set: None };
+            let agent = Agent {
+                node: node.clone(),
+                manner: Manner::Obeys,
+                heard: Revision(0),
+                level: Level::UNPATCHED,
+                set: None,
+            };
             (node.name.clone(), agent)
         });
         lock(&self.shared.agents).extend(agents);
+    }
+
+    /// One node has an agent from now on, which hears what was said to it before.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub(super) fn join_late(&self, node: &Node) -> anyhow::Result<()> {
+        self.join(std::slice::from_ref(node));
+        let patches: Api<NodePatch> = Api::all(self.client());
+        let said = self.block_on(patches.get_opt(&node.name)).context("look for what was said before")?;
+        // What it says from here on is heard by the watch.
+        if let Some(patch) = said {
+            let _runtime = self.runtime.enter();
+            hear(&self.shared, patch);
+        }
+        Ok(())
     }
 
     /// No node has one any more.
@@ -111,6 +148,13 @@ impl Swarm {
     /// How fast from the next instruction on.
     pub(super) fn set_pace(&self, pace: Pace) {
         *lock(&self.shared.pace) = pace;
+    }
+
+    /// What this node makes of the next instruction.
+    pub(super) fn set_manner(&self, name: &str, manner: Manner) {
+        if let Some(agent) = lock(&self.shared.agents).get_mut(name) {
+            agent.manner = manner;
+        }
     }
 
     /// # Errors
@@ -154,10 +198,19 @@ fn hear(shared: &Arc<Shared>, patch: NodePatch) {
 async fn carry_out(shared: Arc<Shared>, name: String, uid: String, spec: NodePatchSpec) {
     let pace = *lock(&shared.pace);
     let revision = spec.revision;
+    let manner = lock(&shared.agents).get(&name).map(|agent| agent.manner).unwrap_or_default();
+    if manner == Manner::Dead {
+        return;
+    }
     let tell = async |state| tell(&shared, &name, &uid, revision, state).await;
     match (&spec.apply, &spec.roll_back) {
         (Some(apply), _) => {
             tokio::time::sleep(pace.apply).await;
+            match manner {
+                Manner::Convicts => return tell(NodeState::Convicted).await,
+                Manner::Refuses => return tell(NodeState::Failed).await,
+                Manner::Obeys | Manner::Dead => {}
+            }
             move_to(&shared, &name, apply.level, Some(apply.set.clone()));
             tell(NodeState::Applied).await;
             tokio::time::sleep(apply.settle_after.get().min(pace.settle)).await;
@@ -202,7 +255,24 @@ async fn tell(shared: &Shared, name: &str, uid: &str, revision: Revision, state:
     }
 }
 
-/// The status that a real agent writes when all is well.
+/// The word that a real agent gives with a state in which it did not do as told.
+fn reason(state: NodeState) -> Option<(String, String)> {
+    let words = match state {
+        NodeState::Convicted => ("PanicNamesPatch", "a record of a panic names the patch"),
+        NodeState::Failed => ("LoadRefused", "the kernel refused the patch: EINVAL"),
+        NodeState::Idle
+        | NodeState::Working
+        | NodeState::Applied
+        | NodeState::Settled
+        | NodeState::RolledBack
+        | NodeState::Blocked
+        | NodeState::Refused
+        | NodeState::Suspected => return None,
+    };
+    Some((words.0.to_owned(), words.1.to_owned()))
+}
+
+/// The status that a real agent writes.
 pub(super) fn status(
     node: &Node,
     observed: Revision,
@@ -211,7 +281,10 @@ pub(super) fn status(
     state: NodeState,
 ) -> NodePatchStatus {
     let patched = level > Level::UNPATCHED;
+    let (reason, message) = reason(state).unzip();
     NodePatchStatus {
+        reason,
+        message,
         observed_revision: observed,
         boot_id: Some(node.boot.clone()),
         kernel: Some(NodeKernel {

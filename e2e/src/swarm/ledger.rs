@@ -26,8 +26,10 @@ pub(super) struct Line {
 /// What was written.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Deed {
-    /// The operator told a node to move.
-    Instructed { revision: u64 },
+    /// The operator told a node to move to this set.
+    Instructed { revision: u64, set: String },
+    /// The operator told a node to take everything off.
+    TakenBack { revision: u64 },
     /// A node's agent said something.
     Reported { observed: u64, state: String },
     /// The operator wrote a policy's status.
@@ -111,6 +113,41 @@ impl Ledger {
         self.lines.iter().filter(|line| matches!(line.deed, Deed::Instructed { .. }))
     }
 
+    /// The instructions to take everything off, in order.
+    pub(super) fn taken_back(&self) -> impl Iterator<Item = &Line> {
+        self.lines.iter().filter(|line| matches!(line.deed, Deed::TakenBack { .. }))
+    }
+
+    /// The nodes that were told to move to this set, in order.
+    pub(super) fn told(&self, wanted: &str) -> Vec<&str> {
+        self.lines
+            .iter()
+            .filter(|line| matches!(&line.deed, Deed::Instructed { set, .. } if set == wanted))
+            .map(|line| line.name.as_str())
+            .collect()
+    }
+
+    /// The most nodes that were on their way at once: told, and not answered yet.
+    pub(super) fn most_at_once(&self) -> usize {
+        let mut told: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut most = 0;
+        for line in &self.lines {
+            match &line.deed {
+                Deed::Instructed { revision, .. } | Deed::TakenBack { revision } => {
+                    told.insert(&line.name, *revision);
+                    most = most.max(told.len());
+                }
+                Deed::Reported { observed, .. } => {
+                    if told.get(line.name.as_str()).is_some_and(|revision| observed >= revision) {
+                        told.remove(line.name.as_str());
+                    }
+                }
+                Deed::Policy(_) | Deed::Set | Deed::Feed => {}
+            }
+        }
+        most
+    }
+
     /// The agents' words, in order.
     pub(super) fn reports(&self) -> impl Iterator<Item = &Line> {
         self.lines.iter().filter(|line| matches!(line.deed, Deed::Reported { .. }))
@@ -156,7 +193,7 @@ impl Ledger {
         for line in &self.lines {
             match &line.deed {
                 Deed::Policy(plan) => stage = plan.stage,
-                Deed::Instructed { revision } => {
+                Deed::Instructed { revision, .. } => {
                     told.insert(&line.name, *revision);
                     in_flight.insert(&line.name);
                     look(&Moment { stage, node: &line.name, in_flight: &in_flight })?;
@@ -166,7 +203,7 @@ impl Ledger {
                         in_flight.remove(line.name.as_str());
                     }
                 }
-                Deed::Set | Deed::Feed => {}
+                Deed::TakenBack { .. } | Deed::Set | Deed::Feed => {}
             }
         }
         Ok(())
@@ -190,7 +227,11 @@ impl Ledger {
                     }
                     before = Some(plan);
                 }
-                Deed::Reported { .. } | Deed::Instructed { .. } | Deed::Set | Deed::Feed => {}
+                Deed::Reported { .. }
+                | Deed::Instructed { .. }
+                | Deed::TakenBack { .. }
+                | Deed::Set
+                | Deed::Feed => {}
             }
         }
         decisions
@@ -221,8 +262,16 @@ impl Ledger {
 fn deed(event: &Event, ours: bool) -> Option<Deed> {
     let number = |path: &str| event.response_object.pointer(path).and_then(Value::as_u64);
     if ours && event.concerns("nodepatches") {
-        event.response_object.pointer("/spec/apply").filter(|apply| apply.is_object())?;
-        return Some(Deed::Instructed { revision: number("/spec/revision")? });
+        let part = |path: &str| event.response_object.pointer(path).filter(|part| part.is_object());
+        let revision = number("/spec/revision")?;
+        return match (part("/spec/apply"), part("/spec/rollBack")) {
+            (Some(apply), _) => {
+                let set = apply.get("set").and_then(Value::as_str).unwrap_or_default().to_owned();
+                Some(Deed::Instructed { revision, set })
+            }
+            (None, Some(_)) => Some(Deed::TakenBack { revision }),
+            (None, None) => None,
+        };
     }
     if event.concerns("nodepatches/status") {
         let state = event.response_object.pointer("/status/state").and_then(Value::as_str)?;
@@ -290,7 +339,7 @@ mod tests {
     }
 
     fn two_stages() -> Ledger {
-        let told = || Deed::Instructed { revision: 2 };
+        let told = || Deed::Instructed { revision: 2, set: "2026-11-21.1".to_owned() };
         let lines = vec![
             line(1, "p", 0, status(0, 1, 0, false)),
             line(2, "a", 10, told()),

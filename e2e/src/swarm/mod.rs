@@ -17,16 +17,21 @@ mod rest;
 mod staged;
 mod stand;
 mod table;
+mod trial;
 
 use std::time::Duration;
 
 use agents::Swarm;
+use gate::Gate;
 use stand::Stand;
 use table::Table;
 
 /// How large the fleets are and how long is watched.
-#[derive(Debug, Clone, Copy, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct Options {
+    /// Instead of all that: the short rollouts whose names contain this.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
+    trials: Option<String>,
     /// Nodes of the fleet that is brought through four stages with a gate; 0 leaves it out.
     #[arg(long, default_value_t = 500)]
     nodes: usize,
@@ -49,15 +54,25 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     let stand = Stand::set()?;
     let swarm = Swarm::begin(&stand)?;
     let mut table = Table::default();
-    let outcome = show(&stand, &swarm, options, &mut table);
+    let gate = swarm.block_on(Gate::serve())?;
+    if let Some(filter) = options.trials {
+        return trial::run(&stand, &swarm, &gate, &filter);
+    }
+    let outcome = show(&stand, &swarm, &gate, &options, &mut table);
     table.print();
     outcome
 }
 
-fn show(stand: &Stand, swarm: &Swarm, options: Options, table: &mut Table) -> anyhow::Result<()> {
+fn show(
+    stand: &Stand,
+    swarm: &Swarm,
+    gate: &Gate,
+    options: &Options,
+    table: &mut Table,
+) -> anyhow::Result<()> {
     if options.nodes > 0 {
         let fleet = nodes::make(stand, swarm, options.nodes)?;
-        staged::show(stand, swarm, &fleet, table)?;
+        staged::show(stand, swarm, gate, &fleet, table)?;
         rest::watch(stand, &fleet, Duration::from_secs(options.rest), table)?;
         dead::show(stand, swarm, &fleet, table)?;
         nodes::remove(stand, swarm)?;

@@ -70,6 +70,18 @@ pub(super) fn make(stand: &Stand, swarm: &Swarm, count: usize) -> anyhow::Result
     Ok(made)
 }
 
+/// One more node like this one, with another name, that is no canary, and its agent.
+///
+/// # Errors
+/// When the API server refuses it.
+pub(super) fn join(swarm: &Swarm, name: &str, like: &Node) -> anyhow::Result<Node> {
+    let nodes: Api<core::Node> = Api::all(swarm.client());
+    let node = Node { name: name.to_owned(), canary: false, ..like.clone() };
+    let made = swarm.block_on(create(&nodes, node))?;
+    swarm.join_late(&made)?;
+    Ok(made)
+}
+
 async fn create(nodes: &Api<core::Node>, mut node: Node) -> anyhow::Result<Node> {
     let mut labels = json!({
         "kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", ZONE: node.zone,

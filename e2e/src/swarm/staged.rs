@@ -8,7 +8,7 @@ use invivo_terms::Hold;
 use jiff::Timestamp;
 
 use super::agents::{Pace, Swarm};
-use super::gate::Gate;
+use super::gate::{Gate, Manner};
 use super::ledger::Ledger;
 use super::nodes::{CANARY, Node, ZONE};
 use super::stand::{SETS, Stand};
@@ -26,6 +26,8 @@ const SPREAD: u64 = 1;
 const GATED: u64 = 2;
 /// How long the fleet is watched while the gate fails.
 const WATCHED: Duration = Duration::from_secs(15);
+/// What only people read is written no sooner than this after the write before.
+const SHOWN: Duration = Duration::from_secs(2);
 /// What began before the gate's answer was known may end its writes in this time.
 const UNDER_WAY: Duration = Duration::from_secs(2);
 const QUICK: Pace = Pace { apply: Duration::from_millis(150), settle: Duration::from_secs(5) };
@@ -52,10 +54,15 @@ fn policy(paused: bool) -> String {
 ///
 /// # Errors
 /// When more moved than may, anything moved that the gate holds, or a node was told twice.
-pub(super) fn show(stand: &Stand, swarm: &Swarm, nodes: &[Node], table: &mut Table) -> anyhow::Result<()> {
+pub(super) fn show(
+    stand: &Stand,
+    swarm: &Swarm,
+    gate: &Gate,
+    nodes: &[Node],
+    table: &mut Table,
+) -> anyhow::Result<()> {
     let product = stand.product()?;
     let fleet = stand.fleet();
-    let gate = swarm.block_on(Gate::serve())?;
     product.apply(&policy(true))?;
     stand.wait_known(nodes.len())?;
     swarm.set_pace(QUICK);
@@ -69,7 +76,7 @@ pub(super) fn show(stand: &Stand, swarm: &Swarm, nodes: &[Node], table: &mut Tab
         Ok(if there { Seen::Answer(()) } else { Seen::NotYet(format!("{stage:?}")) })
     })?;
     swarm.set_pace(SLOW);
-    gate.fail(true);
+    gate.set(Manner::Failing);
     step.note("third stage; the gate begins to fail");
     let words = fleet.wait("GateFailing", super::PATIENCE, || {
         let status = fleet.policy(POLICY)?.status.unwrap_or_default();
@@ -100,7 +107,7 @@ pub(super) fn show(stand: &Stand, swarm: &Swarm, nodes: &[Node], table: &mut Tab
             WATCHED.as_secs()
         ),
     );
-    gate.fail(false);
+    gate.set(Manner::Well);
     swarm.set_pace(QUICK);
     stand.wait_complete(SETS[0], nodes.len())?;
     step.done();
@@ -185,6 +192,8 @@ pub(super) fn writes(ledger: &Ledger, nodes: usize, how: &str, table: &mut Table
         format!("writes of sets' and feeds' statuses, {nodes} nodes, {how}"),
         format!("{sets} and {feeds} in {:.1} s", ledger.span()?.as_secs_f64()),
     );
+    let hurried = writes.least.filter(|least| *least < SHOWN);
+    ensure!(hurried.is_none(), "what only people read was written {hurried:?} after the write before");
     ensure!(a <= 1 && b <= 2 && c <= 1, "too many writes for a node: {a} spec, {b} status, {c} label");
     Ok(())
 }

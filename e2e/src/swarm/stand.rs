@@ -1,6 +1,7 @@
 //! Where it is shown: API server, charts, repository, operator and patch server, all as processes in
 //! a network of their own, so that the usual lab may be up beside it.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -27,6 +28,14 @@ use crate::{Lab, progress};
 pub(super) const NAMESPACE: &str = "invivo-system";
 /// The sets of the repository, one for each level from 1 on, each for both kernel builds.
 pub(super) const SETS: [&str; 3] = ["2026-11-21.1", "2026-11-22.1", "2026-11-23.1"];
+/// The newest of them.
+pub(super) const LATEST: &str = SETS[2];
+/// More of them in the test channel, where only who names them, or takes what is being tested, gets them.
+const TESTED: [&str; 2] = [FAULTY, LATEST_TEST];
+/// One that brings nodes down.
+pub(super) const FAULTY: &str = "2026-11-24.1";
+/// The newest of all.
+pub(super) const LATEST_TEST: &str = "2026-11-25.1";
 /// Name of the state folder and, with `invivo-` before it, of the network namespace.
 const NAME: &str = "swarm";
 const NETWORK: &str = "invivo-swarm";
@@ -41,6 +50,8 @@ pub(super) struct Stand {
     lab: Lab,
     fleet: Fleet,
     kernels: [KernelFacts; 2],
+    /// Once it is published, with its address.
+    repository: OnceCell<(Repository, String)>,
 }
 
 impl Drop for Stand {
@@ -59,7 +70,7 @@ impl Stand {
     pub(super) fn set() -> anyhow::Result<Self> {
         let lab = Lab::without_nodes(NAME)?;
         lab.end_without_nodes(NETWORK)?;
-        let stand = Self { fleet: Fleet::open(&lab)?, lab, kernels: kernels()? };
+        let stand = Self { fleet: Fleet::open(&lab)?, lab, kernels: kernels()?, repository: OnceCell::new() };
         let step = progress::begin("start etcd and an API server");
         stand.lab.start_api_server(NETWORK)?;
         step.done();
@@ -82,6 +93,15 @@ impl Stand {
             .env("INVIVO_METRICS", format!("{HOST}:9465"))
             .env("INVIVO_DATA", data);
         self.start(PATCH_SERVER, &mut patch_server, &format!("{HOST}:8080"))?;
+        self.start_operator(None)?;
+        step.done();
+        self.repository.get_or_init(|| (repository, url));
+        // Nothing is looked at before there is a node to try the admission policies on.
+        self.feed("")
+    }
+
+    fn start_operator(&self, limit: Option<usize>) -> anyhow::Result<()> {
+        let product = self.product()?;
         let mut operator = self.program(&product, OPERATOR)?;
         operator
             .env("INVIVO_LISTEN", format!("{HOST}:9464"))
@@ -90,10 +110,38 @@ impl Stand {
             .env("INVIVO_LEASE_NAME", OPERATOR)
             .env("POD_NAME", "invivo-operator-0")
             .env("POD_NAMESPACE", NAMESPACE);
-        self.start(OPERATOR, &mut operator, &format!("{HOST}:9464"))?;
-        step.done();
-        // Nothing is looked at before there is a node to try the admission policies on.
-        product.apply(&product.feed(&url, &repository.root()?))
+        if let Some(limit) = limit {
+            operator.env("INVIVO_FLEET_MAX_IN_FLIGHT", limit.to_string());
+        }
+        self.start(OPERATOR, &mut operator, &format!("{HOST}:9464"))
+    }
+
+    /// The operator anew, with this limit over all policies.
+    ///
+    /// # Errors
+    /// When it does not end or not come back.
+    pub(super) fn restart_operator(&self, limit: Option<usize>) -> anyhow::Result<()> {
+        self.stop_operator()?;
+        self.start_operator(limit)
+    }
+
+    /// Writes the feed of the repository, with these lines below `spec` besides.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub(super) fn feed(&self, spec: &str) -> anyhow::Result<()> {
+        let (repository, url) = self.repository.get().context("no repository yet")?;
+        let product = self.product()?;
+        product.apply(&(product.feed(url, &repository.root()?) + spec))
+    }
+
+    /// The author takes a set back.
+    ///
+    /// # Errors
+    /// When a step of publishing is refused.
+    pub(super) fn withdraw(&self, set: &str) -> anyhow::Result<()> {
+        let (repository, _) = self.repository.get().context("no repository yet")?;
+        repository.withdraw(&self.product()?, set)
     }
 
     /// Bundles that are true in form and of no use to a kernel.
@@ -101,7 +149,7 @@ impl Stand {
         let folder = product.folder("bundles")?;
         let repository: RepositoryName = FEED.parse()?;
         let mut bundles: Vec<(&str, PathBuf)> = Vec::new();
-        for (set, level) in SETS.into_iter().zip(1..) {
+        for (set, level) in SETS.into_iter().chain(TESTED).zip(1..) {
             for kernel in &self.kernels {
                 let bundle = sample::sample(&repository, kernel, &set.parse::<SetName>()?, Level(level))?;
                 let bytes = invivo_bundle::pack(&bundle.manifest_bytes, &[(&bundle.name, &bundle.module)])?;
@@ -111,7 +159,10 @@ impl Stand {
             }
         }
         let bundles: Vec<(&str, &Path)> = bundles.iter().map(|(set, path)| (*set, path.as_path())).collect();
-        Repository::publish_all(product, &product.folder("repository")?, &bundles)
+        let (stable, tested) = bundles.split_at(SETS.len() * self.kernels.len());
+        let repository = Repository::publish_all(product, &product.folder("repository")?, stable)?;
+        repository.add_all(product, tested, "test")?;
+        Ok(repository)
     }
 
     /// A program with the token of the chart's account of that name.
@@ -226,14 +277,27 @@ impl Stand {
     /// # Errors
     /// When that does not come.
     pub(super) fn wait_complete(&self, set: &str, count: usize) -> anyhow::Result<()> {
-        self.fleet.wait(&format!("every node at {set}"), super::PATIENCE, || {
+        self.wait_complete_within(set, count, super::PATIENCE)
+    }
+
+    /// The same, with this patience.
+    ///
+    /// # Errors
+    /// When that does not come.
+    pub(super) fn wait_complete_within(
+        &self,
+        set: &str,
+        count: usize,
+        patience: Duration,
+    ) -> anyhow::Result<()> {
+        self.fleet.wait(&format!("every node at {set}"), patience, || {
             let status = self.fleet.policy(POLICY)?.status.unwrap_or_default();
             let ends = |rollout: &RolloutStatus| rollout.key.target == set && rollout.complete;
             let current = status.nodes.as_ref().map_or(0, |nodes| nodes.current);
             Ok(if status.rollout.as_ref().is_some_and(ends) && usize::try_from(current)? == count {
                 Seen::Answer(())
             } else {
-                Seen::NotYet(format!("{current} nodes, {:?}", status.next_action))
+                Seen::NotYet(format!("{current} nodes, {:?}, {:?}", status.next_action, status.holds))
             })
         })
     }
