@@ -1,8 +1,8 @@
 //! What becomes of a policy that is being deleted, and of its nodes.
 //!
 //! With `onDelete: RollBack` a finalizer keeps the policy until its patches are off. What is waited
-//! for are the nodes that can be reached: one that is not Ready, or does not answer what it was
-//! told, is given up after the node deadline, counted from the deletion and from its instruction,
+//! for are the nodes that can be reached: one that is not Ready, does not answer what it was told,
+//! or has a NodePatch that cannot be read, is given up after the node deadline, counted from the deletion and from its instruction,
 //! whichever is later, and keeps what it runs. It is waited for again if it comes back meanwhile.
 //! A person who does not want to wait changes `onDelete` to `Keep`.
 
@@ -54,8 +54,14 @@ pub enum Guard {
     TakeOff,
 }
 
-/// Decides at `now`; `nodes` are those that the policy governs.
-pub fn decide(policy: &PatchPolicy, nodes: &BTreeMap<String, Node>, now: Timestamp) -> Deletion {
+/// Decides at `now`; `nodes` are those that the policy governs, and those for which `is_deaf` can be told
+/// nothing.
+pub fn decide(
+    policy: &PatchPolicy,
+    nodes: &BTreeMap<String, Node>,
+    is_deaf: impl Fn(&str) -> bool,
+    now: Timestamp,
+) -> Deletion {
     let finalizers = policy.metadata.finalizers.as_deref().unwrap_or_default();
     let guarded = finalizers.iter().any(|finalizer| finalizer == FINALIZER);
     let deleted = policy.metadata.deletion_timestamp.as_ref().map(|time| time.0);
@@ -69,7 +75,7 @@ pub fn decide(policy: &PatchPolicy, nodes: &BTreeMap<String, Node>, now: Timesta
         (Some(_), true, OnDelete::Keep) => Deletion::Over { left: BTreeSet::new() },
         (Some(deleted), true, OnDelete::RollBack) => {
             let patience = policy.spec.rollout.node_deadline.get();
-            rolling_back(nodes, deleted, patience, now)
+            rolling_back(nodes, is_deaf, deleted, patience, now)
         }
     }
 }
@@ -106,6 +112,7 @@ enum Part {
 
 fn rolling_back(
     nodes: &BTreeMap<String, Node>,
+    is_deaf: impl Fn(&str) -> bool,
     deleted: Timestamp,
     patience: Duration,
     now: Timestamp,
@@ -113,7 +120,7 @@ fn rolling_back(
     let (mut waits, mut given_up) = (BTreeSet::new(), BTreeSet::new());
     let mut wake: Option<Timestamp> = None;
     for (name, node) in nodes.iter().filter(|(_, node)| !node.claimed_by_other) {
-        match part(node, deleted, patience, now) {
+        match part(node, is_deaf(name), deleted, patience, now) {
             Part::Off => {}
             Part::Unreachable(until) if until <= now => {
                 given_up.insert(name.clone());
@@ -134,7 +141,7 @@ fn rolling_back(
     }
 }
 
-fn part(node: &Node, deleted: Timestamp, patience: Duration, now: Timestamp) -> Part {
+fn part(node: &Node, is_deaf: bool, deleted: Timestamp, patience: Duration, now: Timestamp) -> Part {
     let told = node.spec.as_ref().and_then(|spec| match &spec.instruction {
         Instruction::Apply(apply) => Some((spec.revision, apply.deadline)),
         Instruction::RollBack { deadline, .. } => Some((spec.revision, *deadline)),
@@ -144,10 +151,10 @@ fn part(node: &Node, deleted: Timestamp, patience: Duration, now: Timestamp) -> 
     let answered = told.is_none_or(|(revision, _)| report.is_some_and(|report| report.observed >= revision));
     // What never reported and was never told anything has nothing of ours.
     let bare = report.map_or(told.is_none(), |report| report.level == Level::UNPATCHED);
-    if bare && answered && !is_beginning(node, now) {
+    if bare && answered && !is_deaf && !is_beginning(node, now) {
         return Part::Off;
     }
-    if node.ready.is_ready() && answered {
+    if node.ready.is_ready() && answered && !is_deaf {
         return Part::Reachable;
     }
     let patient = deleted.checked_add(patience).unwrap_or(Timestamp::MAX);
@@ -247,7 +254,7 @@ mod tests {
 
     fn decided(node: &Node, now: &str) -> &'static str {
         let nodes = BTreeMap::from([("n1".to_owned(), node.clone())]);
-        match decide(&dying(), &nodes, at(now)) {
+        match decide(&dying(), &nodes, |_| false, at(now)) {
             Deletion::RollingBack { waits, given_up, .. } => {
                 assert!(waits.contains("n1") && given_up.is_empty());
                 "waits"
@@ -262,7 +269,7 @@ mod tests {
     fn the_finalizer_stands_exactly_where_patches_are_to_come_off() {
         let guard = |on_delete: &str, finalizers: &[&str]| {
             let policy = policy(on_delete, json!({"finalizers": finalizers}));
-            match decide(&policy, &BTreeMap::new(), at("12:00:00")) {
+            match decide(&policy, &BTreeMap::new(), |_| false, at("12:00:00")) {
                 Deletion::Alive { guard } => guard,
                 other => panic!("{other:?}"),
             }
@@ -278,11 +285,20 @@ mod tests {
         let nodes =
             BTreeMap::from([("n1".to_owned(), node(Instruction::Hold, report(4, 5, NodeState::Settled)))]);
         let deleted = json!({"deletionTimestamp": at("12:00:00")});
-        assert_eq!(decide(&policy("Keep", deleted.clone()), &nodes, at("12:00:01")), Deletion::Leaving);
+        assert_eq!(
+            decide(&policy("Keep", deleted.clone()), &nodes, |_| false, at("12:00:01")),
+            Deletion::Leaving
+        );
         // Others keep it; it was never guarded, or is not any more.
-        assert_eq!(decide(&policy("RollBack", deleted), &nodes, at("12:00:01")), Deletion::Leaving);
+        assert_eq!(
+            decide(&policy("RollBack", deleted), &nodes, |_| false, at("12:00:01")),
+            Deletion::Leaving
+        );
         let changed = policy("Keep", json!({"deletionTimestamp": at("12:00:00"), "finalizers": [FINALIZER]}));
-        assert_eq!(decide(&changed, &nodes, at("12:00:01")), Deletion::Over { left: BTreeSet::new() });
+        assert_eq!(
+            decide(&changed, &nodes, |_| false, at("12:00:01")),
+            Deletion::Over { left: BTreeSet::new() }
+        );
     }
 
     #[test]
@@ -328,7 +344,7 @@ mod tests {
         assert_eq!(decided(&node, "12:09:59"), "waits");
         assert_eq!(decided(&node, "12:10:00"), "given up");
         let nodes = BTreeMap::from([("n1".to_owned(), node)]);
-        let Deletion::RollingBack { wake, .. } = decide(&dying(), &nodes, at("12:00:01")) else {
+        let Deletion::RollingBack { wake, .. } = decide(&dying(), &nodes, |_| false, at("12:00:01")) else {
             panic!("it does not wait")
         };
         assert_eq!(wake, Some(at("12:10:00")));
@@ -354,6 +370,18 @@ mod tests {
         let nodes = BTreeMap::from([("lost".to_owned(), lost), ("well".to_owned(), well)]);
         let names = |name: &str| BTreeSet::from([name.to_owned()]);
         let wanted = Deletion::RollingBack { waits: names("well"), given_up: names("lost"), wake: None };
-        assert_eq!(decide(&dying(), &nodes, at("12:10:00")), wanted);
+        assert_eq!(decide(&dying(), &nodes, |_| false, at("12:10:00")), wanted);
+    }
+
+    #[test]
+    fn a_node_that_can_be_told_nothing_is_given_up_after_the_node_deadline() {
+        for known in
+            [node(Instruction::Hold, report(4, 5, NodeState::Settled)), node(Instruction::Hold, None)]
+        {
+            let nodes = BTreeMap::from([("n1".to_owned(), known)]);
+            let decided = |now: &str| decide(&dying(), &nodes, |node| node == "n1", at(now));
+            assert!(matches!(decided("12:09:59"), Deletion::RollingBack { .. }));
+            assert_eq!(decided("12:10:00"), Deletion::Over { left: BTreeSet::from(["n1".to_owned()]) });
+        }
     }
 }

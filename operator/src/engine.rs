@@ -176,8 +176,13 @@ async fn tell(context: &Context, given: bool, (name, uid, note): Failure) {
 
 fn everything(context: &Context, queue: &mut Queue<Key>) {
     let now = Instant::now();
-    for feed in context.stores.feeds.all() {
-        queue.add(Key::Feed(feed.name), now);
+    let (feeds, policies) = (&context.stores.feeds, &context.stores.policies);
+    let names = feeds.all().into_iter().map(|feed| feed.name);
+    for name in names.chain(feeds.unreadable().into_iter().map(|feed| feed.name)) {
+        queue.add(Key::Feed(name), now);
+    }
+    for policy in policies.unreadable() {
+        queue.add(Key::Policy(policy.name), now);
     }
     for node in context.stores.nodes.all() {
         queue.add(Key::Node(node.name), now);

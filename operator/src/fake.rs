@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use kube::Client;
 use kube::runtime::events::Recorder;
+use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -20,7 +21,8 @@ use crate::metrics::Metrics;
 use crate::observe::{Sights, Stores};
 use crate::seen::Seen;
 use crate::shown::Shown;
-use crate::store::{Entry, Store};
+use crate::store::Store;
+use crate::watch::heed;
 use crate::wave::Waves;
 
 #[derive(Default)]
@@ -97,13 +99,16 @@ impl Fake {
     where
         T::Object: DeserializeOwned,
     {
-        store.list_begins();
-        for (path, object) in &self.0.lock().unwrap().objects {
-            if path.rsplit('/').nth(1) == Some(plural) {
-                store.listed(Entry::of(serde_json::from_value(object.clone()).unwrap()));
-            }
+        let events = {
+            let kept = self.0.lock().unwrap();
+            let of_kind = kept.objects.iter().filter(|(path, _)| path.rsplit('/').nth(1) == Some(plural));
+            let told =
+                of_kind.map(|(_, object)| Event::InitApply(serde_json::from_value(object.clone()).unwrap()));
+            std::iter::once(Event::Init).chain(told).chain([Event::InitDone]).collect::<Vec<_>>()
+        };
+        for event in events {
+            heed(store, event);
         }
-        store.list_ends();
     }
 
     /// An operator that has just started and read everything.
@@ -226,7 +231,11 @@ async fn answer(
         json!({"apiVersion": given["apiVersion"], "kind": given["kind"],
             "metadata": {"name": name, "uid": format!("uid-of-{name}"), "resourceVersion": "0"}})
     });
-    if status {
+    if status && form == Form::Merge {
+        for (field, value) in given["status"].as_object().unwrap() {
+            object["status"][field] = value.clone();
+        }
+    } else if status {
         object["status"] = given["status"].clone();
     } else if form != Form::Merge {
         object["spec"] = given["spec"].clone();

@@ -17,6 +17,7 @@ use crate::offer::{Blocks, Halt, Source};
 use crate::record;
 use crate::set;
 use crate::sight::{Verdict, Verified};
+use crate::unreadable::{self, UNREADABLE};
 use crate::write;
 
 /// How many withheld sets a status names.
@@ -29,6 +30,10 @@ const BLOCKED: usize = 64;
 /// The write that did not happen.
 pub async fn reconcile(context: &Context, name: &str, now: Timestamp) -> Result<Done, Error> {
     let stores = &context.stores;
+    if let Some(feed) = stores.feeds.unreadable_of(name) {
+        context.metrics.feed(name, UNREADABLE, false);
+        return unreadable::say_feed(context, &feed, now).await;
+    }
     let Some(feed) = stores.feeds.get(name) else {
         context.metrics.forget_feed(name);
         set::prune_all(context, name).await?;

@@ -39,6 +39,7 @@ pub mod signal;
 pub mod status;
 pub mod stop;
 pub mod store;
+pub mod unreadable;
 pub mod validate;
 pub mod watch;
 pub mod wave;

@@ -80,6 +80,11 @@ struct FaultLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindName {
+    kind: Name,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ErrorLabels {
     kind: Work,
     category: Category,
@@ -107,6 +112,7 @@ pub struct Metrics {
     node_failures: Family<FailureLabels, Counter>,
     reconcile_errors: Family<ErrorLabels, Counter>,
     watch_faults: Family<FaultLabels, Counter>,
+    unreadable_objects: Family<KindName, Gauge>,
     admission_in_force: Gauge,
     is_leader: Gauge,
 }
@@ -167,7 +173,16 @@ impl Metrics {
             self.node_failures.clone(),
         );
         registry.register("reconcile_errors", "Writes that did not happen", self.reconcile_errors.clone());
-        registry.register("watch_faults", "Watches broken and objects skipped", self.watch_faults.clone());
+        registry.register(
+            "watch_faults",
+            "Watches broken and objects that could not be read",
+            self.watch_faults.clone(),
+        );
+        registry.register(
+            "unreadable_objects",
+            "Objects that are there and cannot be read, by kind; a newer version wrote them",
+            self.unreadable_objects.clone(),
+        );
         registry.register(
             "admission_in_force",
             "1 while our admission policies hold",
@@ -276,6 +291,12 @@ impl Metrics {
     /// Something was wrong with a watch.
     pub fn watch_fault(&self, kind: &str, fault: WatchFault) {
         self.watch_faults.get_or_create(&FaultLabels { kind: kind.to_owned(), fault }).inc();
+    }
+
+    /// How many objects of a kind cannot be read.
+    pub fn unreadable(&self, kind: &'static str, objects: usize) {
+        let objects = i64::try_from(objects).unwrap_or(i64::MAX);
+        self.unreadable_objects.get_or_create(&KindName { kind: Name(kind) }).set(objects);
     }
 
     /// Whether our admission policies hold.

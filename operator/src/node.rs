@@ -70,6 +70,10 @@ pub async fn reconcile(context: &Context, name: &str) -> Result<Done, Error> {
     if patch.is_none() && stores.patches.get(name).is_some() {
         return Ok(Done::default());
     }
+    // It may have one, or belong to a policy, that cannot be read.
+    if stores.patches.unreadable_of(name).is_some() || !stores.policies.unreadable().is_empty() {
+        return Ok(Done::default());
+    }
     let feed_of = |policy: &str| stores.policies.get(policy).map(|policy| policy.value.spec.feed.clone());
     let lacking =
         lacking(&node.value, patch.as_ref().map(|patch| patch.value.as_ref()), &stores.claimants(), feed_of);

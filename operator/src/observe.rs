@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use invivo_api::{NodePatchSpec, NodePatchStatus, PatchFeed, PatchPolicy, PatchSet};
 use invivo_rollout as rollout;
-use invivo_terms::{BuildId, Excuse, Level};
+use invivo_terms::{BuildId, Excuse, Hold, Level};
 use jiff::Timestamp;
 use kube::Resource;
 use kube::core::SelectorExt;
@@ -21,7 +21,8 @@ pub use crate::offer::FeedView;
 use crate::seen::{SeenNode, SeenPatch};
 use crate::sight::{Own, Server, Sight, Verified};
 use crate::stop::EmergencyStop;
-use crate::store::{Entry, Store};
+use crate::store::{Entry, Store, Unreadable};
+use crate::unreadable::UNREADABLE;
 use crate::validate::{Checked, Invalid};
 
 /// Every kind that is watched.
@@ -146,8 +147,29 @@ pub struct View {
     pub policy: Entry<PatchPolicy>,
     /// Its feed.
     pub feed: FeedView,
-    /// The decision, or what is wrong with the policy.
-    pub decision: Result<Decision, Invalid>,
+    /// The decision, or why there is none.
+    pub decision: Result<Decision, Undecided>,
+}
+
+/// Why nothing is decided about a policy. What is remembered of it stays.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Undecided {
+    /// Something is wrong with it.
+    #[error("correct {0}")]
+    Invalid(#[from] Invalid),
+    /// Another one cannot be read, and may claim any of its nodes.
+    #[error("{0}; until then it may claim any node: nothing starts, nothing is taken off")]
+    Unclaimed(Unreadable),
+}
+
+impl Undecided {
+    /// The condition reason.
+    pub const fn category(&self) -> &'static str {
+        match self {
+            Self::Invalid(invalid) => invalid.category(),
+            Self::Unclaimed(_) => UNREADABLE,
+        }
+    }
 }
 
 /// A decision and what it rests on.
@@ -164,6 +186,8 @@ pub struct Decision {
     pub deletion: Deletion,
     /// The NodePatches of the nodes to instruct, exactly as they were when that was decided.
     pub patches: BTreeMap<String, Entry<SeenPatch>>,
+    /// The NodePatches of its nodes that cannot be read, by node.
+    pub unreadable: BTreeMap<String, Unreadable>,
 }
 
 /// Looks at one policy at `now` and decides. Reads the stores, writes nothing.
@@ -176,11 +200,17 @@ pub fn view(
 ) -> Option<View> {
     let policy = stores.policies.get(name)?;
     let feed = FeedView::of(stores, sights, &policy.value.spec.feed, now);
-    let decision = Checked::of(&policy.value.spec).map(|checked| {
+    let readable = match stores.policies.unreadable().into_iter().next() {
+        Some(unreadable) => Err(Undecided::Unclaimed(unreadable)),
+        None => Checked::of(&policy.value.spec).map_err(Undecided::from),
+    };
+    let decision = readable.map(|checked| {
         let (mut nodes, mut patches) = nodes(stores, name, &checked, now);
+        let unreadable = unreadable_of(stores, &nodes);
         let memory = memory::recall(policy.value.status.as_ref());
-        let deletion = deletion::decide(&policy.value, &nodes, now);
-        let gates = standing(stores, gates, &policy, &checked, &memory, &patches, now);
+        let deletion = deletion::decide(&policy.value, &nodes, |node| unreadable.contains_key(node), now);
+        let seen = (&patches, &unreadable);
+        let gates = standing(stores, gates, &policy, &checked, &memory, seen, now);
         let wishes = match &deletion {
             Deletion::Alive { .. } => checked.policy.clone(),
             Deletion::RollingBack { given_up, .. } => {
@@ -205,11 +235,30 @@ pub fn view(
             gates: gates.gates.clone(),
             nodes,
         };
-        let plan = rollout::plan(&world);
+        let mut plan = rollout::plan(&world);
+        unreadable.keys().for_each(|node| leave(&mut plan, node));
         patches.retain(|node, _| plan.actions.contains_key(node));
-        Decision { checked, world, plan, gates, deletion, patches }
+        Decision { checked, world, plan, gates, deletion, patches, unreadable }
     });
     Some(View { policy, feed, decision })
+}
+
+/// The NodePatches of these nodes that are there and cannot be read.
+fn unreadable_of(stores: &Stores, nodes: &BTreeMap<String, rollout::Node>) -> BTreeMap<String, Unreadable> {
+    let governed = |name: &String| nodes.get(name).is_some_and(|node| !node.claimed_by_other);
+    let unreadable = stores.patches.unreadable().into_iter();
+    unreadable.filter(|patch| governed(&patch.name)).map(|patch| (patch.name.clone(), patch)).collect()
+}
+
+/// Leaves a node alone whose NodePatch cannot be read. Nothing starts there, as its hold says; what
+/// moves there cannot be told to stop.
+fn leave(plan: &mut rollout::Plan, node: &str) {
+    if plan.actions.remove(node).is_some() {
+        plan.in_flight.insert(node.to_owned());
+    }
+    if let Some(held) = plan.holds.get_mut(node).filter(|_| !plan.failed.contains(node)) {
+        *held = rollout::Held { hold: Hold::StatusStale, until: None };
+    }
 }
 
 /// How the gates stand for the stage that the policy's rollout was last seen in.
@@ -219,7 +268,7 @@ fn standing(
     policy: &Entry<PatchPolicy>,
     checked: &Checked,
     memory: &rollout::Memory,
-    patches: &BTreeMap<String, Entry<SeenPatch>>,
+    (patches, unreadable): (&BTreeMap<String, Entry<SeenPatch>>, &BTreeMap<String, Unreadable>),
     now: Timestamp,
 ) -> gate::Standing {
     let rollout = memory.rollout.as_ref();
@@ -229,7 +278,12 @@ fn standing(
         .filter(|(_, patch)| patch.value.spec.policy.as_deref() == Some(policy.name.as_str()))
         .filter_map(|(name, patch)| gate::Moved::of(&stores.nodes.get(name)?, &patch.value, rollout))
         .collect();
-    gate::verdicts(sights, policy, wanted.as_ref(), &moved, now)
+    // What was last read of them may be that they moved; of those of which nothing was read, anything.
+    let under_way = rollout.is_some_and(|rollout| !rollout.complete);
+    let is_moved = |node: &String| moved.iter().any(|moved| moved.node == *node);
+    let hidden = unreadable.keys().filter(|node| is_moved(node) || !patches.contains_key(*node));
+    let hidden: Vec<String> = hidden.filter(|_| under_way).cloned().collect();
+    gate::verdicts(sights, policy, wanted.as_ref(), (&moved, &hidden), now)
 }
 
 /// How many nodes are moving in the whole fleet, as the policies count them. What a policy has
@@ -261,6 +315,8 @@ fn nodes(
             continue;
         }
         let patch = patch_of(stores, &node);
+        // As long as it cannot be read, it was last seen so, and it can be told nothing.
+        let unreadable = stores.patches.unreadable_of(&node.name).is_some();
         let bound = patch.as_ref().and_then(|patch| patch.value.spec.policy.as_deref());
         let owner = claim(&node.value.labels, bound, &claimants);
         let status = patch.as_ref().and_then(|patch| patch.value.status.as_ref());
@@ -268,7 +324,7 @@ fn nodes(
             stage: checked.stage_of(&node.value.labels),
             ready: node.value.ready,
             cordoned: node.value.cordoned,
-            held: node.value.held,
+            held: if unreadable { Some(rollout::HeldByPerson { until: None }) } else { node.value.held },
             domains: domains(&checked.spread, &node.value.labels),
             claimed_by_other: owner.is_some_and(|owner| owner.name != policy),
             spec: patch.as_ref().map(|patch| instructed(policy, &patch.value.spec)),

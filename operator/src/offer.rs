@@ -12,7 +12,8 @@ use jiff::Timestamp;
 
 use crate::observe::{Sights, Stores};
 use crate::sight::{Server, Sight, Verdict, Verified};
-use crate::store::Entry;
+use crate::store::{Entry, Unreadable};
+use crate::unreadable::UNREADABLE;
 
 /// Why nothing comes in through a feed, whatever its repository has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +37,9 @@ pub enum Halt {
     /// It takes from itself by way of others.
     #[error("these PatchFeeds take from one another: {}: let one of them take from a repository", .0.join(", "))]
     Cycle(Vec<String>),
+    /// One that it takes from, or what was decided about a set, cannot be read.
+    #[error("{0}")]
+    Unreadable(Unreadable),
 }
 
 impl Halt {
@@ -45,16 +49,17 @@ impl Halt {
             Self::Suspended { .. } => "Suspended",
             Self::NotFound { .. } => "FeedNotFound",
             Self::Cycle(_) => "FeedCycle",
+            Self::Unreadable(_) => UNREADABLE,
         }
     }
 
     /// Every reason that there is.
-    pub const REASONS: [&str; 3] = ["Suspended", "FeedNotFound", "FeedCycle"];
+    pub const REASONS: [&str; 4] = ["Suspended", "FeedNotFound", "FeedCycle", UNREADABLE];
 
     const fn offer(&self) -> rollout::Offer {
         match self {
             Self::Suspended { .. } => rollout::Offer::Suspended,
-            Self::NotFound { .. } | Self::Cycle(_) => rollout::Offer::Unknown,
+            Self::NotFound { .. } | Self::Cycle(_) | Self::Unreadable(_) => rollout::Offer::Unknown,
         }
     }
 }
@@ -74,12 +79,19 @@ pub struct Source {
 }
 
 impl Source {
-    /// Follows a feed down to its repository.
+    /// Follows a feed down to its repository. A set of any feed that cannot be read halts every feed: it
+    /// may be rejected, or quarantined for all of them.
     ///
     /// # Errors
     ///
-    /// `NotFound`, `Cycle`.
+    /// `NotFound`, `Cycle`, `Unreadable`.
     pub fn of(stores: &Stores, sights: &Sights, feed: Entry<PatchFeed>) -> Result<Self, Halt> {
+        if let Some(set) = stores.sets.unreadable().into_iter().next() {
+            return Err(Halt::Unreadable(set));
+        }
+        if let Some(unreadable) = stores.feeds.unreadable_of(&feed.name) {
+            return Err(Halt::Unreadable(unreadable));
+        }
         let mut source = Self { feed, over: Vec::new(), sight: Sight::default() };
         while let Some(next) = source.root().value.spec.source.feed.clone() {
             let by = source.root().name.clone();
@@ -87,6 +99,9 @@ impl Source {
             if path.contains(&next) {
                 path.push(next);
                 return Err(Halt::Cycle(path));
+            }
+            if let Some(unreadable) = stores.feeds.unreadable_of(&next) {
+                return Err(Halt::Unreadable(unreadable));
             }
             match stores.feeds.get(&next) {
                 Some(feed) => source.over.push(feed),
@@ -208,6 +223,9 @@ pub enum FeedView {
 impl FeedView {
     /// Looks at a feed at `now`.
     pub fn of(stores: &Stores, sights: &Sights, name: &str, now: Timestamp) -> Self {
+        if let Some(unreadable) = stores.feeds.unreadable_of(name) {
+            return Self::Halted(Halt::Unreadable(unreadable));
+        }
         let Some(feed) = stores.feeds.get(name) else { return Self::Missing };
         let source = match Source::of(stores, sights, feed) {
             Ok(source) => source,

@@ -20,6 +20,7 @@ use crate::event;
 use crate::gate;
 use crate::observe::{FeedView, View, view};
 use crate::status;
+use crate::unreadable;
 use crate::write;
 
 /// Brings one policy a step further at `now`.
@@ -32,6 +33,9 @@ pub async fn reconcile(context: &Context, name: &str, now: Timestamp) -> Result<
         Some(_) => Some(context.fleet.lock().await),
         None => None,
     };
+    if let Some(policy) = context.stores.policies.unreadable_of(name) {
+        return unreadable::say_policy(context, &policy, now).await;
+    }
     let Some(view) = view(&context.stores, &context.sights, &context.gates, name, now) else {
         context.metrics.forget_policy(name);
         context.waves.take(name);
@@ -151,4 +155,4 @@ fn measure(context: &Context, name: &str, status: &PatchPolicyStatus) {
 pub const GATHER: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -39,7 +39,8 @@ pub async fn evidence(context: &Context, now: Timestamp) -> Result<(), Error> {
         }
         ended = ended.and(written);
     }
-    if ended.is_ok() {
+    // Against a set that cannot be read nothing was written down.
+    if ended.is_ok() && stores.sets.unreadable().is_empty() {
         stores.departed.forget(&departed);
     }
     ended
@@ -60,12 +61,14 @@ fn changed(stores: &Stores, now: Timestamp) -> Vec<(Entry<PatchSet>, Verdict)> {
     if witnesses.is_empty() && known.is_empty() {
         return Vec::new();
     }
-    let nodes = stores.nodes.all();
-    let nodes: BTreeMap<&str, Presence<'_>> =
-        nodes.iter().map(|node| (node.value.uid.as_str(), Presence::of(&node.value))).collect();
+    let (nodes, unreadable) = (stores.nodes.all(), stores.nodes.unreadable());
+    // A node that cannot be read is there, and no more is known of it.
+    let unknown = unreadable.iter().map(|node| (node.uid.as_str(), Presence { ready: false, boot_id: None }));
+    let seen = nodes.iter().map(|node| (node.value.uid.as_str(), Presence::of(&node.value)));
+    let nodes: BTreeMap<&str, Presence<'_>> = unknown.chain(seen).collect();
     let here = |uid: &str| nodes.get(uid).copied();
     let mut changed = Vec::new();
-    for set in &sets {
+    for set in sets.iter().filter(|set| stores.sets.unreadable_of(&set.name).is_none()) {
         let digest = &set.value.spec.digest;
         let witnesses = witnesses.get(digest).map(Vec::as_slice).unwrap_or_default();
         if witnesses.is_empty() && !known.contains(digest) {

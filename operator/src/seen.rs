@@ -17,6 +17,9 @@ pub trait Seen: PartialEq + Send + Sync + Sized + 'static {
     /// The kind as the API server gives it.
     type Object: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static;
 
+    /// The kind's name.
+    const KIND: &'static str;
+
     /// The kept parts of one object.
     fn see(object: Self::Object) -> Self;
 }
@@ -53,6 +56,8 @@ fn held(annotations: &BTreeMap<String, String>) -> Option<HeldByPerson> {
 
 impl Seen for SeenNode {
     type Object = Node;
+
+    const KIND: &'static str = "Node";
 
     fn see(node: Node) -> Self {
         let status = node.status.unwrap_or_default();
@@ -92,6 +97,8 @@ pub struct SeenPatch {
 impl Seen for SeenPatch {
     type Object = NodePatch;
 
+    const KIND: &'static str = "NodePatch";
+
     fn see(patch: NodePatch) -> Self {
         let owner = patch
             .metadata
@@ -109,6 +116,8 @@ macro_rules! kept_whole {
     ($($kind:ty),+) => {$(
         impl Seen for $kind {
             type Object = Self;
+
+            const KIND: &'static str = stringify!($kind);
 
             fn see(mut object: Self) -> Self {
                 object.metadata.managed_fields = None;

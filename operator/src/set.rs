@@ -72,6 +72,10 @@ pub async fn prune_all(context: &Context, feed: &str) -> Result<(), Error> {
 }
 
 async fn prune(context: &Context, feed: &str, needed: impl Fn(&SetName) -> bool) -> Result<(), Error> {
+    // What cannot be read may be of use to somebody, or say that something is.
+    if !context.stores.sets.unreadable().is_empty() || !context.stores.patches.unreadable().is_empty() {
+        return Ok(());
+    }
     let mut ended = Ok(());
     for set in context.stores.sets.all() {
         let spec = &set.value.spec;

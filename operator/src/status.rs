@@ -13,6 +13,7 @@ use crate::memory;
 use crate::observe::{Decision, FeedView, View};
 use crate::offer::Halt;
 use crate::sight::Verdict;
+use crate::unreadable::UNREADABLE;
 
 /// The states that a policy's nodes are counted by in the metrics.
 pub const NODE_STATES: [&str; 6] = ["total", "current", "pending", "in_flight", "failed", "unsupported"];
@@ -161,7 +162,7 @@ pub fn standing(view: &View) -> Standing {
     use ConditionType::{Reconciling, Stalled};
     let decision = match &view.decision {
         Ok(decision) => decision,
-        Err(invalid) => return Standing::new(Stalled, invalid.category(), format!("correct {invalid}")),
+        Err(undecided) => return Standing::new(Stalled, undecided.category(), undecided.to_string()),
     };
     let feed = &view.policy.value.spec.feed;
     match &view.feed {
@@ -179,7 +180,7 @@ pub fn standing(view: &View) -> Standing {
         FeedView::Halted(halt) => {
             let reason = match halt {
                 Halt::Suspended { .. } => Hold::FeedSuspended.as_str(),
-                Halt::NotFound { .. } | Halt::Cycle(_) => halt.reason(),
+                Halt::NotFound { .. } | Halt::Cycle(_) | Halt::Unreadable(_) => halt.reason(),
             };
             let message = format!("{halt}; nothing new starts, nothing is taken off");
             return Standing::new(Stalled, reason, message);
@@ -229,6 +230,12 @@ fn progress(decision: &Decision) -> Standing {
         }
     }
     let complete = plan.memory.rollout.as_ref().is_none_or(|rollout| rollout.complete);
+    if let Some(unreadable) = decision.unreadable.values().next() {
+        let others = decision.unreadable.len().saturating_sub(1);
+        let more = if others == 0 { String::new() } else { format!("; {others} more like it") };
+        let message = format!("{unreadable}{more}; its node keeps what it has and starts nothing");
+        return Standing::new(Stalled, UNREADABLE, message);
+    }
     if counts.in_flight > 0 {
         let names = some_of(plan.actions.keys().chain(&plan.in_flight));
         let message = format!(

@@ -9,8 +9,9 @@ use invivo_api::{
 use invivo_api::{PatchSet, PatchSetSpec, PatchSetStatus, VERSION};
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{PatchOperation, ReplaceOperation};
-use k8s_openapi::api::core::v1::Node;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use k8s_openapi::api::core::v1::{Node, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ use crate::deletion::FINALIZER;
 use crate::error::Error;
 use crate::observe::Stores;
 use crate::seen::{Seen, SeenNode, SeenPatch};
-use crate::store::{Entry, Store};
+use crate::store::{Entry, Store, Unreadable};
 
 /// The field manager of everything that the operator writes.
 pub const MANAGER: &str = "invivo-operator";
@@ -48,10 +49,9 @@ async fn status<T>(
 where
     T: Seen<Object = T> + Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
-    let kind = T::kind(&());
     let body = json!({
         "apiVersion": api_version(),
-        "kind": kind,
+        "kind": T::KIND,
         "metadata": {"name": entry.name, "uid": entry.uid, "resourceVersion": entry.resource_version},
         "status": status,
     });
@@ -59,15 +59,8 @@ where
     let answer =
         within(api.patch_status(&entry.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&body)))
             .await;
-    let written = answer.map_err(|source| Error::WriteStatus {
-        kind: match kind.as_ref() {
-            "PatchFeed" => "PatchFeed",
-            "PatchPolicy" => "PatchPolicy",
-            _ => "PatchSet",
-        },
-        name: entry.name.clone(),
-        source,
-    })?;
+    let name = entry.name.clone();
+    let written = answer.map_err(|source| Error::WriteStatus { kind: T::KIND, name, source })?;
     store.wrote(Entry::of(written));
     Ok(())
 }
@@ -283,4 +276,75 @@ pub async fn read_policy(client: &Client, stores: &Stores, name: &str) -> Result
     let entry = Entry::of(policy);
     stores.policies.wrote(entry.clone());
     Ok(entry)
+}
+
+/// The conditions of an object that cannot be read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conditions {
+    /// The object.
+    pub about: ObjectReference,
+    /// Its version.
+    pub resource_version: String,
+    /// Its generation.
+    pub generation: Option<i64>,
+    /// As they stand there.
+    pub conditions: Vec<Condition>,
+}
+
+/// Reads no more of an object than its conditions; none where it is gone, or they cannot be read either.
+///
+/// # Errors
+///
+/// Whatever the API server says.
+pub async fn read_conditions<T: Seen>(
+    client: &Client,
+    unreadable: &Unreadable,
+) -> Result<Option<Conditions>, Error> {
+    let answer = within(dynamic::<T>(client).get_opt(&unreadable.name)).await;
+    let object = answer.map_err(|source| about_status(unreadable, source))?;
+    let Some(object) =
+        object.filter(|object| object.metadata.uid.as_deref() == Some(unreadable.uid.as_str()))
+    else {
+        return Ok(None);
+    };
+    let conditions = match object.data.pointer("/status/conditions") {
+        None | Some(Value::Null) => Some(Vec::new()),
+        Some(conditions) => serde_json::from_value(conditions.clone()).ok(),
+    };
+    Ok(conditions.map(|conditions| Conditions {
+        about: object.object_ref(&ApiResource::erase::<T::Object>(&())),
+        resource_version: object.metadata.resource_version.unwrap_or_default(),
+        generation: object.metadata.generation,
+        conditions,
+    }))
+}
+
+/// Writes the conditions of an object that cannot be read, and nothing else of it, if it still is what it
+/// was when they were read.
+///
+/// # Errors
+///
+/// A conflict if it has changed since; whatever else the API server says.
+pub async fn conditions<T: Seen>(
+    client: &Client,
+    unreadable: &Unreadable,
+    present: &Conditions,
+    wanted: &[Condition],
+) -> Result<(), Error> {
+    let body = json!({
+        "metadata": {"uid": unreadable.uid, "resourceVersion": present.resource_version},
+        "status": {"conditions": wanted},
+    });
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let api = dynamic::<T>(client);
+    let answer = within(api.patch_status(&unreadable.name, &params, &Patch::Merge(&body))).await;
+    answer.map(drop).map_err(|source| about_status(unreadable, source))
+}
+
+fn dynamic<T: Seen>(client: &Client) -> Api<DynamicObject> {
+    Api::all_with(client.clone(), &ApiResource::erase::<T::Object>(&()))
+}
+
+fn about_status(unreadable: &Unreadable, source: Box<kube::Error>) -> Error {
+    Error::WriteStatus { kind: unreadable.kind, name: unreadable.name.clone(), source }
 }

@@ -97,8 +97,8 @@ pub(super) fn node_ready(
     (GateVerdict::Unknown { message }, Some(wake))
 }
 
-/// None of their kernels has suffered.
-pub(super) fn kernel_health(moved: &[Moved]) -> GateVerdict {
+/// None of their kernels has suffered. What the `hidden` nodes report cannot be read.
+pub(super) fn kernel_health(moved: &[Moved], hidden: &[String]) -> GateVerdict {
     let with = |wanted: fn(&Answer) -> bool| -> Vec<(&Moved, &Answer)> {
         moved
             .iter()
@@ -120,7 +120,14 @@ pub(super) fn kernel_health(moved: &[Moved]) -> GateVerdict {
         return GateVerdict::Failed { message: words(&harmed) };
     }
     let warned = with(|answer| answer.reason == WARNING);
-    if warned.is_empty() { GateVerdict::Passed } else { GateVerdict::Unknown { message: words(&warned) } }
+    if !warned.is_empty() {
+        return GateVerdict::Unknown { message: words(&warned) };
+    }
+    if hidden.is_empty() {
+        return GateVerdict::Passed;
+    }
+    let names = some(hidden.len(), hidden.iter().cloned());
+    GateVerdict::Unknown { message: format!("NodePatches that cannot be read: {names}") }
 }
 
 /// The first few of so many.
@@ -233,7 +240,8 @@ mod tests {
     #[test]
     fn an_oops_a_lockup_and_a_warning_that_names_the_patch_fail() {
         for reason in HARM {
-            let verdict = kernel_health(&[says("", NodeState::Applied), says(reason, NodeState::Failed)]);
+            let verdict =
+                kernel_health(&[says("", NodeState::Applied), says(reason, NodeState::Failed)], &[]);
             let GateVerdict::Failed { message } = verdict else { panic!("{reason}: {verdict:?}") };
             assert_eq!(message, format!("n1: {reason}: the kernel oopsed [1m"));
         }
@@ -242,7 +250,7 @@ mod tests {
     #[test]
     fn a_warning_of_who_knows_what_is_unknown() {
         assert!(matches!(
-            kernel_health(&[says("KernelWarning", NodeState::Applied)]),
+            kernel_health(&[says("KernelWarning", NodeState::Applied)], &[]),
             GateVerdict::Unknown { .. }
         ));
     }
@@ -250,9 +258,13 @@ mod tests {
     #[test]
     fn what_says_nothing_of_the_kernel_passes() {
         for reason in ["", "TransitionStuck", "BelowThreshold", "RebootedUnsettled"] {
-            assert_eq!(kernel_health(&[says(reason, NodeState::Failed)]), GateVerdict::Passed, "{reason}");
+            assert_eq!(
+                kernel_health(&[says(reason, NodeState::Failed)], &[]),
+                GateVerdict::Passed,
+                "{reason}"
+            );
         }
-        assert_eq!(kernel_health(&[]), GateVerdict::Passed);
+        assert_eq!(kernel_health(&[], &[]), GateVerdict::Passed);
     }
 
     #[test]

@@ -67,12 +67,13 @@ pub struct Standing {
 }
 
 /// How a policy's gates stand at `now` for the stage that is `wanted`, where `moved` are its nodes
-/// that the rollout has moved. Pure but for the look at the answers.
+/// that the rollout has moved, and of those `hidden` it cannot be read what became of them. Pure but for
+/// the look at the answers.
 pub fn verdicts(
     sights: &GateSights,
     policy: &Entry<PatchPolicy>,
     wanted: Option<&Wanted>,
-    moved: &[Moved],
+    (moved, hidden): (&[Moved], &[String]),
     now: Timestamp,
 ) -> Standing {
     let deadline = policy.value.spec.rollout.node_deadline.get();
@@ -83,7 +84,7 @@ pub fn verdicts(
             name: KERNEL_HEALTH.to_owned(),
             foreign: false,
             about: None,
-            verdict: health::kernel_health(moved),
+            verdict: health::kernel_health(moved, hidden),
         },
     ];
     for (name, gate) in outside(&policy.value.spec.gates) {

@@ -45,7 +45,7 @@ fn three() -> Value {
 #[test]
 fn nodes_and_kernels_are_always_looked_at_and_every_gate_has_a_name() {
     let names = |gates: &Value| -> Vec<String> {
-        let standing = verdicts(&GateSights::default(), &policy(gates), None, &[], at("12:00:00"));
+        let standing = verdicts(&GateSights::default(), &policy(gates), None, (&[], &[]), at("12:00:00"));
         standing.gates.into_iter().map(|gate| gate.name).collect()
     };
     assert_eq!(names(&json!([])), ["nodeReady", "kernelHealth"]);
@@ -57,7 +57,7 @@ fn nodes_and_kernels_are_always_looked_at_and_every_gate_has_a_name() {
 fn what_was_not_asked_is_unknown() {
     let sights = GateSights::default();
     let verdict = |wanted: Option<&Wanted>| {
-        verdicts(&sights, &policy(&three()), wanted, &[], at("12:00:00")).gates[2].verdict.clone()
+        verdicts(&sights, &policy(&three()), wanted, (&[], &[]), at("12:00:00")).gates[2].verdict.clone()
     };
     assert!(matches!(verdict(None), GateVerdict::Unknown { .. }));
     assert!(matches!(verdict(Some(&wanted("canary"))), GateVerdict::Unknown { .. }));
@@ -67,7 +67,7 @@ fn what_was_not_asked_is_unknown() {
 fn a_gate_of_a_later_version_is_never_passed() {
     let gates = json!([{"sentiment": {"of": "everybody"}}]);
     let sights = GateSights::default();
-    let standing = verdicts(&sights, &policy(&gates), Some(&wanted("canary")), &[], at("12:00:00"));
+    let standing = verdicts(&sights, &policy(&gates), Some(&wanted("canary")), (&[], &[]), at("12:00:00"));
     let gate = &standing.gates[2];
     assert_eq!(gate.name, "gate");
     assert!(matches!(&gate.verdict, GateVerdict::Unknown { message } if message.contains("spec.gates")));
@@ -83,7 +83,7 @@ fn a_job_of_a_stage_is_another_one_for_the_next_and_one_of_the_rollout_is_not() 
         sights.answer("workers", question, GateVerdict::Passed);
     }
     let passed = |stage: &str| -> Vec<String> {
-        let standing = verdicts(&sights, &policy, Some(&wanted(stage)), &[], at("12:00:00"));
+        let standing = verdicts(&sights, &policy, Some(&wanted(stage)), (&[], &[]), at("12:00:00"));
         let passed = standing.gates.into_iter().filter(|gate| gate.verdict == GateVerdict::Passed);
         passed.map(|gate| gate.name).collect()
     };

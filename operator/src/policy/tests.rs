@@ -16,26 +16,26 @@ use crate::observe::view;
 use crate::report::Report;
 use crate::sight::{Own, Server, tests::verified};
 
-const POLICY: &str = "/apis/invivo.dev/v1alpha1/patchpolicies/workers";
+pub(crate) const POLICY: &str = "/apis/invivo.dev/v1alpha1/patchpolicies/workers";
 
-fn node_patch(node: &str) -> String {
+pub(crate) fn node_patch(node: &str) -> String {
     format!("/apis/invivo.dev/v1alpha1/nodepatches/{node}")
 }
 
-fn build() -> String {
+pub(crate) fn build() -> String {
     "b".repeat(40)
 }
 
-fn at(time: &str) -> Timestamp {
+pub(crate) fn at(time: &str) -> Timestamp {
     format!("2026-11-22T{time}Z").parse().unwrap()
 }
 
-fn report(state: &str, level: u32, revision: i64, since: &str) -> Value {
+pub(crate) fn report(state: &str, level: u32, revision: i64, since: &str) -> Value {
     json!({"observedRevision": revision, "bootId": "boot", "level": level, "state": state, "since": since,
         "kernel": {"buildId": build(), "release": "6.1.0-47", "supports": ["Livepatch"], "signing": "Off"}})
 }
 
-fn add_node(fake: &Fake, name: &str) {
+pub(crate) fn add_node(fake: &Fake, name: &str) {
     fake.put(
         &format!("/api/v1/nodes/{name}"),
         json!({"apiVersion": "v1", "kind": "Node", "metadata": {},
@@ -52,7 +52,7 @@ fn add_node(fake: &Fake, name: &str) {
 }
 
 /// Two nodes, one policy that moves one at a time, one feed.
-fn fleet() -> Fake {
+pub(crate) fn fleet() -> Fake {
     let fake = Fake::default();
     fake.put(
         "/apis/invivo.dev/v1alpha1/patchfeeds/production",
@@ -72,7 +72,7 @@ fn fleet() -> Fake {
 }
 
 /// An operator that has just read everything and verified the feed.
-fn operator(fake: &Fake) -> Context {
+pub(crate) fn operator(fake: &Fake) -> Context {
     let context = fake.operator();
     let state =
         json!({"attempt": "2026-11-22T12:00:00Z", "verified": "2026-11-22T12:00:00Z", "reason": "Verified"});
@@ -84,7 +84,7 @@ fn operator(fake: &Fake) -> Context {
 }
 
 /// The node's agent answers the instruction that the node has.
-fn answer(fake: &Fake, node: &str, words: &Value) {
+pub(crate) fn answer(fake: &Fake, node: &str, words: &Value) {
     let mut patch = fake.node_patch(node);
     patch["status"]["observedRevision"] = patch["spec"]["revision"].clone();
     for (field, value) in words.as_object().unwrap() {
@@ -93,7 +93,7 @@ fn answer(fake: &Fake, node: &str, words: &Value) {
     fake.put(&node_patch(node), patch);
 }
 
-fn instructed(fake: &Fake) -> Vec<&'static str> {
+pub(crate) fn instructed(fake: &Fake) -> Vec<&'static str> {
     ["a", "b"].into_iter().filter(|node| fake.node_patch(node)["spec"]["apply"].is_object()).collect()
 }
 
