@@ -68,7 +68,7 @@ pub struct RolloutEvidence {
     pub gate: bool,
     /// When that was first seen.
     pub at: Time,
-    /// What it said.
-    #[schemars(length(max = 200))]
+    /// What it said, and what its log tells of it; at most 1 KiB.
+    #[schemars(length(max = 1024))]
     pub what: String,
 }

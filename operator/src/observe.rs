@@ -394,10 +394,13 @@ fn report(status: &NodePatchStatus, now: Timestamp) -> Option<rollout::Report> {
     })
 }
 
-/// Reason and message as one line.
+/// Reason, message and what the node's log tells of it, as one line.
 fn why(status: &NodePatchStatus) -> Option<String> {
-    match (&status.reason, &status.message) {
-        (Some(reason), Some(message)) => Some(format!("{reason}: {message}")),
-        (one, other) => one.clone().or_else(|| other.clone()),
-    }
+    let excerpt = status.evidence.as_ref().map(|evidence| &evidence.excerpt);
+    let words: Vec<&str> = [status.reason.as_ref(), status.message.as_ref(), excerpt]
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+        .collect();
+    (!words.is_empty()).then(|| words.join(": "))
 }

@@ -22,6 +22,9 @@ pub const NODE_STATES: [&str; 6] = ["total", "current", "pending", "in_flight", 
 const EXAMPLES: usize = 20;
 
 /// How a policy stands: one of the three conditions is true, and why.
+/// How much a message quotes of one piece of evidence, in bytes.
+const LONGEST_WORDS: usize = 200;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     /// Which condition is true.
@@ -287,7 +290,8 @@ fn failed(decision: &Decision, stage: &str) -> Option<Standing> {
     use ConditionType::{Reconciling, Stalled};
     let plan = &decision.plan;
     let rollout = plan.memory.rollout.as_ref()?;
-    let evidence = rollout.evidence.iter().take(3).map(|found| format!("{}: {}", found.who, found.what));
+    let evidence =
+        rollout.evidence.iter().take(3).map(|found| format!("{}: {}", found.who, brief(&found.what)));
     let evidence = evidence.collect::<Vec<_>>().join("; ");
     if rollout.returning {
         let moving = plan.actions.len().saturating_add(plan.in_flight.len());
@@ -318,6 +322,11 @@ fn failed(decision: &Decision, stage: &str) -> Option<Standing> {
 /// Whether this hold stops a whole policy, and is the reason to be told.
 const fn is_brake(hold: Hold) -> bool {
     matches!(
+/// As much of a piece of evidence as a message has room for; all of it is in the status.
+fn brief(what: &str) -> &str {
+    what.get(..what.floor_char_boundary(LONGEST_WORDS)).unwrap_or(what)
+}
+
         hold,
         Hold::GateFailing
             | Hold::GateUnknown

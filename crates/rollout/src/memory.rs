@@ -25,6 +25,9 @@ pub const EVIDENCE: usize = 20;
 /// How many of these are remembered once it is over.
 pub const EVIDENCE_AFTERWARDS: usize = 5;
 
+/// How long one piece of evidence may be, in bytes.
+pub const EVIDENCE_BYTES: usize = 1024;
+
 /// A rollout that is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
@@ -70,7 +73,7 @@ pub struct Evidence {
     pub gate: bool,
     /// When that was first seen.
     pub at: Timestamp,
-    /// What it said; at most 200 characters.
+    /// What it said, and its log of it; at most [`EVIDENCE_BYTES`].
     pub what: String,
 }
 

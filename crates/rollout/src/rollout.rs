@@ -18,7 +18,8 @@ use crate::stage::after;
 use crate::standing::{self, Judged, Standing};
 use crate::target::Key;
 use crate::{
-    Budget, EVIDENCE, EVIDENCE_AFTERWARDS, Evidence, Finished, HISTORY, Node, Outcome, Policy, RolloutMemory,
+    Budget, EVIDENCE, EVIDENCE_AFTERWARDS, EVIDENCE_BYTES, Evidence, Finished, HISTORY, Node, Outcome,
+    Policy, RolloutMemory,
 };
 
 /// Whether a rollout is the one for this target.
@@ -164,7 +165,8 @@ fn words(node: &Judged<'_>, hold: Hold) -> String {
 /// Keeps a piece of evidence, once for each node or gate.
 pub(crate) fn note(rollout: &mut RolloutMemory, who: &str, gate: bool, what: &str, now: Timestamp) {
     if rollout.evidence.len() < EVIDENCE && !rollout.evidence.iter().any(|known| known.who == who) {
-        let what = what.chars().take(200).collect();
+        let mut what = what.to_owned();
+        what.truncate(what.floor_char_boundary(EVIDENCE_BYTES));
         rollout.evidence.push(Evidence { who: who.to_owned(), gate, at: now, what });
     }
 }

@@ -64,6 +64,17 @@ fn one_nodes_word_moves_no_other_node() {
 }
 
 #[test]
+fn a_piece_of_evidence_is_kept_up_to_a_kibibyte() {
+    let mut fleet = second_rollout(3, 1);
+    fleet.decide();
+    fleet.end("c3", NodeState::Convicted);
+    fleet.report("c3").why = Some("\u{20ac}".repeat(1024));
+    fleet.decide();
+    let what = fleet.rollout().evidence[0].what.clone();
+    assert!(what.starts_with("Convicted: \u{20ac}") && (1022..=1024).contains(&what.len()), "{}", what.len());
+}
+
+#[test]
 fn two_nodes_that_failed_take_the_rollout_back_to_where_it_came_from() {
     let mut fleet = second_rollout(4, 1);
     fleet.decide();
