@@ -441,6 +441,10 @@ pub struct NodeCounts {
     pub pending: u32,
     /// Instructed, not yet reported.
     pub in_flight: u32,
+    /// Left alone, each for a reason in `holds`: all that are neither at the target nor instructed. Who is
+    /// pending, has failed or is unsupported is among them.
+    #[serde(default)]
+    pub held: u32,
     /// Failed.
     pub failed: u32,
     /// With a kernel build that the repository does not know.

@@ -102,6 +102,9 @@ pub struct PatchSetStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 200))]
     pub fixes: Vec<Fix>,
+    /// How many more it fixes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub more_fixes: Option<u32>,
     /// How many nodes have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<SetNodes>,

@@ -138,8 +138,15 @@ async fn write_status(context: &Context, view: &View, wanted: &PatchPolicyStatus
 
 fn measure(context: &Context, name: &str, status: &PatchPolicyStatus) {
     if let Some(nodes) = &status.nodes {
-        let counts =
-            [nodes.total, nodes.current, nodes.pending, nodes.in_flight, nodes.failed, nodes.unsupported];
+        let counts = [
+            nodes.total,
+            nodes.current,
+            nodes.pending,
+            nodes.in_flight,
+            nodes.held,
+            nodes.failed,
+            nodes.unsupported,
+        ];
         for (state, count) in status::NODE_STATES.into_iter().zip(counts) {
             context.metrics.policy_nodes(name, state, count);
         }

@@ -162,6 +162,8 @@ fn status(
     let eligible = condition(ConditionType::Eligible, why.is_none(), reason, &message, generation, Time(now));
     let conditions = vec![eligible, quarantined(&verdict_of(old), generation, now)];
     let convicted = old.nodes.as_ref().map_or(0, |nodes| nodes.convicted);
+    let mut fixes = fixes(entry, verified);
+    let more = fixes.split_off(fixes.len().min(FIXES)).len();
     PatchSetStatus {
         conditions: set_conditions(&old.conditions, conditions),
         released: Some(Time(crate::context::whole_seconds(entry.released))),
@@ -173,7 +175,8 @@ fn status(
             .to_owned(),
         ),
         summary: Some(entry.summary.chars().take(1024).collect()),
-        fixes: fixes(entry, verified),
+        fixes,
+        more_fixes: u32::try_from(more).ok().filter(|more| *more > 0),
         nodes: Some(SetNodes { convicted, ..nodes }),
         evidence: old.evidence.clone(),
         quarantine: old.quarantine.clone(),
@@ -256,7 +259,7 @@ fn quarantined(verdict: &Verdict, generation: Option<i64>, now: Timestamp) -> Co
     condition(ConditionType::Quarantined, truth, reason, &message, generation, Time(now))
 }
 
-/// What the set closes in the kernels of this fleet.
+/// What the set closes in the kernels of this fleet, by number.
 fn fixes(entry: &SetEntry, verified: &Verified) -> Vec<Fix> {
     let mut fixes: BTreeMap<String, Fix> = BTreeMap::new();
     for (build, kernel) in &entry.kernels {
@@ -267,7 +270,7 @@ fn fixes(entry: &SetEntry, verified: &Verified) -> Vec<Fix> {
             fixes.entry(fix.cve.clone()).or_insert(named);
         }
     }
-    fixes.into_values().take(FIXES).collect()
+    fixes.into_values().collect()
 }
 
 /// How many nodes have each set of this feed.

@@ -16,15 +16,16 @@ use crate::sight::Verdict;
 use crate::unreadable::UNREADABLE;
 
 /// The states that a policy's nodes are counted by in the metrics.
-pub const NODE_STATES: [&str; 6] = ["total", "current", "pending", "in_flight", "failed", "unsupported"];
+pub const NODE_STATES: [&str; 7] =
+    ["total", "current", "pending", "in_flight", "held", "failed", "unsupported"];
 
 /// How many names stand in a message or a hold.
 const EXAMPLES: usize = 20;
 
-/// How a policy stands: one of the three conditions is true, and why.
 /// How much a message quotes of one piece of evidence, in bytes.
 const LONGEST_WORDS: usize = 200;
 
+/// How a policy stands: one of the three conditions is true, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     /// Which condition is true.
@@ -108,6 +109,7 @@ pub fn counts(decision: &Decision) -> NodeCounts {
     let in_flight = plan.in_flight.union(&plan.actions.keys().cloned().collect()).count();
     let failed = plan.failed.len();
     let unsupported = held(Hold::UnsupportedKernel);
+    let held = plan.holds.len().saturating_sub(held(Hold::ClaimedByOther));
     let pending =
         plan.holds.iter().filter(|(name, held)| !plan.failed.contains(*name) && waits(held.hold)).count();
     let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
@@ -116,6 +118,7 @@ pub fn counts(decision: &Decision) -> NodeCounts {
         current: number(current),
         pending: number(pending),
         in_flight: number(in_flight),
+        held: number(held),
         failed: number(failed),
         unsupported: number(unsupported),
     }
@@ -227,18 +230,18 @@ fn progress(decision: &Decision) -> Standing {
     if let Some(standing) = failed(decision, stage) {
         return standing;
     }
-    for hold in [Hold::TargetMissing, Hold::SetQuarantined, Hold::EmptyStage] {
-        if holding(hold) {
-            return Standing::new(Stalled, hold.as_str(), format!("stage {stage}: {}", hold.remedy()));
-        }
-    }
-    let complete = plan.memory.rollout.as_ref().is_none_or(|rollout| rollout.complete);
     if let Some(unreadable) = decision.unreadable.values().next() {
         let others = decision.unreadable.len().saturating_sub(1);
         let more = if others == 0 { String::new() } else { format!("; {others} more like it") };
         let message = format!("{unreadable}{more}; its node keeps what it has and starts nothing");
         return Standing::new(Stalled, UNREADABLE, message);
     }
+    for hold in [Hold::TargetMissing, Hold::SetQuarantined, Hold::EmptyStage] {
+        if holding(hold) {
+            return Standing::new(Stalled, hold.as_str(), format!("stage {stage}: {}", hold.remedy()));
+        }
+    }
+    let complete = plan.memory.rollout.as_ref().is_none_or(|rollout| rollout.complete);
     if counts.in_flight > 0 {
         let names = some_of(plan.actions.keys().chain(&plan.in_flight));
         let message = format!(
@@ -319,14 +322,14 @@ fn failed(decision: &Decision, stage: &str) -> Option<Standing> {
     Some(Standing::new(Stalled, "NodeFailed", message))
 }
 
-/// Whether this hold stops a whole policy, and is the reason to be told.
-const fn is_brake(hold: Hold) -> bool {
-    matches!(
 /// As much of a piece of evidence as a message has room for; all of it is in the status.
 fn brief(what: &str) -> &str {
     what.get(..what.floor_char_boundary(LONGEST_WORDS)).unwrap_or(what)
 }
 
+/// Whether this hold stops a whole policy, and is the reason to be told.
+const fn is_brake(hold: Hold) -> bool {
+    matches!(
         hold,
         Hold::GateFailing
             | Hold::GateUnknown

@@ -107,7 +107,9 @@ async fn the_count_is_raised_and_one_node_instructed() {
     assert!(spec.get("hold").is_none());
     let status = fake.policy("workers")["status"].clone();
     assert_eq!(status["rollout"]["started"], 1);
-    assert_eq!(status["nodes"]["inFlight"], 1);
+    let nodes =
+        ["total", "current", "inFlight", "held", "pending"].map(|field| status["nodes"][field].as_u64());
+    assert_eq!(nodes, [2, 0, 1, 1, 1].map(Some), "at the target, instructed and held are all there are");
     assert_eq!(status["conditions"][1]["reason"], "RolloutInProgress");
 }
 

@@ -163,3 +163,25 @@ async fn an_object_about_another_set_of_the_same_name_is_left_alone() {
     objects(&fake, &SETS[..1], &Blocks::new()).await;
     assert!(fake.get(&path("2026-11-19.1"))["status"].is_null());
 }
+
+#[test]
+fn what_a_set_fixes_is_named_up_to_two_hundred_and_counted_beyond() {
+    let build = "b".repeat(40);
+    let mut catalogue = verified(&[("2026-11-19.1", "stable", "active")], &build);
+    for (fixes, more) in [(200, None), (203, Some(3))] {
+        let fix =
+            |number: usize| serde_json::json!({"cve": format!("CVE-2026-{number:05}"), "title": "a hole"});
+        let file = |letter: &str| serde_json::json!({"length": 1, "sha256": letter.repeat(64)});
+        let document = serde_json::json!({
+            "kernel": {"buildId": build, "release": "6.1.0-47", "version": "6.1.170-3", "arch": "x86_64",
+                "distribution": "debian"},
+            "levels": [{"level": 1, "set": "2026-11-19.1", "released": "2026-11-19T00:00:00Z",
+                "mechanisms": ["livepatch"], "manifest": file("c"), "modules": [], "bundle": file("d"),
+                "fixes": (0..fixes).map(fix).collect::<Vec<_>>()}]});
+        catalogue.kernels.insert(build.parse().unwrap(), serde_json::from_value(document).unwrap());
+        let (entry, old) = (&catalogue.index.sets[0], PatchSetStatus::default());
+        let status =
+            status(entry, &catalogue, None, SetNodes::default(), &old, Some(1), Timestamp::UNIX_EPOCH);
+        assert_eq!((status.fixes.len(), status.more_fixes), (200, more));
+    }
+}
