@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::Client;
-use kube::runtime::events::Recorder;
+use kube::runtime::events::{Recorder, Reporter};
 
 use crate::gate::GateSights;
 use crate::metrics::Metrics;
@@ -36,6 +36,8 @@ pub struct Context {
     pub recording: tokio::sync::Mutex<()>,
     /// Where Events go.
     pub recorder: Recorder,
+    /// Who tells them.
+    pub reporter: Reporter,
 }
 
 /// How a reconcile ended well.

@@ -5,16 +5,14 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use invivo_api::NodePatch;
 use jiff::Timestamp;
-use kube::Resource;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::admission::Admission;
 use crate::context::{Context, Done, whole_seconds};
 use crate::error::Error;
-use crate::event::{self, Note};
+use crate::event::{self, Failure};
 use crate::metrics::Work;
 use crate::queue::Queue;
 use crate::signal::{Signal, Signals};
@@ -22,6 +20,9 @@ use crate::{feed, node, policy, record};
 
 /// How many keys are worked on at the same time.
 const AT_ONCE: usize = 16;
+
+/// How many nodes that have failed are told of when work begins.
+const CAUGHT_UP: usize = 1000;
 
 /// How long reports are gathered before a feed's sets are counted again.
 const COUNT_AFTER: Duration = Duration::from_secs(2);
@@ -70,9 +71,6 @@ impl Leave {
     }
 }
 
-/// A node that failed, to be told.
-pub type Failure = (String, String, Note);
-
 /// Works until `stop` turns true.
 pub async fn run(
     context: Arc<Context>,
@@ -90,6 +88,8 @@ pub async fn run(
         if given && !was {
             tracing::info!("work begins");
             everything(&context, &mut queue);
+            let context = Arc::clone(&context);
+            tokio::spawn(async move { catch_up(&context, Timestamp::now()).await });
         } else if was && !given {
             tracing::warn!("work stops: no lease, or the admission policies are not in force");
         }
@@ -105,7 +105,9 @@ pub async fn run(
             () = signals.heard() => {}
             Ok(()) = leave.leader.changed() => {}
             Ok(()) = leave.admission.changed() => {}
-            Some(failure) = failures.recv() => tell(&context, given, failure).await,
+            Some(failure) = failures.recv() => if given {
+                event::publish_once(&context.client, &context.reporter, &failure, Timestamp::now()).await;
+            },
             () = sleep_until(due) => {}
         }
     }
@@ -160,18 +162,14 @@ fn finish(context: &Context, queue: &mut Queue<Key>, key: Key, ended: Result<Don
     }
 }
 
-async fn tell(context: &Context, given: bool, (name, uid, note): Failure) {
-    if !given {
-        return;
+/// Tells of the nodes that failed while nobody worked, or nobody said so any more: those that somebody
+/// has told of are not told again.
+pub(crate) async fn catch_up(context: &Context, now: Timestamp) {
+    let found = context.stores.patches.all();
+    let failures = found.iter().filter_map(|patch| event::of_node_found(patch, now)).take(CAUGHT_UP);
+    for failure in failures {
+        event::publish_once(&context.client, &context.reporter, &failure, now).await;
     }
-    let about = k8s_openapi::api::core::v1::ObjectReference {
-        api_version: Some(NodePatch::api_version(&()).into_owned()),
-        kind: Some(NodePatch::kind(&()).into_owned()),
-        name: Some(name),
-        uid: Some(uid),
-        ..Default::default()
-    };
-    event::publish(&context.recorder, &about, &[note]).await;
 }
 
 fn everything(context: &Context, queue: &mut Queue<Key>) {

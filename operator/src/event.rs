@@ -1,13 +1,23 @@
 //! What is worth an Event: each change of a condition, each step of a rollout, each failed node,
 //! once. Pure: from what was and what is to what to say.
 
-use invivo_api::{GateOutcome, GateStatus, NodePatchStatus, PatchPolicyStatus, PatchSetStatus, SetEvidence};
+use invivo_api::{
+    GateOutcome, GateStatus, NodePatch, NodePatchStatus, PatchPolicyStatus, PatchSetStatus, SetEvidence,
+};
 use invivo_terms::{EvidenceVerdict, Refusal};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::runtime::events::{Event, EventType, Recorder};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, ObjectMeta};
+use kube::api::PostParams;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Api, Client, Resource};
 
 use crate::seen::SeenPatch;
+use crate::store::Entry;
+
+/// The longest note of an Event and the longest action, in bytes: the API server takes no more.
+const LONGEST_NOTE: usize = 1024;
+const LONGEST_ACTION: usize = 128;
 
 /// One thing to say about an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +107,14 @@ pub fn of_policy(old: Option<&PatchPolicyStatus>, new: &PatchPolicyStatus) -> Ve
                 text,
             ));
         }
+        for found in rollout.evidence.iter().filter(|found| !found.gate) {
+            let known =
+                was.filter(|_| same).is_some_and(|was| was.evidence.iter().any(|was| was.who == found.who));
+            if !known {
+                let text = format!("rollout {number} to {target}: {}: {}", found.who, found.what);
+                notes.push(Note::new(true, "NodeFailed", format!("Rollout{number}{}", found.who), text));
+            }
+        }
         if rollout.returning && !was.is_some_and(|was| same && was.returning) {
             let evidence = rollout.evidence.iter().map(|found| format!("{}: {}", found.who, found.what));
             let text = format!("rollout {number} to {target}: {}", evidence.collect::<Vec<_>>().join("; "));
@@ -132,29 +150,109 @@ fn of_gate(old: &[GateStatus], gate: &GateStatus) -> Option<Note> {
     Some(Note::new(warning, reason, format!("Gate{}", gate.name), format!("gate {}{message}", gate.name)))
 }
 
+/// A node whose attempt ended without success.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// Its NodePatch.
+    pub about: ObjectReference,
+    /// Names the answer: the same one is told once, by whichever operator.
+    pub id: String,
+    /// What to say.
+    pub note: Note,
+}
+
+/// For how long an answer is told by an operator that meets it when it begins to work. The API server
+/// keeps Events for an hour: who told it before is known for as long.
+const TOLD_AFTERWARDS: SignedDuration = SignedDuration::from_mins(55);
+
 /// What a node's new answer is worth: one warning for each attempt that ended without success.
-pub fn of_node(before: Option<&SeenPatch>, after: &SeenPatch) -> Option<Note> {
-    let status = after.status.as_ref().filter(|status| status.state.is_failure())?;
+pub fn of_node(before: Option<&SeenPatch>, after: &Entry<SeenPatch>) -> Option<Failure> {
+    let status = after.value.status.as_ref()?;
     let told = |was: &NodePatchStatus| {
         was.state == status.state
             && was.reason == status.reason
             && was.observed_revision == status.observed_revision
     };
-    // An answer met on starting up was told by the operator before.
-    if before?.status.as_ref().is_some_and(told) {
-        return None;
-    }
+    // An answer met on starting up is told when work begins, unless somebody has told it.
+    if before?.status.as_ref().is_some_and(told) { None } else { failure(after) }
+}
+
+/// What an answer is worth that is there already when an operator begins to work: nobody may have told it.
+pub fn of_node_found(found: &Entry<SeenPatch>, now: Timestamp) -> Option<Failure> {
+    let since = found.value.status.as_ref()?.since.as_ref()?.0;
+    if now.duration_since(since) <= TOLD_AFTERWARDS { failure(found) } else { None }
+}
+
+fn failure(patch: &Entry<SeenPatch>) -> Option<Failure> {
+    let status = patch.value.status.as_ref().filter(|status| status.state.is_failure())?;
+    let note = of_failure(status);
+    let (node, uid) = (cut(&patch.name, 120), patch.uid.get(..8).unwrap_or(&patch.uid));
+    let (revision, state) = (status.observed_revision, status.state);
+    let id = format!("{node}.{uid}.{revision}.{state}.{}", note.reason).to_ascii_lowercase();
+    let about = ObjectReference {
+        api_version: Some(NodePatch::api_version(&()).into_owned()),
+        kind: Some(NodePatch::kind(&()).into_owned()),
+        name: Some(patch.name.clone()),
+        uid: Some(patch.uid.clone()),
+        ..ObjectReference::default()
+    };
+    Some(Failure { about, id, note })
+}
+
+fn of_failure(status: &NodePatchStatus) -> Note {
     let reason = status.reason.as_deref().filter(|reason| is_word(reason)).unwrap_or(status.state.as_str());
     let remedy =
         Refusal::ALL.iter().find(|refusal| refusal.as_str() == reason).map(|refusal| refusal.remedy());
     let message = status.message.as_deref().unwrap_or("no message");
     let remedy = remedy.map(|remedy| format!(" ({remedy})")).unwrap_or_default();
+    let excerpt = status.evidence.as_ref().map(|found| format!(": {}", found.excerpt)).unwrap_or_default();
     let action = format!("Instruction{}", status.observed_revision);
-    Some(Note::new(true, reason, action, format!("{}: {message}{remedy}", status.state)))
+    Note::new(true, reason, action, format!("{}: {message}{remedy}{excerpt}", status.state))
+}
+
+fn cut(text: &str, bytes: usize) -> String {
+    let mut text = text.to_owned();
+    text.truncate(text.floor_char_boundary(bytes));
+    text
 }
 
 fn is_word(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+/// Tells of a node that failed, unless that was told. An Event that cannot be written is logged and let go.
+pub async fn publish_once(client: &Client, reporter: &Reporter, failure: &Failure, now: Timestamp) {
+    let Failure { about, id, note } = failure;
+    let controller = &reporter.controller;
+    let event = k8s_openapi::api::events::v1::Event {
+        metadata: ObjectMeta { name: Some(id.clone()), ..ObjectMeta::default() },
+        event_time: Some(MicroTime(now)),
+        action: Some(cut(&note.action, LONGEST_ACTION)),
+        reason: Some(note.reason.clone()),
+        note: Some(cut(&note.text, LONGEST_NOTE)),
+        regarding: Some(about.clone()),
+        reporting_controller: Some(controller.clone()),
+        reporting_instance: Some(reporter.instance.clone().unwrap_or_else(|| controller.clone())),
+        type_: Some(if note.warning { "Warning" } else { "Normal" }.to_owned()),
+        ..Default::default()
+    };
+    // Where Events about objects of the whole cluster are.
+    let events: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(client.clone(), "default");
+    match events.create(&PostParams::default(), &event).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        Err(error) => lost(note, about, &error),
+    }
+}
+
+fn lost(note: &Note, about: &ObjectReference, error: &kube::Error) {
+    let error = error as &dyn std::error::Error;
+    tracing::warn!(
+        reason = note.reason,
+        name = about.name.as_deref().unwrap_or_default(),
+        error,
+        "event lost"
+    );
 }
 
 /// Says it. An Event that cannot be written is logged and let go: it decides nothing.
@@ -163,18 +261,12 @@ pub async fn publish(recorder: &Recorder, about: &ObjectReference, notes: &[Note
         let event = Event {
             type_: if note.warning { EventType::Warning } else { EventType::Normal },
             reason: note.reason.clone(),
-            note: Some(note.text.chars().take(1000).collect()),
-            action: note.action.chars().take(128).collect(),
+            note: Some(cut(&note.text, LONGEST_NOTE)),
+            action: cut(&note.action, LONGEST_ACTION),
             secondary: None,
         };
         if let Err(error) = recorder.publish(&event, about).await {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(
-                reason = note.reason,
-                name = about.name.as_deref().unwrap_or_default(),
-                error,
-                "event lost"
-            );
+            lost(note, about, &error);
         }
     }
 }
@@ -193,16 +285,13 @@ mod tests {
         .unwrap()
     }
 
-    fn patch(state: &str, revision: i64) -> SeenPatch {
-        SeenPatch {
-            owner: None,
-            spec: serde_json::from_value(json!({"revision": revision, "hold": {}})).unwrap(),
-            status: Some(
-                serde_json::from_value(json!({"observedRevision": revision, "state": state,
-                    "reason": "ArbitrarySoftware", "message": "digest differs"}))
-                .unwrap(),
-            ),
-        }
+    fn patch(state: &str, revision: i64) -> Entry<SeenPatch> {
+        let patch = json!({"apiVersion": "invivo.dev/v1alpha1", "kind": "NodePatch",
+            "metadata": {"name": "node-1", "uid": "0123456789"}, "spec": {"revision": revision, "hold": {}},
+            "status": {"observedRevision": revision, "state": state, "since": "2026-11-22T12:00:00Z",
+                "reason": "ArbitrarySoftware", "message": "digest differs",
+                "evidence": {"digest": "a".repeat(64), "excerpt": "RIP: 0010:f+0x5/0x26 [invivo_l1]"}}});
+        Entry::of(serde_json::from_value(patch).unwrap())
     }
 
     #[test]
@@ -251,12 +340,51 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_node_is_told_once_by_the_name_of_the_refusal() {
-        let note = of_node(Some(&patch("Working", 2)), &patch("Refused", 2)).unwrap();
-        assert_eq!(note.reason, "ArbitrarySoftware");
-        assert_eq!(of_node(Some(&patch("Refused", 2)), &patch("Refused", 2)), None);
-        assert!(of_node(Some(&patch("Refused", 2)), &patch("Refused", 3)).is_some());
-        assert_eq!(of_node(None, &patch("Refused", 2)), None);
+    fn a_failed_node_is_told_once_by_the_name_of_the_refusal_with_what_its_log_says() {
+        let told = |before: &Entry<SeenPatch>, after: &Entry<SeenPatch>| of_node(Some(&before.value), after);
+        let failure = told(&patch("Working", 2), &patch("Refused", 2)).unwrap();
+        assert_eq!(failure.note.reason, "ArbitrarySoftware");
+        assert!(failure.note.text.ends_with(": RIP: 0010:f+0x5/0x26 [invivo_l1]"), "{}", failure.note.text);
+        assert_eq!(told(&patch("Refused", 2), &patch("Refused", 2)), None);
+        let again = told(&patch("Refused", 2), &patch("Refused", 3)).unwrap();
+        assert_ne!(again.id, failure.id);
+        assert_eq!(of_node(None, &patch("Refused", 2)), None, "it is told when work begins");
+    }
+
+    #[test]
+    fn a_failed_node_that_is_found_is_the_one_that_was_told_and_after_an_hour_it_is_no_news() {
+        let at = |time: &str| format!("2026-11-22T{time}Z").parse().unwrap();
+        let told = of_node(Some(&patch("Applied", 2).value), &patch("Convicted", 2));
+        assert!(told.is_some());
+        assert_eq!(of_node_found(&patch("Convicted", 2), at("12:30:00")), told);
+        assert_eq!(of_node_found(&patch("Convicted", 2), at("13:00:00")), None);
+        assert_eq!(of_node_found(&patch("Settled", 2), at("12:30:00")), None);
+    }
+
+    #[test]
+    fn each_node_that_fails_in_a_rollout_is_told_once_with_its_evidence() {
+        let status = |nodes: &[&str]| -> PatchPolicyStatus {
+            let evidence: Vec<_> = nodes
+                .iter()
+                .map(|node| json!({"who": node, "at": "2026-11-22T12:00:00Z", "what": "Convicted: Panic: f+0x5"}))
+                .collect();
+            serde_json::from_value(json!({"rollout": {"key": {"number": 3, "target": "2026-11-21.1",
+                "mechanism": "Livepatch"}, "started": 2, "finished": 1, "failed": 1, "evidence": evidence}}))
+            .unwrap()
+        };
+        let told = |old: &[&str], new: &[&str]| -> Vec<String> {
+            of_policy(Some(&status(old)), &status(new)).into_iter().map(|note| note.text).collect()
+        };
+        let one = "rollout 3 to 2026-11-21.1: a: Convicted: Panic: f+0x5";
+        assert_eq!(told(&[], &["a"]), [one]);
+        assert_eq!(told(&["b"], &["b", "a"]), [one]);
+        assert!(told(&["a"], &["a"]).is_empty());
+    }
+
+    #[test]
+    fn an_event_is_no_longer_than_the_api_server_takes() {
+        assert_eq!(cut(&"\u{e9}".repeat(1000), LONGEST_NOTE).len(), LONGEST_NOTE);
+        assert_eq!(cut(&"\u{20ac}".repeat(1000), LONGEST_NOTE).len(), LONGEST_NOTE - 1);
     }
 
     #[test]

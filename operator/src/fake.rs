@@ -32,6 +32,7 @@ struct Kept {
     broken: Option<(&'static str, u16)>,
     losing: Option<&'static str>,
     changes: usize,
+    events: Vec<Value>,
 }
 
 /// The API server.
@@ -95,6 +96,14 @@ impl Fake {
         self.0.lock().unwrap().changes
     }
 
+    /// The Events about an object that were made: reason and note.
+    pub(crate) fn events(&self, about: &str) -> Vec<(String, String)> {
+        let kept = self.0.lock().unwrap();
+        let about = kept.events.iter().filter(|event| event["regarding"]["name"] == about);
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        about.map(|event| (text(&event["reason"]), text(&event["note"]))).collect()
+    }
+
     fn each<T: Seen>(&self, plural: &str, store: &Store<T>)
     where
         T::Object: DeserializeOwned,
@@ -120,6 +129,7 @@ impl Fake {
         self.refresh(&stores);
         Context {
             recorder: Recorder::new(client.clone(), "test".into()),
+            reporter: "test".into(),
             client,
             stores: Arc::new(stores),
             sights: Arc::new(Sights::default()),
@@ -192,6 +202,11 @@ async fn answer(
         return refusal(code, "Broken");
     }
     if method == Method::POST {
+        let event: Value = serde_json::from_slice(&body).unwrap();
+        if kept.events.iter().any(|known| known["metadata"]["name"] == event["metadata"]["name"]) {
+            return refusal(409, "AlreadyExists");
+        }
+        kept.events.push(event);
         return (StatusCode::CREATED, Body::from(body)).into_response();
     }
     let (path, status) = path.strip_suffix("/status").map_or((path, false), |path| (path, true));

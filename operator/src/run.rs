@@ -10,9 +10,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admission::{self, Admission};
 use crate::context::Context;
-use crate::engine::{self, Failure, Leave};
-use crate::event;
-use crate::gate::{GateSights, Keeper};
+use crate::engine::{self, Leave};
+use crate::event::{self, Failure};
+use crate::gate::{self, GateSights, Keeper};
 use crate::http::{self, Served};
 use crate::lease;
 use crate::lookout::Lookout;
@@ -93,7 +93,8 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         fleet: tokio::sync::Mutex::default(),
         metrics: Arc::clone(&metrics),
         recording: tokio::sync::Mutex::default(),
-        recorder: Recorder::new(client.clone(), reporter),
+        recorder: Recorder::new(client.clone(), reporter.clone()),
+        reporter,
     });
     let signals = Arc::new(Signals::default());
     let (failures_in, failures) = mpsc::channel(1024);
@@ -183,13 +184,12 @@ fn start_watches(context: &Context, signals: &Arc<Signals>, failures: mpsc::Send
                 stores.departed.add(Arc::clone(before));
             }
             signals.tell(Signal::Patch(change.name.clone()));
-            let Some(after) = &change.after else { return };
-            let Some(note) = event::of_node(change.before.as_deref(), after) else { return };
-            if let Some(status) = &after.status {
+            let Some(after) = stores.patches.get(&change.name) else { return };
+            let Some(failure) = event::of_node(change.before.as_deref(), &after) else { return };
+            if let Some(status) = &after.value.status {
                 metrics.node_failed(status.state, status.reason.as_deref());
             }
-            let uid = stores.patches.get(&change.name).map(|patch| patch.uid).unwrap_or_default();
-            if failures.try_send((change.name.clone(), uid, note)).is_err() {
+            if failures.try_send(failure).is_err() {
                 tracing::warn!(node = change.name, "event lost: too many at once");
             }
         },
