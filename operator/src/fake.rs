@@ -258,8 +258,11 @@ async fn answer(
             object["metadata"]["ownerReferences"] = owners.clone();
         }
     } else {
-        for (label, value) in given["metadata"]["labels"].as_object().unwrap() {
+        for (label, value) in given["metadata"]["labels"].as_object().into_iter().flatten() {
             object["metadata"]["labels"][label] = value.clone();
+        }
+        if let Some(finalizers) = given["metadata"].get("finalizers") {
+            object["metadata"]["finalizers"] = finalizers.clone();
         }
     }
     let (before, after) =
@@ -272,6 +275,11 @@ async fn answer(
         kept.changes += 1;
         object["metadata"]["resourceVersion"] = json!(kept.version.to_string());
         kept.objects.insert(path.to_owned(), object.clone());
+    }
+    let metadata = &object["metadata"];
+    if !metadata["deletionTimestamp"].is_null() && metadata["finalizers"].as_array().is_none_or(Vec::is_empty)
+    {
+        kept.objects.remove(path);
     }
     if kept.losing.is_some_and(|part| uri.path().contains(part)) {
         return refusal(504, "Timeout");

@@ -162,4 +162,6 @@ fn measure(context: &Context, name: &str, status: &PatchPolicyStatus) {
 pub const GATHER: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
+mod journeys;
+#[cfg(test)]
 pub(crate) mod tests;

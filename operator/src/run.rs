@@ -124,6 +124,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let keeper = Keeper {
         client: client.clone(),
         namespace: options.namespace.clone(),
+        patience: gate::ANSWER_WITHIN,
         sights: Arc::clone(&context.gates),
         signals: Arc::clone(&signals),
     };

@@ -11,7 +11,7 @@ use reqwest::{Certificate, Url, redirect};
 use super::prometheus::{Answer, read};
 
 /// How long one answer may take, from the Secrets to the last byte.
-pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// The longest answer, in bytes.
 const LONGEST: usize = 1 << 20;
 /// The most series that are asked for; one is enough to fail.

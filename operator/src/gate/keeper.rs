@@ -16,7 +16,7 @@ use kube::{Api, Client};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::ask::{self, ask};
+use super::ask::ask;
 use super::job::{self, JobState, NAMESPACE, Run};
 use super::prometheus::Quiet;
 use super::{GateSights, Question, plain};
@@ -38,6 +38,8 @@ pub struct Keeper {
     pub client: Client,
     /// The operator's own namespace, where Secrets for a Prometheus are.
     pub namespace: String,
+    /// How long a Prometheus may take.
+    pub patience: Duration,
     /// What is wanted, and where answers go.
     pub sights: Arc<GateSights>,
     /// Who is told.
@@ -103,7 +105,7 @@ impl Keeper {
     async fn ask(&self, gate: &PrometheusGate, tell: impl Fn(GateVerdict)) {
         let mut quiet = Quiet::default();
         loop {
-            let answer = ask(&self.client, &self.namespace, gate, ask::ANSWER_WITHIN).await;
+            let answer = ask(&self.client, &self.namespace, gate, self.patience).await;
             let now = Instant::now();
             tell(quiet.hear(answer, gate.quiet, now));
             let pause = jittered(ASK_EVERY);

@@ -22,6 +22,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::store::Entry;
 
+pub use ask::ANSWER_WITHIN;
 pub use health::Moved;
 pub use job::{NAMESPACE, Run};
 pub use keeper::Keeper;
