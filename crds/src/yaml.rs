@@ -2,19 +2,40 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use kube::CustomResourceExt;
 
 use crate::{NodePatch, PatchFeed, PatchPolicy, PatchSet};
 
 /// Every kind with the name of its file.
 pub fn all_kinds() -> Vec<(&'static str, CustomResourceDefinition)> {
-    vec![
+    let mut kinds = vec![
         ("patchfeeds.yaml", PatchFeed::crd()),
         ("patchpolicies.yaml", PatchPolicy::crd()),
         ("patchsets.yaml", PatchSet::crd()),
         ("nodepatches.yaml", NodePatch::crd()),
-    ]
+    ];
+    let versions = kinds.iter_mut().flat_map(|(_, crd)| &mut crd.spec.versions);
+    let schemas = versions.filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut());
+    schemas.for_each(bound);
+    kinds
+}
+
+/// Says in a number what `uint32` says in a word that API servers do not know. They would take a
+/// larger number, and no program could read the object.
+fn bound(schema: &mut JSONSchemaProps) {
+    if schema.format.as_deref() == Some("uint32") && schema.maximum.is_none() {
+        schema.maximum = Some(f64::from(u32::MAX));
+    }
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(bound);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        bound(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        bound(values);
+    }
 }
 
 /// One kind as it is committed.

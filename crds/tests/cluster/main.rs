@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, unreachable_pub)]
 
 mod admission;
+mod breach;
+mod fields;
 mod manifests;
 mod rules;
 mod server;

@@ -119,26 +119,45 @@ fn every_rule_of_the_schemas_has_a_case() {
     for (kind, crd) in ["PatchFeed", "PatchPolicy", "PatchSet", "NodePatch"].into_iter().map(|kind| {
         (kind, invivo_api::all_kinds().into_iter().find(|(_, crd)| crd.spec.names.kind == kind).unwrap().1)
     }) {
-        let said: Vec<String> = table(kind).rules.into_iter().flat_map(|case| case.says).collect();
-        let mut messages = Vec::new();
-        collect_messages(&serde_json::to_value(&crd).unwrap(), &mut messages);
-        for message in messages {
-            assert!(said.contains(&message), "no case in tests/rules/{kind}.yaml expects {message:?}");
+        let cases = table(kind).rules;
+        for (path, message) in messages(&serde_json::to_value(&crd).unwrap()) {
+            // As `[0]` in what the API server says; a rule about the whole object has no path.
+            let of_this_field = |said: &String| path.is_empty() || without_indices(said) == path;
+            assert!(
+                cases.iter().any(|case| case.says.contains(&message) && case.says.iter().any(of_this_field)),
+                "no case in tests/rules/{kind}.yaml expects {message:?} of {path:?}"
+            );
         }
     }
 }
 
-fn collect_messages(value: &Value, into: &mut Vec<String>) {
-    match value {
-        Value::Object(map) => {
-            for rule in map.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten() {
-                into.push(rule["message"].as_str().expect("every rule has a message").to_owned());
-            }
-            map.values().for_each(|value| collect_messages(value, into));
+/// Every rule of a definition: where it stands, as `spec.rollout.stages[]`, and its message.
+pub fn messages(crd: &Value) -> Vec<(String, String)> {
+    fn collect(path: &str, schema: &Value, into: &mut Vec<(String, String)>) {
+        for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+            into.push((
+                path.to_owned(),
+                rule["message"].as_str().expect("every rule has a message").to_owned(),
+            ));
         }
-        Value::Array(list) => list.iter().for_each(|value| collect_messages(value, into)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            let dot = if path.is_empty() { "" } else { "." };
+            collect(&format!("{path}{dot}{name}"), property, into);
+        }
+        for inner in [schema.get("items"), schema.get("additionalProperties")].into_iter().flatten() {
+            collect(&format!("{path}[]"), inner, into);
+        }
     }
+    let mut found = Vec::new();
+    collect("", &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"], &mut found);
+    found
+}
+
+/// `a[0].b` as `a[].b`.
+fn without_indices(field: &str) -> String {
+    let mut parts = field.split('[');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |path, part| format!("{path}[]{}", part.split_once(']').map_or("", |(_, rest)| rest)))
 }
 
 #[test]

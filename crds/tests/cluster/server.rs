@@ -57,6 +57,8 @@ pub struct Answer {
     pub code: u16,
     /// The body, or the message of a refusal.
     pub text: String,
+    /// Of a refusal: the fields that are wrong, and how.
+    pub causes: Vec<(String, String)>,
 }
 
 impl Answer {
@@ -241,9 +243,16 @@ pub async fn send(
         request = request.header("Content-Type", content_type);
     }
     match client.request_text(request.body(bytes).unwrap()).await {
-        Ok(text) => Answer { code: 200, text },
-        Err(kube::Error::Api(status)) => Answer { code: status.code, text: status.message.clone() },
-        Err(error) => Answer { code: 0, text: error.to_string() },
+        Ok(text) => Answer { code: 200, text, causes: Vec::new() },
+        Err(kube::Error::Api(status)) => {
+            let causes = status.details.iter().flat_map(|details| &details.causes);
+            Answer {
+                code: status.code,
+                text: status.message.clone(),
+                causes: causes.map(|cause| (cause.field.clone(), cause.message.clone())).collect(),
+            }
+        }
+        Err(error) => Answer { code: 0, text: error.to_string(), causes: Vec::new() },
     }
 }
 
