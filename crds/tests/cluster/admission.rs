@@ -36,13 +36,13 @@ struct Request {
 }
 
 /// The headers by which the administrator speaks for one of Invivo's accounts.
-fn identity(who: &str, uids: &BTreeMap<String, String>) -> Vec<(String, String)> {
+pub fn identity(who: &str, uids: &BTreeMap<String, String>) -> Vec<(String, String)> {
     let account = match who {
         "operator" => "invivo-operator",
         "patch-server" => "invivo-patch-server",
         "another account" => "default",
         "administrator" => return Vec::new(),
-        "ada" | "bob" | "carol" => {
+        "ada" | "bob" | "carol" | "eve" => {
             return vec![
                 ("Impersonate-User".to_owned(), format!("{who}@example.com")),
                 ("Impersonate-Group".to_owned(), "system:authenticated".to_owned()),
@@ -94,7 +94,7 @@ async fn perform(client: &Client, request: &Request) -> Answer {
 }
 
 /// The chart installed, two nodes with their objects, a feed, a policy, a set. Returns the nodes' uids.
-async fn installed() -> (ApiServer, BTreeMap<String, String>) {
+pub async fn installed() -> (ApiServer, BTreeMap<String, String>) {
     let server = ApiServer::with_kinds().await;
     let admin = server.client(&[]);
     server.apply("{apiVersion: v1, kind: Namespace, metadata: {name: invivo-system}}").await;
@@ -131,6 +131,15 @@ async fn installed() -> (ApiServer, BTreeMap<String, String>) {
         })
         .await;
     }
+    let ada = server.client(&identity("ada", &uids));
+    let urgent = json!({"apiVersion": "invivo.dev/v1alpha1", "kind": "PatchPolicy", "metadata": {"name": "urgent"},
+        "spec": {"feed": "production", "nodeSelector": {"matchLabels": {"team": "nobody"}}, "rollout": {"expedite":
+            {"set": "2026-11-21.1", "reason": "exploited", "user": "ada@example.com", "until": "2030-01-01T00:00:00Z"}}}});
+    wait_for("the rights of who runs policies", async || {
+        let path = "/apis/invivo.dev/v1alpha1/patchpolicies";
+        send(&ada, "POST", path, Some(&urgent), "application/json").await.code == 200
+    })
+    .await;
     for (set, status) in [
         ("2026-11-19.1", json!({"quarantine": {"since": "2026-11-22T12:00:00Z"}})),
         ("2026-11-18.1", json!({"nodes": {"applied": 1, "settled": 1, "failed": 0}})),
@@ -166,6 +175,13 @@ async fn installed() -> (ApiServer, BTreeMap<String, String>) {
         let path = "/apis/invivo.dev/v1alpha1/patchsets/production.2026-11-20.1?dryRun=All";
         let bob = server.client(&identity("bob", &uids));
         send(&bob, "DELETE", path, None, "").await.text.contains("'invivo-approvals'")
+    })
+    .await;
+    wait_for("invivo-expedite", async || {
+        let path = "/apis/invivo.dev/v1alpha1/patchpolicies/urgent?dryRun=All";
+        let longer = json!({"spec": {"rollout": {"expedite": {"until": "2031-01-01T00:00:00Z"}}}});
+        let bob = server.client(&identity("bob", &uids));
+        send(&bob, "PATCH", path, Some(&longer), merge).await.text.contains("'invivo-expedite'")
     })
     .await;
     wait_for("invivo-fence", async || {
