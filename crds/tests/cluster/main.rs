@@ -7,5 +7,6 @@ mod admission;
 mod breach;
 mod fields;
 mod manifests;
+mod many;
 mod rules;
 mod server;

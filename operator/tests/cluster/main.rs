@@ -11,6 +11,7 @@
 
 mod finalizer;
 mod gates;
+mod labels;
 #[path = "../../../crds/tests/cluster/server.rs"]
 mod server;
 
