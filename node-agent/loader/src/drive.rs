@@ -13,7 +13,8 @@ use crate::journal::{Doing, Journal, Task};
 use crate::kernel::Kernel;
 use crate::loader::Loader;
 use crate::missed::{Missed, Reached, ended};
-use crate::step::{self, Goal, Phase, Situation, Step};
+use crate::seen::Seen;
+use crate::step::{self, End, Goal, Phase, Situation, Step};
 
 /// How often the kernel is looked at while tasks move.
 const LOOK: Duration = Duration::from_millis(50);
@@ -40,30 +41,51 @@ pub(crate) struct Bytes<'a> {
     pub(crate) proof: &'a [u8],
 }
 
-/// The kernel's health while tasks move to a level that is new on it.
+/// The kernel's health while tasks move to a level that is new on it, or from one.
 struct HealthWatch {
-    before: Option<Health>,
-    /// What it has suffered.
+    /// The level that is new, and the kernel's health before it came.
+    new: Option<(ModuleName, Health)>,
+    /// What is never to be put on again.
+    barred: BTreeSet<ModuleName>,
+    /// What the kernel has suffered.
     harm: Option<Harm>,
     due: Duration,
 }
 
 impl HealthWatch {
-    /// Of an instruction to apply; what else is driven was found good before, or takes something off.
-    fn of(drive: &Drive<'_>, journal: &Journal) -> Self {
+    /// What is brought back was found good before, and so was what had settled.
+    fn of(drive: &Drive<'_>, journal: &Journal, boot_id: &str) -> Self {
         let task = drive.task.as_ref().map(|(task, _)| task).or(journal.task.as_ref());
-        let before = task.and_then(|task| match task.what {
-            Doing::Applying(_) => task.health,
-            Doing::BringingBack(_) | Doing::RollingBack | Doing::Undoing(_) => None,
-        });
-        Self { before, harm: None, due: Duration::ZERO }
+        let active = || journal.active_in(boot_id).filter(|active| active.is_minded());
+        let (new, barred) = match task.map(|task| (&task.what, task.health)) {
+            Some((Doing::Applying(loaded), health)) => (Some((&loaded.module, health)), BTreeSet::new()),
+            Some((Doing::BringingBack(_), _)) | None => (None, BTreeSet::new()),
+            Some((Doing::RollingBack, _)) => {
+                (active().map(|active| (&active.loaded.module, active.health)), journal.barred_in(boot_id))
+            }
+            Some((Doing::Undoing(loaded), _)) => {
+                let mut barred = journal.barred_in(boot_id);
+                barred.insert(loaded.module.clone());
+                (None, barred)
+            }
+        };
+        let new = new.and_then(|(module, health)| Some((module.clone(), health?)));
+        Self { new, barred, harm: None, due: Duration::ZERO }
     }
 
     fn look<K: Kernel>(&mut self, loader: &Loader<K>, drive: &Drive<'_>, now: Duration) {
-        if drive.phase == Phase::Switching && self.before.is_some() && self.harm.is_none() && now >= self.due
+        let moving = match (&drive.goal, &drive.phase) {
+            // What was to be put on comes off then in any case.
+            (_, Phase::Checking | Phase::Journalled) | (Goal::Apply(_), Phase::Undoing { .. }) => false,
+            (_, Phase::Switching) | (Goal::RollBack, Phase::Undoing { .. }) => true,
+        };
+        let Some((module, before)) = self.new.as_ref().filter(|_| moving && now >= self.due) else { return };
+        self.due = now + HEALTH;
+        if self.harm.is_none()
+            && let Some(harm) = loader.harm_since(Some(*before))
         {
-            self.harm = loader.harm_since(self.before);
-            self.due = now + HEALTH;
+            self.barred.insert(module.clone());
+            self.harm = Some(harm);
         }
     }
 }
@@ -76,7 +98,7 @@ impl<K: Kernel> Loader<K> {
         let mut told: Option<Duration> = None;
         let mut blockers: Option<Vec<Blocker>> = None;
         let mut under: Option<ModuleName> = None;
-        let mut watch = HealthWatch::of(&drive, &self.journal);
+        let mut watch = HealthWatch::of(&drive, &self.journal, &self.running.boot_id);
         let mut parameters = CString::default();
         loop {
             let seen = self.kernel.seen()?;
@@ -94,7 +116,7 @@ impl<K: Kernel> Loader<K> {
                 under: under.as_ref(),
                 now,
                 deadline: drive.deadline,
-                harmed: watch.harm.is_some(),
+                barred: &watch.barred,
             });
             let phase = drive.phase.clone().after(&next, now);
             match next {
@@ -112,7 +134,7 @@ impl<K: Kernel> Loader<K> {
                 Step::Journal => {
                     let task = drive.task.as_ref().map(|(task, _)| task);
                     parameters = self.parameters(&seen, task, drive.image)?;
-                    self.write_down(&mut drive)?;
+                    self.write_down(&mut drive, &seen)?;
                 }
                 Step::Load => {
                     let image =
@@ -121,9 +143,9 @@ impl<K: Kernel> Loader<K> {
                     let signing = self.running.kernel.signing;
                     self.kernel.load(image, &parameters).map_err(|errno| Missed::load(errno, signing))?;
                 }
-                Step::Switch(name, enabled) => {
+                Step::Switch(name) => {
                     told = told.or(Some(now));
-                    self.kernel.switch(&name, enabled)?;
+                    self.kernel.switch(&name, false)?;
                 }
                 Step::Watch => {}
                 // `patch_state` of those who have not moved: 1 while a patch is being taken off. Looking
@@ -140,6 +162,11 @@ impl<K: Kernel> Loader<K> {
                     }
                 }
                 Step::Wait => self.kernel.pause(LOOK),
+                // The same: it may have come off meanwhile.
+                Step::End(End::Pending(_)) if blockers.is_none() => {
+                    blockers = Some(self.kernel.blockers(1));
+                    continue;
+                }
                 Step::End(end) => {
                     let took = told.map(|told| now.saturating_sub(told));
                     return ended(end, took, blockers.unwrap_or_default(), watch.harm);
@@ -150,8 +177,13 @@ impl<K: Kernel> Loader<K> {
     }
 
     /// Before the kernel is touched. A roll-back goes on without: what it takes away it need not store.
-    fn write_down(&mut self, drive: &mut Drive<'_>) -> Result<(), Missed> {
+    fn write_down(&mut self, drive: &mut Drive<'_>, seen: &Seen) -> Result<(), Missed> {
         let Some((task, bytes)) = drive.task.take() else { return Ok(()) };
+        // What went unnoticed is not on; loaded anew it has no past.
+        let boot_id = &self.running.boot_id;
+        self.journal
+            .active
+            .take_if(|active| active.boot_id == *boot_id && seen.patch(&active.loaded.module).is_none());
         if let Some(bytes) = bytes {
             self.store.keep(bytes.digest, bytes.module, bytes.proof)?;
         }

@@ -49,6 +49,8 @@ pub(crate) struct World {
     pub(crate) ends: Option<Moment>,
     /// How often `enabled` was written.
     pub(crate) switches: u32,
+    /// What was put on again that way.
+    pub(crate) put_on: Vec<String>,
     /// The disk is full once a module has been loaded.
     pub(crate) load_fills_disk: bool,
     /// Where the loader is killed.
@@ -125,6 +127,7 @@ impl Fake {
             reversal: Some(Duration::from_millis(700)),
             ends: None,
             switches: 0,
+            put_on: Vec::new(),
             load_fills_disk: false,
             builds: BTreeMap::new(),
             shown: BTreeMap::new(),
@@ -335,6 +338,13 @@ impl Kernel for Fake {
         let mut world = self.0.borrow_mut();
         world.end_stuck(Moment::BeforeItIsReversed);
         world.switches += 1;
+        let others = world.patches.iter().any(|(patch, _)| patch.transition && patch.name != name.as_str());
+        if others {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        if enabled {
+            world.put_on.push(name.to_string());
+        }
         let since_boot = world.since_boot;
         let (transition, reversal) = (world.transition, world.reversal);
         let (patch, until) = world

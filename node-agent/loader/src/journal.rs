@@ -4,7 +4,7 @@
 //! here, and those that an earlier one did not know are as in an empty journal. What must not be
 //! ignored needs another format word in `slots`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use invivo_feed::Floors;
 use invivo_terms::{BuildId, Digest, Level, ModuleName, NodeState, SetName};
@@ -34,6 +34,12 @@ pub struct Journal {
     pub active: Option<Active>,
     /// What may come on sooner or later, in the boot that it names.
     pub stray: Option<Stray>,
+    /// What the loader is taking off because it did harm, in the boot that it names: it goes later than
+    /// was waited for, and is never put on again meanwhile.
+    pub leaving: Option<Stray>,
+    /// The boot in which the last instruction was to roll back, and ended before its transition: if
+    /// nothing is on in the end, it was carried out.
+    pub rolls_back_late: Option<String>,
     /// What comes back after a boot.
     pub settled: Option<Loaded>,
     /// How long this boot ran without it.
@@ -135,7 +141,14 @@ pub struct Active {
     pub health: Option<Health>,
 }
 
-/// A level whose transition could neither end nor be reversed.
+impl Active {
+    /// The kernel's troubles are thought to be its doing.
+    pub const fn is_minded(&self) -> bool {
+        !self.settled && !self.harmed
+    }
+}
+
+/// A level whose transition has not ended although nobody waits for it any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stray {
@@ -205,10 +218,11 @@ impl Outcome {
 }
 
 impl Outcome {
-    /// What followed from it.
+    /// What followed from it. Where there is no room for both, that is told whole.
     pub(crate) fn add(&mut self, text: &str) {
-        let before = self.message.take().map(|message| format!("{message}; ")).unwrap_or_default();
-        self.message = Some(cut(before + text));
+        let room = MESSAGE.saturating_sub(text.len() + JOINED.len());
+        let before = self.message.take().map(|message| cut_to(message, room) + JOINED);
+        self.message = Some(cut(before.unwrap_or_default() + text));
     }
 
     /// Both in one: the graver, and of two alike the first, with what the other says. What went well
@@ -219,9 +233,10 @@ impl Outcome {
             return other;
         }
         let (mut told, added) = if other.gravity() > self.gravity() { (other, self) } else { (self, other) };
-        if let Some(text) = added.message {
-            told.add(&text);
-        }
+        told.message = match (told.message, added.message) {
+            (Some(first), Some(second)) => Some(cut(first + JOINED + &second)),
+            (one, other) => one.or(other),
+        };
         told
     }
 
@@ -241,8 +256,17 @@ impl Outcome {
     }
 }
 
-fn cut(mut message: String) -> String {
-    message.truncate(message.floor_char_boundary(256));
+/// Longest message, in bytes.
+const MESSAGE: usize = 256;
+/// Between what is told and what is added.
+const JOINED: &str = "; ";
+
+fn cut(message: String) -> String {
+    cut_to(message, MESSAGE)
+}
+
+fn cut_to(mut message: String, bytes: usize) -> String {
+    message.truncate(message.floor_char_boundary(bytes));
     message
 }
 
@@ -260,6 +284,18 @@ impl Journal {
     /// What could neither end nor be reversed in this boot.
     pub fn stray_in(&self, boot_id: &str) -> Option<&Loaded> {
         self.stray.as_ref().filter(|stray| stray.boot_id == boot_id).map(|stray| &stray.loaded)
+    }
+
+    /// What the loader is taking off in this boot.
+    pub fn leaving_in(&self, boot_id: &str) -> Option<&Loaded> {
+        self.leaving.as_ref().filter(|leaving| leaving.boot_id == boot_id).map(|leaving| &leaving.loaded)
+    }
+
+    /// What is not put on again in this boot: it did harm, or nobody ever wanted it wholly on.
+    pub fn barred_in(&self, boot_id: &str) -> BTreeSet<ModuleName> {
+        let active = self.active_in(boot_id).filter(|active| active.harmed).map(|active| &active.loaded);
+        let others = [active, self.stray_in(boot_id), self.leaving_in(boot_id)];
+        others.into_iter().flatten().map(|loaded| loaded.module.clone()).collect()
     }
 
     /// Digests of the stored modules that are still needed.
@@ -302,6 +338,15 @@ mod tests {
             (NodeState::Failed, "first; second".to_owned())
         );
         assert_eq!(told(NodeState::Settled, NodeState::Idle), (NodeState::Idle, "second".to_owned()));
+    }
+
+    #[test]
+    fn what_followed_is_told_however_long_the_message_was() {
+        let mut long = outcome(NodeState::Failed, &"ä".repeat(127));
+        long.add("it was taken off");
+        let message = long.message.unwrap();
+        assert!(message.starts_with('ä') && message.ends_with("ä; it was taken off"), "{message}");
+        assert!(message.len() <= 256);
     }
 
     #[test]

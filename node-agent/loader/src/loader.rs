@@ -148,6 +148,7 @@ impl<K: Kernel> Loader<K> {
         } else {
             self.look();
             self.mind_health();
+            self.see_off();
             self.mind_targets();
         }
     }
@@ -163,6 +164,7 @@ impl<K: Kernel> Loader<K> {
         }
         let Ok(seen) = self.kernel.seen() else { return };
         self.notice_stray(&seen);
+        self.notice_rolled_back(&seen);
         self.notice_vanished(&seen);
         self.notice_settled();
         let leftovers: Vec<ModuleName> = seen.leftovers().cloned().collect();
@@ -173,14 +175,13 @@ impl<K: Kernel> Loader<K> {
     }
 
     /// How long until the next [`Self::tick`] is worth it; at least a second, and no more while a
-    /// level has not settled.
+    /// level has not settled, or one goes that nobody waits for any more.
     pub fn next_tick(&self) -> Duration {
-        let unsettled = self
-            .journal
-            .active_in(&self.running.boot_id)
-            .filter(|active| !active.settled)
-            .map(|_| Duration::ZERO);
-        [unsettled, self.next_try()]
+        let boot_id = &self.running.boot_id;
+        let unsettled = self.journal.active_in(boot_id).filter(|active| !active.settled);
+        let going = self.journal.stray_in(boot_id).or(self.journal.leaving_in(boot_id));
+        let restless = unsettled.is_some() || going.is_some() || self.journal.rolls_back_late.is_some();
+        [restless.then_some(Duration::ZERO), self.next_try()]
             .into_iter()
             .flatten()
             .fold(IDLE, Duration::min)
@@ -242,8 +243,7 @@ impl<K: Kernel> Loader<K> {
         let level = self.kernel.seen()?.level();
         let at_rest = report::at_rest(level, self.journal.active_in(&self.running.boot_id));
         let since = self.journal.outcome.as_ref().filter(|old| old.state == at_rest).map(|old| old.since);
-        self.journal.order = Some(order);
-        self.journal.task = None;
+        self.begins(order);
         self.journal.outcome = Some(Outcome::reached(at_rest, since.unwrap_or(self.now())));
         self.save();
         self.state()
@@ -254,14 +254,19 @@ impl<K: Kernel> Loader<K> {
             return answer;
         }
         tracing::info!(revision = request.order.revision.0, level = request.level.0, set = %request.set, "apply");
-        self.journal.order = Some(request.order.clone());
-        self.journal.task = None;
-        self.journal.outcome = None;
+        self.begins(request.order.clone());
         let ended = self.try_apply(request, proof, module);
         self.conclude(ended);
         self.sweep();
         self.look();
         self.state()
+    }
+
+    /// Whatever became of the instruction before, this one counts from now on.
+    fn begins(&mut self, order: Order) {
+        self.journal.order = Some(order);
+        (self.journal.task, self.journal.outcome) = (None, None);
+        self.journal.rolls_back_late = None;
     }
 
     fn try_apply(
@@ -308,7 +313,8 @@ impl<K: Kernel> Loader<K> {
                 let (remedy, harmful) = (missed.remedy.clone(), missed.is_harm());
                 self.journal.outcome = Some(self.missed(missed));
                 match remedy {
-                    Remedy::Nothing | Remedy::TryAgain => {}
+                    // What was to be put on and is on its way off is a stray.
+                    Remedy::Nothing | Remedy::TryAgain | Remedy::SeeOff(_) => {}
                     Remedy::PutBack(name) => self.put_back(&name),
                 }
                 if let Some(Doing::Applying(loaded)) = task.map(|task| task.what) {
@@ -335,24 +341,27 @@ impl<K: Kernel> Loader<K> {
         let before = self
             .journal
             .active_in(&self.running.boot_id)
-            .filter(|active| active.loaded.module_digest == loaded.module_digest);
-        let (since_boot_seconds, settled, harmed, health) = before
-            .map_or((self.kernel.since_boot().as_secs(), false, false, health), |before| {
-                (before.since_boot_seconds, before.settled, before.harmed, before.health)
+            .filter(|active| active.loaded.module_digest == loaded.module_digest)
+            // What did harm is tried anew by a new instruction, and so is what nobody wanted before.
+            .filter(|active| !active.harmed);
+        let (since_boot_seconds, settled, health) = before
+            .map_or((self.kernel.since_boot().as_secs(), false, health), |before| {
+                (before.since_boot_seconds, before.settled, before.health)
             });
+        let health = health.or_else(|| self.health());
         if settled {
             self.journal.verdicts.settled(&loaded.module_digest);
             self.journal.settled = Some(loaded.clone());
         }
         self.came_up();
         let state = if settled { NodeState::Settled } else { NodeState::Applied };
-        self.journal.stray = None;
+        (self.journal.stray, self.journal.leaving) = (None, None);
         self.journal.active = Some(Active {
             boot_id: self.running.boot_id.clone(),
             loaded,
             since_boot_seconds,
             settled,
-            harmed,
+            harmed: false,
             health,
         });
         Outcome { switch_millis: reached.millis, ..Outcome::reached(state, self.now()) }
@@ -369,8 +378,7 @@ impl<K: Kernel> Loader<K> {
             return answer;
         }
         tracing::info!(revision = request.order.revision.0, "roll back");
-        self.journal.order = Some(request.order.clone());
-        self.journal.outcome = None;
+        self.begins(request.order.clone());
         let task = Task {
             boot_id: self.running.boot_id.clone(),
             what: Doing::RollingBack,
@@ -390,23 +398,49 @@ impl<K: Kernel> Loader<K> {
 
     pub(crate) fn rolled_back(&mut self, ended: Result<Reached, Missed>) {
         self.journal.task = None;
-        let outcome = match ended {
+        match ended {
             Ok(reached) => {
-                self.came_up();
-                (self.journal.active, self.journal.stray) = (None, None);
-                self.journal.settled = None;
-                self.journal.unpatched = None;
-                Outcome {
-                    switch_millis: reached.millis,
-                    ..Outcome::reached(NodeState::RolledBack, self.now())
-                }
+                self.blame_what_goes();
+                self.is_rolled_back(reached.millis);
             }
-            Err(missed) => self.missed(missed),
-        };
-        self.journal.outcome = Some(outcome);
+            Err(missed) => {
+                if let Remedy::SeeOff(name) = &missed.remedy {
+                    self.goes_as_told(name);
+                }
+                let moving = self.kernel.seen().is_ok_and(|seen| seen.moving().is_some());
+                self.journal.rolls_back_late = moving.then(|| self.running.boot_id.clone());
+                self.journal.outcome = Some(self.missed(missed));
+            }
+        }
         self.save();
         self.sweep();
         self.look();
+    }
+
+    fn is_rolled_back(&mut self, switch_millis: Option<u32>) {
+        self.came_up();
+        (self.journal.active, self.journal.stray, self.journal.leaving) = (None, None, None);
+        (self.journal.settled, self.journal.unpatched) = (None, None);
+        self.journal.rolls_back_late = None;
+        self.journal.outcome =
+            Some(Outcome { switch_millis, ..Outcome::reached(NodeState::RolledBack, self.now()) });
+    }
+
+    /// The transition of a roll-back that had ended before has ended too.
+    fn notice_rolled_back(&mut self, seen: &Seen) {
+        let waits = self.journal.rolls_back_late.is_some() && self.journal.task.is_none();
+        if !waits || seen.moving().is_some() {
+            return;
+        }
+        if !seen.runs_ours() {
+            tracing::info!("rolled back at last");
+            self.is_rolled_back(None);
+        } else if self.journal.leaving_in(&self.running.boot_id).is_none() {
+            // It has been reversed at last.
+            self.journal.rolls_back_late = None;
+        }
+        self.save();
+        self.sweep();
     }
 
     fn notice_settled(&mut self) {
@@ -447,20 +481,22 @@ impl<K: Kernel> Loader<K> {
         let Some(loaded) = self.journal.stray_in(&self.running.boot_id) else { return };
         match seen.patch(&loaded.module) {
             Some(patch) if patch.transition => return,
-            Some(_) => {
-                self.journal.active = Some(Active {
-                    boot_id: self.running.boot_id.clone(),
-                    loaded: loaded.clone(),
-                    since_boot_seconds: self.kernel.since_boot().as_secs(),
-                    settled: false,
-                    harmed: true,
-                    health: None,
-                });
-            }
-            None => {}
+            Some(patch) if patch.enabled => self.is_on_unwanted(loaded.clone()),
+            Some(_) | None => {}
         }
         self.journal.stray = None;
         self.save();
+    }
+
+    pub(crate) fn is_on_unwanted(&mut self, loaded: Loaded) {
+        self.journal.active = Some(Active {
+            boot_id: self.running.boot_id.clone(),
+            loaded,
+            since_boot_seconds: self.kernel.since_boot().as_secs(),
+            settled: false,
+            harmed: true,
+            health: None,
+        });
     }
 
     fn notice_vanished(&mut self, seen: &Seen) {

@@ -32,6 +32,8 @@ pub(crate) enum Remedy {
     TryAgain,
     /// Puts back the patch that its own undoing took off.
     PutBack(ModuleName),
+    /// Sees to the end of this one, which the kernel goes on taking off.
+    SeeOff(ModuleName),
 }
 
 /// How a drive ended well.
@@ -208,6 +210,13 @@ fn without_harm(end: End, took: Option<Duration>, blockers: Vec<Blocker>) -> Res
             Fault::CannotReverse,
             format!("the transition did not end in time and cannot be reversed{names}"),
         )),
+        End::Pending(name) => {
+            let message = format!(
+                "the transition did not end in time; {name} is not put on again and may still come off{names}"
+            );
+            let pending = Missed::fault(Fault::CannotReverse, message);
+            missed(Missed { remedy: Remedy::SeeOff(name), ..pending })
+        }
     }
 }
 

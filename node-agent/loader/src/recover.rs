@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::again::{Again, Waiting};
 use crate::drive::Drive;
 use crate::health::Health;
-use crate::journal::{Active, Doing, Loaded, Outcome, Task, Unpatched};
+use crate::journal::{Active, Doing, Loaded, Outcome, Stray, Task, Unpatched};
 use crate::judge::When;
 use crate::kernel::Kernel;
 use crate::loader::Loader;
@@ -35,6 +35,11 @@ impl<K: Kernel> Loader<K> {
 
     fn recover(&mut self) {
         let boot = self.running.boot_id.clone();
+        // A boot takes every patch off.
+        if self.journal.rolls_back_late.take_if(|late| *late != boot).is_some() {
+            self.journal.settled = None;
+            self.journal.outcome = Some(Outcome::reached(NodeState::RolledBack, self.now()));
+        }
         self.find_records();
         match self.journal.task.clone() {
             Some(task) if task.boot_id == boot => self.resume(task),
@@ -129,11 +134,14 @@ impl<K: Kernel> Loader<K> {
     }
 
     fn after_boot(&mut self) {
-        let active = self.journal.active.take();
+        let boot = &self.running.boot_id;
+        let active = self.journal.active.take_if(|active| active.boot_id != *boot);
+        let before = |stray: &mut Stray| stray.boot_id != *boot;
+        let others = [self.journal.stray.take_if(before), self.journal.leaving.take_if(before)];
         let (settled, unsettled): (Vec<Active>, Vec<Active>) =
             active.into_iter().partition(|active| active.settled);
-        let stray = self.journal.stray.take().map(|stray| stray.loaded);
-        for loaded in unsettled.into_iter().map(|active| active.loaded).chain(stray) {
+        let others = others.into_iter().flatten().map(|stray| stray.loaded);
+        for loaded in unsettled.into_iter().map(|active| active.loaded).chain(others) {
             let outcome = self.unclean(&loaded, When::Unsettled);
             self.tell(outcome);
         }
@@ -148,7 +156,7 @@ impl<K: Kernel> Loader<K> {
             Ok(reached) => self.came_back(settled, &reached),
             Err(missed) => match missed.remedy {
                 Remedy::TryAgain => return self.wait(missed),
-                Remedy::Nothing | Remedy::PutBack(_) => {
+                Remedy::Nothing | Remedy::PutBack(_) | Remedy::SeeOff(_) => {
                     let outcome = self.missed(missed);
                     self.tell(outcome);
                 }

@@ -22,34 +22,40 @@ pub fn state(
     now: Timestamp,
 ) -> State {
     let applied = seen.applied();
-    let active = journal
-        .active_in(&running.boot_id)
-        .filter(|active| applied.as_ref().is_some_and(|name| *name == active.loaded.module));
-    let loaded = active.map(|active| &active.loaded);
-    let level = seen.level();
+    // Nothing is off before the last task has left it, and before nothing is on.
+    let on = applied.clone().or_else(|| seen.moving().map(|(name, _)| name));
+    let boot_id = running.boot_id.as_str();
+    let known = journal.active_in(boot_id);
+    let active = known.filter(|active| applied.as_ref() == Some(&active.loaded.module));
+    let known = [known.map(|known| &known.loaded), journal.leaving_in(boot_id), journal.stray_in(boot_id)];
+    let loaded = known.into_iter().flatten().find(|loaded| on.as_ref() == Some(&loaded.module));
     let ended = journal.outcome.as_ref();
     let outcome = ended.filter(|ended| ended.state.is_failure()).or(waiting).or(ended);
     let known = match outcome.map(|outcome| outcome.state) {
         _ if journal.task.is_some() => Some(NodeState::Working),
-        // It was on. Somebody is taking it off, or has.
-        Some(NodeState::Applied | NodeState::Settled) if level == Level::UNPATCHED => {
-            seen.ours().any(|(_, patch)| patch.transition).then_some(NodeState::Working)
+        // Tasks move, by nobody's instruction.
+        Some(NodeState::Applied | NodeState::Settled | NodeState::Idle | NodeState::RolledBack) | None
+            if applied.is_none() && on.is_some() =>
+        {
+            Some(NodeState::Working)
         }
+        // It was on, and somebody has taken it off.
+        Some(NodeState::Applied | NodeState::Settled) if applied.is_none() => None,
         known => known,
     };
     State {
         boot_id: running.boot_id.clone(),
         kernel: running.kernel.clone(),
         order: journal.order.clone(),
-        level,
+        level: on.map_or(Level::UNPATCHED, |name| name.level()),
         set: loaded.map(|loaded| loaded.set.clone()),
         manifest: loaded.map(|loaded| loaded.manifest.clone()),
         effective: effective_version(
             version(&running.kernel),
-            level,
-            loaded.and_then(|loaded| loaded.complete.as_deref()).filter(|_| is_whole(&targets)),
+            seen.level(),
+            active.and_then(|active| active.loaded.complete.as_deref()).filter(|_| is_whole(&targets)),
         ),
-        state: known.unwrap_or_else(|| at_rest(level, active)),
+        state: known.unwrap_or_else(|| at_rest(seen.level(), active)),
         since: outcome.map_or(now, |outcome| outcome.since),
         settles_in_seconds: active.and_then(|active| settles_in(active, since_boot)),
         unpatched_seconds: journal

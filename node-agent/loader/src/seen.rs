@@ -80,6 +80,17 @@ impl Seen {
         self.applied().map_or(Level::UNPATCHED, |name| name.level())
     }
 
+    /// Our patch whose tasks are moving, one way or the other. The kernel moves them for one patch at a
+    /// time, and takes no other meanwhile.
+    pub fn moving(&self) -> Option<(ModuleName, &Patch)> {
+        self.ours().find(|(_, patch)| patch.transition)
+    }
+
+    /// Tasks may run code of ours.
+    pub fn runs_ours(&self) -> bool {
+        self.ours().any(|(_, patch)| patch.enabled || patch.transition)
+    }
+
     /// Our modules that no patch needs any more.
     pub fn leftovers(&self) -> impl Iterator<Item = &ModuleName> {
         self.modules

@@ -54,8 +54,9 @@ pub struct Situation<'a> {
     pub now: Duration,
     /// The instruction's deadline on the same clock.
     pub deadline: Duration,
-    /// The kernel has suffered since it began: nothing more is waited for.
-    pub harmed: bool,
+    /// Patches that did harm, or that nobody ever wanted wholly on. One that is being put on is waited
+    /// for no more; none of them is ever put on again, however long it takes to come off.
+    pub barred: &'a BTreeSet<ModuleName>,
 }
 
 /// What to do next.
@@ -67,8 +68,8 @@ pub enum Step {
     Journal,
     /// Load the module.
     Load,
-    /// Write `enabled`, the first time.
-    Switch(ModuleName, bool),
+    /// Write 0 to `enabled`.
+    Switch(ModuleName),
     /// The kernel is at it already: watch.
     Watch,
     /// Write `enabled` the other way: the transition is stuck.
@@ -99,6 +100,9 @@ pub enum End {
     Overshot(ModuleName),
     /// Stuck, and the reversal is stuck too.
     CannotReverse,
+    /// This barred patch is stuck on its way off, and is not put on again: tasks that are back on the
+    /// old code would return to it. The kernel goes on taking it off.
+    Pending(ModuleName),
 }
 
 /// The next step.
@@ -112,10 +116,7 @@ pub fn next(situation: &Situation<'_>) -> Step {
         (Goal::Apply(module), Phase::Switching) => watch_apply(situation, module),
         (Goal::Apply(module), Phase::Undoing { until }) => undo_apply(situation, module, *until),
         (Goal::RollBack, Phase::Checking) => check_roll_back(situation),
-        (Goal::RollBack, Phase::Journalled) => match situation.seen.ours().find(|(_, patch)| patch.enabled) {
-            Some((name, _)) => Step::Switch(name, false),
-            None => Step::Watch,
-        },
+        (Goal::RollBack, Phase::Journalled) => begin_roll_back(situation),
         (Goal::RollBack, Phase::Switching) => watch_roll_back(situation),
         (Goal::RollBack, Phase::Undoing { until }) => undo_roll_back(situation, *until),
     }
@@ -163,7 +164,7 @@ fn check_apply(situation: &Situation<'_>, module: &ModuleName) -> Step {
     if seen.level() > module.level() {
         return Step::End(End::Lower(seen.level()));
     }
-    if seen.ours().any(|(_, patch)| patch.transition) {
+    if situation.seen.moving().is_some() {
         return Step::Wait;
     }
     match situation.leftover() {
@@ -177,7 +178,7 @@ fn check_apply(situation: &Situation<'_>, module: &ModuleName) -> Step {
 fn watch_apply(situation: &Situation<'_>, module: &ModuleName) -> Step {
     match situation.seen.patch(module) {
         Some(patch) if patch.is_applied() => Step::End(End::Reached),
-        Some(patch) if patch.enabled && (situation.late() || situation.harmed) => {
+        Some(patch) if patch.enabled && (situation.late() || situation.barred.contains(module)) => {
             Step::Undo(module.clone(), false)
         }
         Some(patch) if patch.enabled => Step::Wait,
@@ -215,33 +216,55 @@ fn check_roll_back(situation: &Situation<'_>) -> Step {
     }
 }
 
+fn begin_roll_back(situation: &Situation<'_>) -> Step {
+    match (situation.seen.moving(), situation.seen.applied()) {
+        (Some((name, Patch { enabled: true, .. })), _) | (None, Some(name)) => Step::Switch(name),
+        (Some(_), _) | (None, None) => Step::Watch,
+    }
+}
+
 fn watch_roll_back(situation: &Situation<'_>) -> Step {
-    let stuck = situation.seen.ours().find(|(_, patch)| patch.transition);
-    let on_again = situation.seen.ours().find(|(_, patch)| patch.is_applied());
-    match (stuck, on_again) {
-        (Some((name, _)), _) if situation.late() => Step::Undo(name, true),
+    let late = situation.late();
+    match (situation.seen.moving(), situation.seen.applied()) {
+        (Some((name, patch)), _) if situation.barred.contains(&name) => see_off(name, patch, late),
+        (Some((name, _)), _) if late => Step::Undo(name, true),
         (Some(_), _) => Step::Wait,
-        (None, Some(_)) if situation.late() => Step::End(End::Stuck),
-        (None, Some((name, _))) => Step::Switch(name, false),
-        (None, None) => match situation.leftover() {
-            Some(name) => Step::Unload(name),
-            None => Step::End(End::Reached),
-        },
+        (None, Some(name)) if !late || situation.barred.contains(&name) => Step::Switch(name),
+        (None, Some(_)) => Step::End(End::Stuck),
+        (None, None) => clear_up(situation),
     }
 }
 
 fn undo_roll_back(situation: &Situation<'_>, until: Duration) -> Step {
-    let moving = situation.seen.ours().any(|(_, patch)| patch.transition);
-    let on = situation.seen.applied().is_some();
-    match (moving, on) {
-        (true, _) if situation.now >= until => Step::End(End::CannotReverse),
-        (true, _) => Step::Wait,
-        (false, true) => Step::End(End::Stuck),
+    let late = situation.now >= until;
+    match (situation.seen.moving(), situation.seen.applied()) {
+        // What it did was found only after the reversal had begun.
+        (Some((name, patch)), _) if situation.barred.contains(&name) => see_off(name, patch, late),
+        (None, Some(name)) if situation.barred.contains(&name) => Step::Switch(name),
+        (Some(_), _) if late => Step::End(End::CannotReverse),
+        (Some(_), _) => Step::Wait,
+        (None, Some(_)) => Step::End(End::Stuck),
         // It ended after all, in the moment before it was reversed.
-        (false, false) => match situation.leftover() {
-            Some(name) => Step::Unload(name),
-            None => Step::End(End::Reached),
-        },
+        (None, None) => clear_up(situation),
+    }
+}
+
+/// One that is never put on again, while tasks move.
+fn see_off(name: ModuleName, patch: &Patch, late: bool) -> Step {
+    if patch.enabled {
+        // By us before anything was known against it, or by somebody else.
+        Step::Switch(name)
+    } else if late {
+        Step::End(End::Pending(name))
+    } else {
+        Step::Wait
+    }
+}
+
+fn clear_up(situation: &Situation<'_>) -> Step {
+    match situation.leftover() {
+        Some(name) => Step::Unload(name),
+        None => Step::End(End::Reached),
     }
 }
 
@@ -249,6 +272,8 @@ fn undo_roll_back(situation: &Situation<'_>, until: Duration) -> Step {
 mod tests {
     use super::*;
     use crate::seen::Resident;
+
+    static NONE: BTreeSet<ModuleName> = BTreeSet::new();
 
     const ONE: &str = "invivo_l1_0123456789abcdef";
     const TWO: &str = "invivo_l2_0123456789abcdef";
@@ -287,7 +312,7 @@ mod tests {
         kept: &'a BTreeSet<ModuleName>,
     ) -> Situation<'a> {
         let (now, deadline) = (Duration::from_secs(now), Duration::from_secs(100));
-        Situation { goal, phase, seen, kept, under: None, now, deadline, harmed: false }
+        Situation { goal, phase, seen, kept, under: None, now, deadline, barred: &NONE }
     }
 
     const LATE: u64 = 100;
@@ -350,7 +375,7 @@ mod tests {
             at(0, &apply(TWO), &Phase::Checking, &foreign),
             Step::End(End::Foreign("kpatch_x".to_owned()))
         );
-        assert_eq!(at(0, &Goal::RollBack, &Phase::Journalled, &foreign), Step::Switch(name(ONE), false));
+        assert_eq!(at(0, &Goal::RollBack, &Phase::Journalled, &foreign), Step::Switch(name(ONE)));
         let left = seen(&[patch("kpatch_x", true, false)]);
         assert_eq!(at(0, &Goal::RollBack, &Phase::Switching, &left), Step::End(End::Reached));
     }
@@ -411,10 +436,10 @@ mod tests {
     #[test]
     fn a_kernel_that_suffers_while_tasks_move_is_relieved_at_once() {
         let (goal, moving) = (apply(ONE), seen(&[patch(ONE, true, true)]));
-        let kept = BTreeSet::new();
-        let calm = situation(1, &goal, &Phase::Switching, &moving, &kept);
+        let calm = situation(1, &goal, &Phase::Switching, &moving, &NONE);
         assert_eq!(next(&calm), Step::Wait);
-        assert_eq!(next(&Situation { harmed: true, ..calm }), Step::Undo(name(ONE), false));
+        let barred = BTreeSet::from([name(ONE)]);
+        assert_eq!(next(&Situation { barred: &barred, ..calm }), Step::Undo(name(ONE), false));
     }
 
     #[test]
@@ -459,7 +484,7 @@ mod tests {
         let goal = Goal::RollBack;
         let on = seen(&[patch(ONE, true, false)]);
         assert_eq!(at(0, &goal, &Phase::Checking, &on), Step::Journal);
-        assert_eq!(at(0, &goal, &Phase::Journalled, &on), Step::Switch(name(ONE), false));
+        assert_eq!(at(0, &goal, &Phase::Journalled, &on), Step::Switch(name(ONE)));
         assert_eq!(at(0, &goal, &Phase::Switching, &seen(&[patch(ONE, false, true)])), Step::Wait);
         let gone = with_leftover(seen(&[]), ONE, 0);
         assert_eq!(at(0, &goal, &Phase::Switching, &gone), Step::Unload(name(ONE)));
@@ -486,10 +511,77 @@ mod tests {
         assert_eq!(at(102, &goal, &undoing(), &seen(&[patch(ONE, true, false)])), Step::End(End::Stuck));
     }
 
+    /// The same where this patch is never to be put on again.
+    fn at_barred(text: &str, now: u64, phase: &Phase, seen: &Seen) -> Step {
+        let barred = BTreeSet::from([name(text)]);
+        next(&Situation { barred: &barred, ..situation(now, &Goal::RollBack, phase, seen, &NONE) })
+    }
+
+    #[test]
+    fn what_is_barred_is_not_put_on_again_however_long_it_takes_to_come_off() {
+        let at = |now: u64, phase: &Phase, seen: &Seen| at_barred(ONE, now, phase, seen);
+        let moving = seen(&[patch(ONE, false, true)]);
+        assert_eq!(at(99, &Phase::Switching, &moving), Step::Wait);
+        assert_eq!(at(LATE, &Phase::Switching, &moving), Step::End(End::Pending(name(ONE))));
+        assert_eq!(at(LATE, &Phase::Switching, &seen(&[])), Step::End(End::Reached));
+        // The kernel did not take the reversal, and then it was barred.
+        assert_eq!(at(159, &undoing(), &moving), Step::Wait);
+        assert_eq!(at(160, &undoing(), &moving), Step::End(End::Pending(name(ONE))));
+        // Somebody else puts it on again, or the loader did before it knew.
+        for on in [patch(ONE, true, true), patch(ONE, true, false)].map(|on| seen(&[on])) {
+            for (now, phase) in [(1, Phase::Switching), (LATE, Phase::Switching), (101, undoing())] {
+                assert_eq!(at(now, &phase, &on), Step::Switch(name(ONE)), "{phase:?} {on:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_that_is_barred_keeps_no_other_from_being_put_back() {
+        let moving = seen(&[patch(ONE, false, true)]);
+        assert_eq!(at_barred(TWO, LATE, &Phase::Switching, &moving), Step::Undo(name(ONE), true));
+        let both = seen(&[patch(ONE, true, false), patch(TWO, false, true)]);
+        let pending = Step::End(End::Pending(name(TWO)));
+        assert_eq!(at_barred(TWO, LATE, &Phase::Switching, &both), pending);
+    }
+
+    /// Whatever the kernel shows, and however far it has come.
+    #[test]
+    fn nothing_that_is_barred_is_ever_put_on_and_nothing_at_all_by_an_apply() {
+        let flags = [(false, false), (false, true), (true, false), (true, true)];
+        let ones = flags.map(|(enabled, transition)| patch(ONE, enabled, transition));
+        let twos = flags.map(|(enabled, transition)| patch(TWO, enabled, transition));
+        let pairs = ones.iter().flat_map(|one| twos.iter().map(|two| vec![one.clone(), two.clone()]));
+        let kernels = ones.iter().map(|one| vec![one.clone()]).chain(pairs);
+        let kernels: Vec<Seen> = kernels.map(|patches| seen(&patches)).collect();
+        let barred = BTreeSet::from([name(ONE)]);
+        for phase in [Phase::Checking, Phase::Journalled, Phase::Switching, undoing()] {
+            for (seen, now) in kernels.iter().flat_map(|seen| [1, LATE, 160].map(|now| (seen, now))) {
+                for goal in [Goal::RollBack, apply(ONE), apply(TWO)] {
+                    let plain = situation(now, &goal, &phase, seen, &NONE);
+                    let step = next(&Situation { barred: &barred, ..plain });
+                    let puts_on = matches!(&step, Step::Undo(undone, true) if goal != Goal::RollBack || *undone == name(ONE));
+                    assert!(!puts_on, "{goal:?} {phase:?} {seen:?}: {step:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_roll_back_ends_what_moves_before_it_touches_what_is_on() {
+        let goal = Goal::RollBack;
+        let on = patch(ONE, true, false);
+        // The kernel takes nothing else meanwhile.
+        let coming = seen(&[on.clone(), patch(TWO, true, true)]);
+        assert_eq!(at(1, &goal, &Phase::Journalled, &coming), Step::Switch(name(TWO)));
+        let going = seen(&[on, patch(TWO, false, true)]);
+        assert_eq!(at(1, &goal, &Phase::Journalled, &going), Step::Watch);
+        assert_eq!(at(1, &goal, &Phase::Switching, &going), Step::Wait);
+    }
+
     #[test]
     fn a_roll_back_that_somebody_undid_is_tried_again_until_the_deadline() {
         let on = seen(&[patch(ONE, true, false)]);
-        assert_eq!(at(1, &Goal::RollBack, &Phase::Switching, &on), Step::Switch(name(ONE), false));
+        assert_eq!(at(1, &Goal::RollBack, &Phase::Switching, &on), Step::Switch(name(ONE)));
         assert_eq!(at(LATE, &Goal::RollBack, &Phase::Switching, &on), Step::End(End::Stuck));
     }
 }

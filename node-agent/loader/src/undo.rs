@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use invivo_wire::Fault;
+use invivo_terms::{ModuleName, NodeState};
+use invivo_wire::{Blocker, Fault};
 use jiff::Timestamp;
 
 use crate::drive::Drive;
 use crate::health::{Harm, Health, Trouble, trouble};
-use crate::journal::{Active, Doing, Loaded, Outcome, Task};
+use crate::journal::{Active, Doing, Loaded, Outcome, Stray, Task};
 use crate::kernel::Kernel;
 use crate::loader::Loader;
-use crate::missed::Missed;
+use crate::missed::{Missed, Remedy};
 use crate::step::{Goal, Phase};
 use crate::verdict::Record;
 
@@ -30,8 +31,7 @@ impl<K: Kernel> Loader<K> {
     /// Looks after a level that is new on this kernel. Once it has settled, the kernel's troubles are
     /// no longer thought to be its doing.
     pub(crate) fn mind_health(&mut self) {
-        let unsettled =
-            self.journal.active_in(&self.running.boot_id).filter(|active| !active.settled && !active.harmed);
+        let unsettled = self.journal.active_in(&self.running.boot_id).filter(|active| active.is_minded());
         let Some((active, before)) = unsettled.and_then(|active| Some((active, active.health?))) else {
             return;
         };
@@ -112,21 +112,101 @@ impl<K: Kernel> Loader<K> {
             image: None,
         });
         self.journal.task = None;
-        let did = match &ended {
-            Ok(_) => "it was taken off".to_owned(),
-            Err(missed) => format!("it could not be taken off: {}", missed.message),
-        };
-        if let Some(outcome) = self.journal.outcome.as_mut() {
-            outcome.add(&did);
-        }
-        if ended.is_ok() {
-            (self.journal.active, self.journal.stray) = (None, None);
-            self.unsettle(loaded);
-            if let Some(settled) = self.journal.settled.clone() {
-                self.return_to(settled);
+        match ended {
+            Ok(_) => {
+                self.say("it was taken off", Vec::new());
+                (self.journal.active, self.journal.stray, self.journal.leaving) = (None, None, None);
+                self.go_back_from(loaded);
+            }
+            Err(missed) => {
+                self.say(&format!("it could not be taken off: {}", missed.message), missed.blockers);
+                if let Remedy::SeeOff(_) = missed.remedy {
+                    self.leaves(loaded);
+                }
             }
         }
         self.save();
         self.sweep();
+    }
+
+    /// Looks whether what the loader waits for no more has gone, and does what its undoing would have
+    /// done. One that is on instead is taken off again: another had to go first, or somebody put it on.
+    pub(crate) fn see_off(&mut self) {
+        let leaving = self.journal.leaving_in(&self.running.boot_id).cloned();
+        let (Some(loaded), None, Ok(seen)) = (leaving, &self.journal.task, self.kernel.seen()) else {
+            return;
+        };
+        let is_on = seen.patch(&loaded.module).is_some_and(|patch| patch.enabled);
+        if seen.moving().is_some_and(|(name, _)| !is_on || name != loaded.module) {
+            return;
+        }
+        if is_on {
+            self.is_on_unwanted(loaded.clone());
+            self.journal.leaving = None;
+            return self.undo(&loaded);
+        }
+        tracing::info!(module = %loaded.module, "what did harm has come off at last");
+        // Another instruction may have ended since, with words of its own.
+        self.say(&format!("level {} did harm and has come off at last", loaded.level), Vec::new());
+        self.journal.leaving = None;
+        self.go_back_from(&loaded);
+        self.save();
+        self.sweep();
+    }
+
+    /// It is not waited for any more; nothing puts it on again.
+    fn leaves(&mut self, loaded: &Loaded) {
+        let boot_id = self.running.boot_id.clone();
+        self.journal.active.take_if(|active| active.loaded.module == loaded.module);
+        self.journal.stray.take_if(|stray| stray.loaded.module == loaded.module);
+        self.journal.leaving = Some(Stray { boot_id, loaded: loaded.clone() });
+    }
+
+    /// A roll-back has not brought this one off in time. It goes on, and nothing comes after it.
+    pub(crate) fn goes_as_told(&mut self, name: &ModuleName) {
+        let boot_id = &self.running.boot_id;
+        let active = self.journal.active_in(boot_id).map(|active| &active.loaded);
+        let of = |loaded: &&Loaded| loaded.module == *name;
+        match (active.filter(of).cloned(), self.journal.leaving_in(boot_id).filter(of)) {
+            (Some(loaded), _) => {
+                self.blame_what_goes();
+                self.journal.settled = None;
+                self.leaves(&loaded);
+            }
+            (None, Some(_)) => self.journal.settled = None,
+            // A stray stays one, and what was on under it is on.
+            (None, None) => {}
+        }
+    }
+
+    /// What a roll-back takes off may do harm on its way.
+    pub(crate) fn blame_what_goes(&mut self) {
+        let active = self.journal.active_in(&self.running.boot_id).filter(|active| active.is_minded());
+        let Some(active) = active else { return };
+        if let Some(harm) = self.harm_since(active.health) {
+            let (loaded, now) = (active.loaded.clone(), self.now());
+            tracing::warn!(module = %loaded.module, "{} while it was being taken off", harm.words());
+            self.journal.verdicts.blame(&loaded, &[], now);
+        }
+    }
+
+    /// Puts back the settled level that this one had replaced, unless something else is on already.
+    fn go_back_from(&mut self, loaded: &Loaded) {
+        self.unsettle(loaded);
+        let free = self.kernel.seen().is_ok_and(|seen| !seen.runs_ours());
+        if let Some(settled) = self.journal.settled.clone().filter(|_| free) {
+            self.return_to(settled);
+        }
+    }
+
+    /// Adds to an outcome that is a failure, and says who keeps the transition from ending.
+    fn say(&mut self, text: &str, blockers: Vec<Blocker>) {
+        if let Some(outcome) = self.journal.outcome.as_mut().filter(|outcome| outcome.state.is_failure()) {
+            outcome.add(text);
+            // Of one that was reversed they stay told.
+            if outcome.state != NodeState::Blocked {
+                outcome.blockers = blockers;
+            }
+        }
     }
 }

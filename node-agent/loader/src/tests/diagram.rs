@@ -73,14 +73,13 @@ fn diagram(goal: &Goal) -> String {
     let under: ModuleName = "invivo_l1_0123456789abcdef".parse().unwrap();
     let mut edges: BTreeMap<(usize, &str), BTreeSet<String>> = BTreeMap::new();
     let phases = [Phase::Checking, Phase::Journalled, Phase::Switching, Phase::Undoing { until: UNTIL }];
-    let kept = BTreeSet::new();
+    let (none, all) = (BTreeSet::new(), BTreeSet::from([under.clone(), OURS.parse().unwrap()]));
     for (place, phase) in phases.iter().enumerate() {
         for seen in &kernels() {
             for now in [Duration::ZERO, DEADLINE, UNTIL] {
-                for (under, harmed) in [(None, false), (None, true), (Some(&under), false)] {
-                    let deadline = DEADLINE;
-                    let step =
-                        next(&Situation { goal, phase, seen, kept: &kept, under, now, deadline, harmed });
+                for (under, barred) in [(None, &none), (None, &all), (Some(&under), &none)] {
+                    let (kept, deadline) = (&none, DEADLINE);
+                    let step = next(&Situation { goal, phase, seen, kept, under, now, deadline, barred });
                     let to = match step {
                         Step::End(_) => "[*]",
                         _ => name_of(&phase.clone().after(&step, now)),

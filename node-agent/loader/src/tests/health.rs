@@ -80,27 +80,6 @@ fn an_oops_that_nobody_had_looked_at_when_it_would_have_settled_comes_first() {
 }
 
 #[test]
-fn an_undoing_that_is_stuck_is_reported_and_not_tried_every_second() {
-    let (mut trial, _) = applied();
-    {
-        let mut world = trial.kernel.0.borrow_mut();
-        (world.transition, world.reversal) = (None, Some(Duration::from_millis(700)));
-    }
-    let state = happens(&mut trial, |health| health.oopses = Some(1));
-    assert_eq!((state.state, state.level), (NodeState::Failed, Level(1)));
-    assert!(state.message.unwrap().contains("could not be taken off"));
-    let switches = trial.kernel.0.borrow().switches;
-    trial.loader.tick();
-    assert_eq!(trial.kernel.0.borrow().switches, switches);
-    // What did harm never settles, and does not come back.
-    trial.kernel.pass(Duration::from_mins(40));
-    trial.loader.tick();
-    assert_eq!(trial.ask().state, NodeState::Failed);
-    trial.reboot("boot-2");
-    assert_eq!((trial.ask().level, trial.kernel.loads()), (UNPATCHED, 0));
-}
-
-#[test]
 fn a_loader_killed_while_undoing_sees_it_through() {
     let (mut trial, _) = applied();
     trial.kernel.0.borrow_mut().health.oopses = Some(1);

@@ -3,6 +3,7 @@
 mod boot;
 mod corrupted;
 mod diagram;
+mod going;
 mod health;
 mod life;
 mod memory;

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use invivo_feed::{Floors, ModInfo, digest};
-use invivo_terms::Digest;
+use invivo_terms::{Digest, ModuleName};
 use jiff::ToSpan;
 use rustix::io::Errno;
 
@@ -98,6 +98,8 @@ struct Node<'a> {
     looked: usize,
     /// The level said to be settled last, if nothing was asked since.
     settled: Option<Level>,
+    /// What was never to be put on again before the event, in which boot.
+    barred: (u32, BTreeSet<ModuleName>),
 }
 
 impl<'a> Node<'a> {
@@ -119,6 +121,7 @@ impl<'a> Node<'a> {
             named: BTreeSet::new(),
             looked: 0,
             settled: None,
+            barred: (0, BTreeSet::new()),
         };
         node.start();
         node
@@ -265,6 +268,14 @@ impl<'a> Node<'a> {
         self.reboot();
     }
 
+    /// Nobody is asked to remember what the disk did not take.
+    fn bar(&mut self) {
+        let loader = self.loader.as_ref().unwrap();
+        let barred = loader.journal.barred_in(&format!("boot-{}", self.boots));
+        self.barred = (self.boots, if loader.unsaved { BTreeSet::new() } else { barred });
+        self.kernel.0.borrow_mut().put_on.clear();
+    }
+
     /// Nothing was loaded that was not verified for this kernel, or that had been convicted.
     fn check_loads(&mut self) {
         let world = self.kernel.0.borrow();
@@ -280,10 +291,18 @@ impl<'a> Node<'a> {
         let said = self.ask(Request::State, &[]);
         self.check_loads();
         let seen = crate::kernel::Kernel::seen(&self.kernel).unwrap();
-        assert_eq!(said.level, seen.level(), "the level is the kernel's");
-        if matches!(said.state, NodeState::Applied | NodeState::Settled) {
-            assert!(said.level > UNPATCHED, "{} and nothing is on", said.state);
+        if seen.level() > UNPATCHED || !seen.runs_ours() {
+            assert_eq!(said.level, seen.level(), "the level is the kernel's");
+        } else {
+            assert!(said.level > UNPATCHED, "unpatched, and tasks run a patch");
         }
+        if matches!(said.state, NodeState::Applied | NodeState::Settled) {
+            assert!(seen.level() > UNPATCHED, "{} and nothing is on", said.state);
+        }
+        let (boot, barred) = &self.barred;
+        let put_on = &self.kernel.0.borrow().put_on;
+        let again = barred.iter().find(|name| put_on.iter().any(|put_on| name.as_str() == put_on));
+        assert!(*boot != self.boots || again.is_none(), "{again:?} was put on again");
         if let (true, Some(level)) = (calm_boot, self.settled) {
             assert_eq!((said.state, said.level), (NodeState::Settled, level), "it did not come back");
         }
@@ -317,6 +336,7 @@ fn run(shelf: &Shelf, memory: &Memory, seed: u64) {
     let mut node = Node::new(shelf, memory);
     for _ in 0..EVENTS {
         node.mood(&mut dice);
+        node.bar();
         let boots = node.boots;
         let errors =
             node.kernel.0.borrow().load_error.is_some() || node.kernel.0.borrow().transition.is_none();

@@ -8,8 +8,17 @@ use crate::fake::build_id;
 use crate::slots::Slots;
 
 /// Structures of the journal's own. The rest is what came over the wire or from a repository.
-const OWN: [&str; 8] =
-    ["/task", "/outcome", "/active", "/active/loaded", "/active/health", "/settled", "/unpatched", "/stray"];
+const OWN: [&str; 9] = [
+    "/task",
+    "/outcome",
+    "/active",
+    "/active/loaded",
+    "/active/health",
+    "/settled",
+    "/unpatched",
+    "/stray",
+    "/leaving",
+];
 
 /// What a later version might add, wherever it might: in every object that is not a map, and not a
 /// variant with what belongs to it.
@@ -33,7 +42,8 @@ fn grow(value: &mut Value, place: &str) {
 
 /// What the first version that had these two files did not write.
 fn earlier(journal: &mut Value) {
-    const ADDED: [&str; 5] = ["stray", "changes", "allowPartial", "harmed", "blockers"];
+    const ADDED: [&str; 7] =
+        ["stray", "leaving", "rollsBackLate", "changes", "allowPartial", "harmed", "blockers"];
     for place in [""].into_iter().chain(OWN) {
         if let Some(object) = journal.pointer_mut(place).and_then(Value::as_object_mut) {
             object.retain(|key, _| !ADDED.contains(&key.as_str()));
