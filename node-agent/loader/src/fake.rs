@@ -366,6 +366,10 @@ impl Kernel for Fake {
         self.0.borrow().since_boot
     }
 
+    fn began(&self) -> Duration {
+        self.0.borrow().since_boot
+    }
+
     fn pause(&mut self, length: Duration) {
         self.call();
         assert_ne!(self.killed(), Some(Killed::Waiting), "killed");

@@ -55,6 +55,37 @@ impl<K: Kernel> Loader<K> {
         });
     }
 
+    /// Whether a loader was told to end before that boot ended, and no record tells of a panic since: then
+    /// the boot says nothing about a level.
+    pub(crate) fn ended_in_order(&self, boot_id: &str) -> bool {
+        let marked = self.store.boot_that_ended().unwrap_or_else(|error| {
+            tracing::warn!(error = %error, "not known whether the last boot ended in order");
+            None
+        });
+        marked.as_deref() == Some(boot_id) && self.found.is_empty()
+    }
+
+    /// That boot ended before this level had settled. `told` says whether anybody is told of it where it
+    /// ended in order: of what did harm something graver has been told already.
+    pub(crate) fn boot_ended_before(&mut self, loaded: &Loaded, boot_id: &str, told: bool) {
+        let outcome = if self.ended_in_order(boot_id) {
+            if !told {
+                self.unsettle(loaded);
+            }
+            let level = loaded.level;
+            tracing::info!(module = %loaded.module, "shut down in order before it had settled");
+            let message = format!(
+                "the node was shut down in order before level {level} had settled; it is not put on again by itself, and nothing is held against it"
+            );
+            Outcome { message: Some(message), ..Outcome::reached(NodeState::Idle, self.now()) }
+        } else {
+            self.unclean(loaded, When::Unsettled)
+        };
+        if told || outcome.state.is_failure() {
+            self.tell(outcome);
+        }
+    }
+
     /// A boot ended with this level. Perhaps because of something else; but a patch that brings the
     /// machine down must not do so at every boot.
     pub(crate) fn unclean(&mut self, loaded: &Loaded, when: When) -> Outcome {

@@ -95,6 +95,9 @@ pub trait Kernel {
     /// Time since boot, suspend counted.
     fn since_boot(&self) -> Duration;
 
+    /// The same when this process began.
+    fn began(&self) -> Duration;
+
     /// Lets time pass.
     fn pause(&mut self, length: Duration);
 }
@@ -180,7 +183,35 @@ impl Kernel for Linux {
         Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
     }
 
+    fn began(&self) -> Duration {
+        let stat = fs::read_to_string(self.folders.proc.join("self/stat")).ok();
+        stat.and_then(|stat| process_start(&stat)).unwrap_or_else(|| self.since_boot())
+    }
+
     fn pause(&mut self, length: Duration) {
         std::thread::sleep(length);
+    }
+}
+
+/// The start in a line of `/proc/*/stat`, since boot: the 22nd word, in hundredths of a second on every
+/// machine. The second is the program's name, in brackets, with whatever is in it.
+fn process_start(stat: &str) -> Option<Duration> {
+    let (_, after) = stat.rsplit_once(") ")?;
+    let hundredths: u64 = after.split_whitespace().nth(19)?.parse().ok()?;
+    Some(Duration::from_millis(hundredths.checked_mul(10)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_began_when_the_kernel_says_whatever_its_name_is() {
+        let stat = "77 (a) b (c) S 1 77 77 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 123456 2 3 4\n";
+        assert_eq!(process_start(stat), Some(Duration::from_millis(1_234_560)));
+        assert_eq!(process_start("77 (a) S 1"), None);
+        let linux = Linux::new(Folders { proc: "/proc".into(), ..Folders::below(std::path::Path::new("/")) });
+        let (began, now) = (linux.began(), linux.since_boot());
+        assert!(began < now && now.saturating_sub(began) < Duration::from_mins(10), "{began:?} {now:?}");
     }
 }

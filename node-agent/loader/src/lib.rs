@@ -8,6 +8,7 @@ mod again;
 mod blockers;
 mod care;
 mod drive;
+pub mod ending;
 pub mod errno;
 #[cfg(test)]
 mod fake;
@@ -82,6 +83,9 @@ pub enum Error {
     /// No socket.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// It would not hear that it is to end.
+    #[error("hearing when to end")]
+    End(#[source] std::io::Error),
     /// The socket broke.
     #[error("serving the socket")]
     Serve(#[source] std::io::Error),
@@ -93,11 +97,14 @@ pub enum Error {
 ///
 /// See [`Error`]; it never returns otherwise.
 pub fn run(settings: Settings) -> Result<std::convert::Infallible, Error> {
+    let told = ending::listen().map_err(Error::End)?;
     filter::install()?;
     let store = Store::new(&settings.state);
     let trust = Box::new(verify::Pinned(settings.roots));
-    let mut loader = Loader::start(Linux::new(settings.folders), store, trust)?;
+    let mut loader = Loader::new(Linux::new(settings.folders), store.clone(), trust)?;
+    ending::heed(told, store, loader.boot_id().to_owned()).map_err(Error::End)?;
     loader.settle_no_sooner_than(settings.least_settling);
+    loader.come_up();
     let agent = bind(&settings.socket)?;
     let mut doors = vec![Door::new(agent, Peers::Agent(settings.agent)).map_err(Error::Serve)?];
     match bind(&settings.state.join(invivo_wire::ROOT_SOCKET)) {

@@ -39,6 +39,8 @@ pub struct Loader<K> {
     pub(crate) trust: Box<dyn Verify>,
     pub(crate) running: Running,
     pub(crate) journal: Journal,
+    /// This boot is not marked as one that ended in order; nothing is done before that.
+    pub(crate) unmarked: bool,
     /// The journal has been read; until then the one in memory means nothing.
     pub(crate) known: bool,
     /// The journal on disk is older than the one in memory.
@@ -47,29 +49,28 @@ pub struct Loader<K> {
     pub(crate) found: Vec<Record>,
     pub(crate) waiting: Option<Waiting>,
     least_settling: Duration,
-    /// When it began, since boot.
+    /// When this process began, since boot.
     pub(crate) began: Duration,
     /// What was done for the modules that the patch changes.
     pub(crate) memory: Memory,
 }
 
 impl<K: Kernel> Loader<K> {
-    /// Reads journal and kernel, finishes what a killed loader left, and brings back the settled
-    /// level after a boot. Whatever goes wrong there is reported, not fatal; without its journal the
-    /// loader answers how things stand and does nothing.
+    /// Begins in this boot, and has done nothing yet.
     ///
     /// # Errors
     ///
     /// If it cannot be known which kernel runs.
-    pub fn start(kernel: K, store: Store, trust: Box<dyn Verify>) -> Result<Self, RunningError> {
-        let (running, began) = (kernel.running()?, kernel.since_boot());
-        let journal = Journal::default();
-        let mut loader = Self {
+    pub fn new(kernel: K, store: Store, trust: Box<dyn Verify>) -> Result<Self, RunningError> {
+        let (running, began) = (kernel.running()?, kernel.began());
+        let unmarked = store.unmark_end(&running.boot_id).is_ok();
+        Ok(Self {
             kernel,
             store,
             trust,
             running,
-            journal,
+            journal: Journal::default(),
+            unmarked,
             known: false,
             unsaved: false,
             found: Vec::new(),
@@ -77,9 +78,12 @@ impl<K: Kernel> Loader<K> {
             least_settling: Duration::ZERO,
             began,
             memory: Memory::default(),
-        };
-        loader.come_up();
-        Ok(loader)
+        })
+    }
+
+    /// The boot in which it runs.
+    pub fn boot_id(&self) -> &str {
+        &self.running.boot_id
     }
 
     /// What the agent passes comes from the network: nothing that it loads settles sooner than this.

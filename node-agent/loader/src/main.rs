@@ -8,8 +8,6 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Parser;
@@ -69,15 +67,6 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     tracing_subscriber::fmt().json().with_max_level(tracing::Level::INFO).with_writer(std::io::stderr).init();
-    // As the first process of a container the loader would not hear SIGTERM otherwise. It may end
-    // at any moment: the journal says what was under way.
-    let at_once = Arc::new(AtomicBool::new(true));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        if let Err(error) = signal_hook::flag::register_conditional_shutdown(signal, 0, Arc::clone(&at_once))
-        {
-            tracing::warn!(error = %error, "signal not handled");
-        }
-    }
     let settings = Settings {
         socket: arguments.socket,
         state: arguments.state,

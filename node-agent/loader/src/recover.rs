@@ -22,8 +22,17 @@ use crate::step::{Goal, Phase};
 const COMING_BACK: Duration = Duration::from_mins(5);
 
 impl<K: Kernel> Loader<K> {
-    /// Reads the journal, if that has not been done, and brings it and the kernel together again.
-    pub(crate) fn come_up(&mut self) {
+    /// Reads the journal, if that has not been done, and brings it and the kernel together again: finishes
+    /// what a killed loader left, and brings back the settled level after a boot. Whatever goes wrong
+    /// there is reported, not fatal; without its journal the loader answers how things stand and does
+    /// nothing.
+    pub fn come_up(&mut self) {
+        if !self.unmarked {
+            match self.store.unmark_end(&self.running.boot_id) {
+                Ok(()) => self.unmarked = true,
+                Err(error) => return self.wait(Missed::journal(&error)),
+            }
+        }
         if !self.known {
             match self.store.open() {
                 Ok(journal) => (self.journal, self.known, self.waiting) = (journal, true, None),
@@ -43,7 +52,7 @@ impl<K: Kernel> Loader<K> {
         self.find_records();
         match self.journal.task.clone() {
             Some(task) if task.boot_id == boot => self.resume(task),
-            Some(task) => self.interrupted_by_boot(&task.what),
+            Some(task) => self.interrupted_by_boot(&task),
             None => {}
         }
         // An instruction that was interrupted is asked for again, and comes first.
@@ -115,17 +124,23 @@ impl<K: Kernel> Loader<K> {
     }
 
     /// The machine went down at it. A boot takes every patch off.
-    fn interrupted_by_boot(&mut self, what: &Doing) {
+    fn interrupted_by_boot(&mut self, task: &Task) {
         self.journal.task = None;
-        let outcome = match what {
-            Doing::Applying(loaded) | Doing::Undoing(loaded) => self.unclean(loaded, When::Unsettled),
-            Doing::BringingBack(loaded) => self.unclean(loaded, When::ComingBack),
+        match &task.what {
+            Doing::Applying(loaded) => self.boot_ended_before(loaded, &task.boot_id, true),
+            // That it did harm is known and told.
+            Doing::Undoing(loaded) => self.boot_ended_before(loaded, &task.boot_id, false),
+            // Nothing came in between; it is brought back in this boot.
+            Doing::BringingBack(_) if self.ended_in_order(&task.boot_id) => {}
+            Doing::BringingBack(loaded) => {
+                let outcome = self.unclean(loaded, When::ComingBack);
+                self.tell(outcome);
+            }
             Doing::RollingBack => {
                 self.journal.settled = None;
-                Outcome::reached(NodeState::RolledBack, self.now())
+                self.tell(Outcome::reached(NodeState::RolledBack, self.now()));
             }
-        };
-        self.tell(outcome);
+        }
     }
 
     /// Whatever it was before, it counts as settled no more: whoever wants it there has to say so.
@@ -140,10 +155,11 @@ impl<K: Kernel> Loader<K> {
         let others = [self.journal.stray.take_if(before), self.journal.leaving.take_if(before)];
         let (settled, unsettled): (Vec<Active>, Vec<Active>) =
             active.into_iter().partition(|active| active.settled);
-        let others = others.into_iter().flatten().map(|stray| stray.loaded);
-        for loaded in unsettled.into_iter().map(|active| active.loaded).chain(others) {
-            let outcome = self.unclean(&loaded, When::Unsettled);
-            self.tell(outcome);
+        for active in unsettled {
+            self.boot_ended_before(&active.loaded, &active.boot_id, active.is_minded());
+        }
+        for stray in others.into_iter().flatten() {
+            self.boot_ended_before(&stray.loaded, &stray.boot_id, false);
         }
         self.judge_settled(settled.into_iter().next().map(|active| active.loaded));
         self.bring_back_settled();

@@ -204,12 +204,9 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         let state = tempfile::tempdir().unwrap();
         let store = crate::store::Store::new(state.path());
-        let mut loader = Loader::start(
-            crate::fake::Fake::new(),
-            store,
-            Box::new(crate::verify::Pinned(std::collections::BTreeSet::new())),
-        )
-        .unwrap();
+        let trust = Box::new(crate::verify::Pinned(std::collections::BTreeSet::new()));
+        let mut loader = Loader::new(crate::fake::Fake::new(), store, trust).unwrap();
+        loader.come_up();
         for (uid, welcome) in [(1000, false), (65532, true)] {
             let asked = std::thread::spawn({
                 let path = path.clone();

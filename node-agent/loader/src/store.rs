@@ -16,7 +16,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use invivo_feed::document::cap;
-use invivo_feed::store::{StoreError, holds, read, replace};
+use invivo_feed::store::{StoreError, holds, read, remove, replace};
 use invivo_terms::Digest;
 
 use crate::journal::Journal;
@@ -35,6 +35,8 @@ pub struct Store {
 const MOST_PROOF: u64 = invivo_wire::frame::MAX_BLOB as u64;
 /// The files are root's alone, like the folder.
 const MODE: u32 = 0o600;
+/// Longest name of a boot that is read back; the kernel's have 36 bytes.
+const MOST_BOOT: u64 = 256;
 
 impl Store {
     /// The state folder at this path. Nothing is done yet.
@@ -96,6 +98,48 @@ impl Store {
             Some(slots) => slots.write(&value),
             None => Err(at(&path())(io::ErrorKind::NotFound.into())),
         }
+    }
+
+    /// Writes down that a loader was told to end in this boot.
+    ///
+    /// # Errors
+    ///
+    /// `Full`, `Io`: then a boot that ends now ends like any other.
+    pub fn mark_end(&self, boot_id: &str) -> Result<(), StoreError> {
+        replace(&self.ended(), boot_id.as_bytes(), MODE)
+    }
+
+    /// Another loader has begun in this boot: what happens from now on is not in order. A mark that
+    /// cannot be read may be of this boot.
+    ///
+    /// # Errors
+    ///
+    /// `Io`.
+    pub fn unmark_end(&self, boot_id: &str) -> Result<(), StoreError> {
+        match self.boot_that_ended() {
+            Ok(None) => return Ok(()),
+            Ok(Some(boot)) if boot != boot_id => return Ok(()),
+            Ok(Some(_)) | Err(_) => {}
+        }
+        match remove(&self.ended()) {
+            // No loader has made that.
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::IsADirectory => Ok(()),
+            removed => removed,
+        }
+    }
+
+    /// The last boot in which a loader was told to end and none began again.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `TooLong`.
+    pub fn boot_that_ended(&self) -> Result<Option<String>, StoreError> {
+        let found = read(&self.ended(), MOST_BOOT)?;
+        Ok(found.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    fn ended(&self) -> PathBuf {
+        self.folder.join("ended")
     }
 
     /// Bytes for which there is room; none where that cannot be known. Root's own reserve counts: the

@@ -5,6 +5,7 @@ mod corrupted;
 mod diagram;
 mod going;
 mod health;
+mod in_order;
 mod life;
 mod memory;
 #[path = "../../../fixtures/repository.rs"]
@@ -43,6 +44,12 @@ impl Trial {
         let (kernel, state) = (Fake::new(), tempfile::tempdir().unwrap());
         let loader = start(&author, &kernel, &state);
         Self { author, kernel, state, loader }
+    }
+
+    /// The node is shut down in order, or the container ends: the loader is told to.
+    fn told_to_end(&self) {
+        let store = Store::new(self.state.path());
+        store.mark_end(&self.kernel.0.borrow().running.boot_id).unwrap();
     }
 
     /// The loader's container starts again.
@@ -121,7 +128,9 @@ fn author(name: &str) -> Author {
 fn start(author: &Author, kernel: &Fake, state: &TempDir) -> Loader<Fake> {
     let store = Store::new(state.path());
     let trust = Box::new(Pinned(BTreeSet::from([author.root()])));
-    Loader::start(kernel.clone(), store, trust).unwrap()
+    let mut loader = Loader::new(kernel.clone(), store, trust).unwrap();
+    loader.come_up();
+    loader
 }
 
 fn order(object: &str, revision: i64) -> invivo_wire::Order {

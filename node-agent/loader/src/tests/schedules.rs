@@ -129,7 +129,8 @@ impl<'a> Node<'a> {
 
     fn start(&mut self) {
         let store = Store::new(self.state.path());
-        self.loader = Some(Loader::start(self.kernel.clone(), store, Box::new(self.memory.clone())).unwrap());
+        let loader = Loader::new(self.kernel.clone(), store, Box::new(self.memory.clone())).unwrap();
+        self.loader.insert(loader).come_up();
         self.check_loads();
     }
 
@@ -139,6 +140,17 @@ impl<'a> Node<'a> {
         self.boots += 1;
         self.kernel.reboot(&format!("boot-{}", self.boots), Duration::from_secs(9));
         self.looked = 0;
+    }
+
+    /// In order: nothing is held against anybody for it.
+    fn shut_down(&mut self) {
+        let loader = self.loader.as_ref().unwrap();
+        let held = (!loader.unsaved).then(|| loader.journal.verdicts.clone());
+        Store::new(self.state.path()).mark_end(&format!("boot-{}", self.boots)).unwrap();
+        self.reboot();
+        self.start();
+        let loader = self.loader.as_ref().unwrap();
+        assert!(held.is_none_or(|held| held == loader.journal.verdicts), "a shutdown in order was judged");
     }
 
     fn ask(&mut self, request: Request, blobs: &[Vec<u8>]) -> State {
@@ -224,6 +236,7 @@ impl<'a> Node<'a> {
                     (self.convicted, self.named) = (BTreeSet::new(), BTreeSet::new());
                 }
             }
+            21 => return self.shut_down(),
             _ => self.reboot(),
         }
         if self.loader.is_none() {
