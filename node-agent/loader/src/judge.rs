@@ -152,6 +152,20 @@ impl<K: Kernel> Loader<K> {
         }
     }
 
+    /// What could not be convicted any more without forgetting another is not loaded. What had settled
+    /// was on already.
+    pub(crate) fn could_be_convicted(&self, loaded: &Loaded) -> Result<(), Missed> {
+        let module = &loaded.module_digest;
+        let had_settled =
+            self.journal.settled.as_ref().is_some_and(|settled| settled.module_digest == *module);
+        if had_settled || self.journal.verdicts.has_room_for(module) {
+            return Ok(());
+        }
+        Err(Missed::no_room(
+            "as many bundles are convicted on this node as are remembered; a person on the node may clear that with `invivo clear-verdict`",
+        ))
+    }
+
     /// A person on the node says that it was something else.
     pub(crate) fn clear_verdicts(&mut self) -> Answer {
         let mut cleared = self.journal.clone();

@@ -284,6 +284,7 @@ impl<K: Kernel> Loader<K> {
         let Verified { mut loaded, floors, functions } = self.trust.passed(&self.running, &passed)?;
         loaded.settle_after_seconds = loaded.settle_after_seconds.max(self.least_settling.as_secs());
         self.not_convicted(&loaded)?;
+        self.could_be_convicted(&loaded)?;
         self.journal.last_root = Some(loaded.root.clone());
         self.journal.floors.insert(loaded.root.clone(), floors);
         let task = Task {

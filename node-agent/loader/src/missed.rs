@@ -85,6 +85,17 @@ impl Missed {
         Self { message, ..self }
     }
 
+    /// There is no room to keep or to remember it.
+    pub(crate) fn no_room(message: impl Into<String>) -> Self {
+        Self {
+            state: NodeState::Refused,
+            reason: Reason::Refusal(Refusal::StorageFull),
+            message: message.into(),
+            remedy: Remedy::TryAgain,
+            blockers: Vec::new(),
+        }
+    }
+
     pub(crate) fn journal(error: &StoreError) -> Self {
         let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
         let message = format!("nothing is done until the journal can be read: {error}{source}");
@@ -133,13 +144,7 @@ impl From<Refused> for Missed {
 impl From<StoreError> for Missed {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Full { .. } => Self {
-                state: NodeState::Refused,
-                reason: Reason::Refusal(Refusal::StorageFull),
-                message: error.to_string(),
-                remedy: Remedy::TryAgain,
-                blockers: Vec::new(),
-            },
+            StoreError::Full { .. } => Self::no_room(error.to_string()),
             StoreError::Io { .. }
             | StoreError::TooLong { .. }
             | StoreError::Parse { .. }

@@ -17,7 +17,8 @@ use crate::journal::Loaded;
 
 /// Longest excerpt of a record, in bytes.
 const EXCERPT: usize = 200;
-/// Most bundles that are remembered. A bundle can only be added by a boot that it may have ended.
+/// Most bundles that are remembered, if no more than these are convicted. What is on already when the
+/// last room goes is remembered beyond it.
 const MOST: usize = 64;
 
 /// Why it was judged so.
@@ -67,7 +68,9 @@ impl Verdicts {
         let Loaded { level, set, module, .. } = loaded;
         let (level, set, module) = (*level, set.clone(), module.clone());
         let verdict = Verdict { judgement, module, level, set, since: now, evidence };
-        self.make_room();
+        if !self.0.contains_key(&loaded.module_digest) {
+            self.make_room();
+        }
         (ground, self.0.entry(loaded.module_digest.clone()).insert_entry(verdict).into_mut())
     }
 
@@ -102,19 +105,24 @@ impl Verdicts {
         self.0.values().filter_map(|verdict| Some(&verdict.evidence.as_ref()?.digest))
     }
 
-    /// The oldest goes, the suspected before the convicted.
+    /// Whether these bytes could be judged too, without forgetting a conviction.
+    pub fn has_room_for(&self, module: &Digest) -> bool {
+        self.0.len() < MOST || self.0.contains_key(module) || self.oldest_suspicion().is_some()
+    }
+
+    /// The oldest suspicion goes. Convictions are never forgotten: nothing is loaded that would need
+    /// their room.
     fn make_room(&mut self) {
-        while self.0.len() >= MOST {
-            let oldest = self
-                .0
-                .iter()
-                .min_by_key(|(_, verdict)| (verdict.judgement, verdict.since))
-                .map(|(key, _)| key.clone());
-            match oldest {
-                Some(key) => self.0.remove(&key),
-                None => return,
-            };
+        if self.0.len() >= MOST
+            && let Some(oldest) = self.oldest_suspicion()
+        {
+            self.0.remove(&oldest);
         }
+    }
+
+    fn oldest_suspicion(&self) -> Option<Digest> {
+        let suspected = self.0.iter().filter(|(_, verdict)| verdict.judgement == Judgement::Suspected);
+        suspected.min_by_key(|(_, verdict)| verdict.since).map(|(module, _)| module.clone())
     }
 }
 
@@ -217,7 +225,8 @@ impl Part {
 /// Whether a line names the module as the place of running code: `function+0x12/0x260 [module]`, the
 /// brackets alone or with a build id. The list of all modules, which every record has, is without
 /// brackets; a file of that name (a program's, in the line about its end) is without a function; a
-/// frame with `?` is what happened to lie on the stack.
+/// frame with `?` is what happened to lie on the stack. A function that the module replaces counts only
+/// with the module behind it: without, it is the kernel's own code of that name.
 fn names(line: &str, module: &ModuleName) -> bool {
     let opened = format!("[{module}");
     line.match_indices(opened.as_str()).any(|(at, _)| {
@@ -386,8 +395,33 @@ mod tests {
         assert_eq!(verdicts, Verdicts::default());
     }
 
+    fn other(number: usize) -> Loaded {
+        loaded(&format!("invivo_l3_{number:016x}"))
+    }
+
     #[test]
-    fn however_many_there_are_the_convicted_stay_longest_and_excerpts_are_short() {
+    fn no_conviction_is_ever_forgotten_and_what_could_not_be_convicted_any_more_finds_no_room() {
+        let mut verdicts = Verdicts::default();
+        for number in 0..MOST {
+            assert!(verdicts.has_room_for(&other(number).module_digest));
+            verdicts.blame(&other(number), &[], at(1));
+            verdicts.blame(&other(number), &[], at(2));
+        }
+        let another = other(MOST);
+        assert!(!verdicts.has_room_for(&another.module_digest));
+        // It is on already.
+        for second in [3, 4] {
+            verdicts.blame(&another, &[], at(second));
+            assert!(verdicts.has_room_for(&another.module_digest));
+        }
+        assert!((0..=MOST).all(|number| verdicts.convicted(&other(number).module_digest).is_some()));
+        assert!(!verdicts.has_room_for(&other(MOST + 1).module_digest));
+        verdicts.clear();
+        assert!(verdicts.has_room_for(&another.module_digest));
+    }
+
+    #[test]
+    fn however_many_are_suspected_the_youngest_are_and_excerpts_are_short() {
         let mut verdicts = Verdicts::default();
         let first = loaded(MODULE);
         for second in [0, 1] {
@@ -399,6 +433,11 @@ mod tests {
         }
         assert_eq!(verdicts.0.len(), MOST);
         assert!(verdicts.convicted(&first.module_digest).is_some());
+        assert!(
+            verdicts.of(&other(199).module_digest).is_some()
+                && verdicts.of(&other(0).module_digest).is_none()
+        );
+        assert!(verdicts.has_room_for(&other(200).module_digest));
         assert!(verdicts.0.values().filter_map(|v| v.evidence.as_ref()).all(|e| e.excerpt.len() <= EXCERPT));
     }
 }
