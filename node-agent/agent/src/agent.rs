@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::alarm::Alarm;
 use crate::cluster::{Cluster, ClusterError, Fence};
 use crate::fetch::{self, FetchError, Fetched, Source};
 use crate::health::Trouble as Health;
@@ -26,8 +27,9 @@ use crate::step::{self, Step};
 use crate::uevents::Uevents;
 use crate::verdict::{Cause, Trouble, Verdict};
 
-/// The loader is asked how things stand at least this often.
-const LOOK: Duration = Duration::from_mins(1);
+/// The loader is asked how things stand at least this often: a little sooner than it would look by
+/// itself, so that one of the two wakes it and not both.
+const LOOK: Duration = Duration::from_secs(55);
 /// How long modules may go on coming and going before the loader is woken for all of them: at a boot
 /// there are hundreds.
 const GATHER: Duration = Duration::from_secs(2);
@@ -145,6 +147,7 @@ impl Agent {
         let mut listed = false;
         let mut wake = Instant::now();
         let mut uevents = std::mem::take(&mut self.uevents);
+        let alarm = Alarm::default();
         loop {
             tokio::select! {
                 event = events.next() => match event {
@@ -168,7 +171,7 @@ impl Agent {
                     wake = wake.min(Instant::now() + GATHER);
                     continue;
                 }
-                () = tokio::time::sleep_until(wake), if listed => {}
+                () = alarm.at(wake), if listed => {}
             }
             wake = Instant::now()
                 + match self.work().await {
@@ -405,7 +408,7 @@ impl Agent {
     }
 }
 
-/// Until the next look: a minute, or the moment in which the level settles.
+/// Until the next look: some minute, or the moment in which the level settles.
 fn rest(state: &State) -> Duration {
     state.settles_in_seconds.map_or(LOOK, |seconds| LOOK.min(Duration::from_secs(seconds.saturating_add(1))))
 }

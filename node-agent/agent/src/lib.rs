@@ -4,6 +4,7 @@
 //! The shape is `observe -> step::next (pure) -> carry out one step -> report`.
 
 pub mod agent;
+pub mod alarm;
 pub mod allow;
 pub mod cluster;
 pub mod fetch;

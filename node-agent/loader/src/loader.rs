@@ -22,7 +22,7 @@ use crate::targets::Memory;
 use crate::verdict::Record;
 use crate::verify::{Passed, Verified, Verify};
 
-/// How often a loader at rest looks by itself.
+/// How often a loader at rest looks by itself, if nobody asks.
 const IDLE: Duration = Duration::from_mins(1);
 /// Longest that an instruction is waited for in one go, however far its deadline is. While tasks
 /// move the loader answers nobody, and the kernel takes no other patch; an instruction without this

@@ -116,11 +116,12 @@ pub fn serve<K: Kernel>(doors: &[Door], loader: &mut Loader<K>) -> io::Error {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return error.into(),
         }
+        let mut asked = false;
         for door in doors {
             match door.listener.accept() {
                 Ok((stream, _)) => match stream.set_nonblocking(false) {
                     Ok(()) => {
-                        converse(&stream, door.peers, loader);
+                        asked |= converse(&stream, door.peers, loader);
                         memory::give_back();
                     }
                     Err(error) => return error,
@@ -130,24 +131,28 @@ pub fn serve<K: Kernel>(doors: &[Door], loader: &mut Loader<K>) -> io::Error {
                 Err(error) => return error,
             }
         }
-        let now = Instant::now();
-        if now >= due {
+        // Whoever asks how things stand wakes it anyway: it need not wake a second time within the minute.
+        if asked || Instant::now() >= due {
             loader.tick();
             due = Instant::now() + loader.next_tick();
         } else {
             // An instruction may have left something that wants looking after sooner.
-            due = due.min(now + loader.next_tick());
+            due = due.min(Instant::now() + loader.next_tick());
         }
     }
 }
 
-/// One question, one answer.
-pub fn converse<K: Kernel>(stream: &UnixStream, peers: Peers, loader: &mut Loader<K>) {
+/// One question, one answer. Whether it was how things stand.
+pub fn converse<K: Kernel>(stream: &UnixStream, peers: Peers, loader: &mut Loader<K>) -> bool {
+    let mut asked = false;
     // Not rustix's: its pid is never 0, and here it is, since the peer is in another pid namespace.
     let answer = match getsockopt(stream, PeerCredentials) {
         Ok(peer) if peers.may_speak(peer.uid()) => {
             match frame::read::<Request>(&mut Patient::new(stream, PATIENCE)) {
-                Ok((request, blobs)) if peers.may_ask(&request) => loader.handle(request, &blobs),
+                Ok((request, blobs)) if peers.may_ask(&request) => {
+                    asked = matches!(request, Request::State | Request::Look);
+                    loader.handle(request, &blobs)
+                }
                 Ok(_) => Answer::Refused { detail: "not to be asked through this socket".to_owned() },
                 Err(error) => Answer::Refused { detail: format!("request not understood: {error}") },
             }
@@ -162,6 +167,7 @@ pub fn converse<K: Kernel>(stream: &UnixStream, peers: Peers, loader: &mut Loade
         // What was done is in the journal; the peer will ask how things stand.
         tracing::info!(error = %error, "answer not taken");
     }
+    asked
 }
 
 #[cfg(test)]
@@ -212,7 +218,8 @@ mod tests {
                 let path = path.clone();
                 move || ask_as(uid, path)
             });
-            converse(&listener.accept().unwrap().0, Peers::Agent(65532), &mut loader);
+            let heard = converse(&listener.accept().unwrap().0, Peers::Agent(65532), &mut loader);
+            assert_eq!(heard, welcome, "nobody else makes it look");
             assert_eq!(matches!(asked.join().unwrap(), Answer::State(_)), welcome, "uid {uid}");
         }
     }

@@ -53,17 +53,8 @@ fn converse(
     let hear = || frame::read(&mut Patient::new(stream, patience)).map(|(answer, _)| answer);
     match sent {
         Ok(()) => hear().map_err(AskError::Hear),
-        Err(broken) if hung_up(&broken) => hear().map_err(|_| AskError::Ask(broken)),
+        Err(broken) if broken.hung_up() => hear().map_err(|_| AskError::Ask(broken)),
         Err(error) => Err(AskError::Ask(error)),
-    }
-}
-
-fn hung_up(error: &FrameError) -> bool {
-    match error {
-        FrameError::Io(error) => {
-            matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
-        }
-        FrameError::TooLong { .. } | FrameError::Head(_) => false,
     }
 }
 

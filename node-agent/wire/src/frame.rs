@@ -34,22 +34,78 @@ pub enum FrameError {
     Head(#[from] serde_json::Error),
 }
 
+impl FrameError {
+    /// The other end went away while something was being sent: what it said before may wait to be read.
+    pub fn hung_up(&self) -> bool {
+        match self {
+            Self::Io(error) => {
+                matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+            }
+            Self::TooLong { .. } | Self::Head(_) => false,
+        }
+    }
+}
+
 /// Writes one message.
 ///
 /// # Errors
 ///
 /// `TooLong` for a message that no peer would take; `Io`.
 pub fn write<T: Serialize>(to: &mut impl Write, head: &T, blobs: &[&[u8]]) -> Result<(), FrameError> {
-    let head = serde_json::to_vec(head)?;
-    to.write_all(&checked("head", head.len(), MAX_HEAD)?.to_le_bytes())?;
-    to.write_all(&checked("number of blobs", blobs.len(), MAX_BLOBS)?.to_le_bytes())?;
-    to.write_all(&head)?;
+    to.write_all(&beginning(head, blobs.len())?)?;
     for blob in blobs {
-        to.write_all(&checked("blob", blob.len(), MAX_BLOB)?.to_le_bytes())?;
+        to.write_all(&blob_length(blob)?)?;
         to.write_all(blob)?;
     }
     to.flush()?;
     Ok(())
+}
+
+/// A message up to its first blob, which goes over the socket at once: whoever waits for it wakes once.
+///
+/// # Errors
+///
+/// `TooLong`, `Head`.
+pub fn beginning<T: Serialize>(head: &T, blobs: usize) -> Result<Vec<u8>, FrameError> {
+    let head = serde_json::to_vec(head)?;
+    let lengths = [checked("head", head.len(), MAX_HEAD)?, checked("number of blobs", blobs, MAX_BLOBS)?];
+    Ok([lengths.map(u32::to_le_bytes).as_flattened(), &head].concat())
+}
+
+/// What stands before a blob.
+///
+/// # Errors
+///
+/// `TooLong`.
+pub fn blob_length(blob: &[u8]) -> Result<[u8; 4], FrameError> {
+    Ok(checked("blob", blob.len(), MAX_BLOB)?.to_le_bytes())
+}
+
+/// What a message begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lengths {
+    /// Bytes of the head.
+    pub head: u32,
+    /// How many blobs follow it.
+    pub blobs: u32,
+}
+
+impl Lengths {
+    /// How many bytes they take.
+    pub const BYTES: usize = 8;
+
+    /// Reads them.
+    ///
+    /// # Errors
+    ///
+    /// `TooLong`.
+    pub fn of(bytes: [u8; Self::BYTES]) -> Result<Self, FrameError> {
+        let [a, b, c, d, e, f, g, h] = bytes;
+        Ok(Self {
+            head: allowed("head", u32::from_le_bytes([a, b, c, d]), MAX_HEAD)?,
+            blobs: allowed("number of blobs", u32::from_le_bytes([e, f, g, h]), MAX_BLOBS)?,
+        })
+    }
 }
 
 /// Reads one message.
@@ -58,27 +114,26 @@ pub fn write<T: Serialize>(to: &mut impl Write, head: &T, blobs: &[&[u8]]) -> Re
 ///
 /// `TooLong` before anything of that length is read; `Head`; `Io`.
 pub fn read<T: DeserializeOwned>(from: &mut impl Read) -> Result<(T, Vec<Vec<u8>>), FrameError> {
-    let head_length = length(from, "head", MAX_HEAD)?;
-    let blobs = length(from, "number of blobs", MAX_BLOBS)?;
-    let head = serde_json::from_slice(&exactly(from, head_length)?)?;
-    let blobs = (0..blobs)
+    let mut bytes = [0; Lengths::BYTES];
+    from.read_exact(&mut bytes)?;
+    let lengths = Lengths::of(bytes)?;
+    let head = serde_json::from_slice(&exactly(from, lengths.head)?)?;
+    let blobs = (0..lengths.blobs)
         .map(|_| {
-            let blob_length = length(from, "blob", MAX_BLOB)?;
-            exactly(from, blob_length)
+            let mut bytes = [0; 4];
+            from.read_exact(&mut bytes)?;
+            let length = allowed("blob", u32::from_le_bytes(bytes), MAX_BLOB)?;
+            exactly(from, length)
         })
         .collect::<Result<_, _>>()?;
     Ok((head, blobs))
 }
 
 fn checked(what: &'static str, length: usize, limit: u32) -> Result<u32, FrameError> {
-    let length = u32::try_from(length).unwrap_or(u32::MAX);
-    if length > limit { Err(FrameError::TooLong { what, length, limit }) } else { Ok(length) }
+    allowed(what, u32::try_from(length).unwrap_or(u32::MAX), limit)
 }
 
-fn length(from: &mut impl Read, what: &'static str, limit: u32) -> Result<u32, FrameError> {
-    let mut bytes = [0; 4];
-    from.read_exact(&mut bytes)?;
-    let length = u32::from_le_bytes(bytes);
+fn allowed(what: &'static str, length: u32, limit: u32) -> Result<u32, FrameError> {
     if length > limit { Err(FrameError::TooLong { what, length, limit }) } else { Ok(length) }
 }
 
@@ -103,6 +158,23 @@ mod tests {
         write(&mut wire, &"head", &[b"proof", b""]).unwrap();
         let (head, blobs): (String, _) = read(&mut wire.as_slice()).unwrap();
         assert_eq!((head.as_str(), blobs), ("head", vec![b"proof".to_vec(), Vec::new()]));
+    }
+
+    #[test]
+    fn head_and_lengths_arrive_in_one_piece() {
+        struct Pieces(Vec<usize>);
+        impl Write for Pieces {
+            fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+                self.0.push(piece.len());
+                Ok(piece.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut pieces = Pieces(Vec::new());
+        write(&mut pieces, &"head", &[]).unwrap();
+        assert_eq!(pieces.0, [Lengths::BYTES + 6]);
     }
 
     #[test]
