@@ -427,7 +427,7 @@ async fn carry_out(
             (Request::RollBack(RollBackRequest { order: order.clone(), deadline: *deadline }), Vec::new())
         }
         What::Apply(apply) => {
-            let fetched = match fetch_for(cluster, patch_server, instruction, apply, state).await {
+            let fetched = match fetch_for(cluster, (loader, state), patch_server, instruction, apply).await {
                 Ok(fetched) => fetched,
                 Err(attempt) => return attempt,
             };
@@ -462,10 +462,10 @@ async fn carry_out(
 /// Reads policy, feeds and sets once, fetches, verifies.
 async fn fetch_for(
     cluster: &Cluster,
+    (loader, state): (&Loader, &State),
     patch_server: &str,
     instruction: &Instruction,
     apply: &invivo_api::Apply,
-    state: &State,
 ) -> Result<Fetched, Attempt> {
     let order = &instruction.order;
     let forbidden =
@@ -481,13 +481,14 @@ async fn fetch_for(
     let fetched = async {
         let source = Source::read(cluster, policy, feed).await?;
         let now = Timestamp::now();
-        fetch::fetch(cluster, patch_server, options, apply, &source, state, now).await
+        fetch::fetch(cluster, patch_server, options, apply, &source, (loader, state), now).await
     };
     fetched.await.map_err(|error| match error {
         FetchError::Forbidden(why) => forbidden(why.to_string()),
         FetchError::Rejected(rejection) => Attempt::Ended(Verdict::rejected(order, &rejection)),
         FetchError::Unreachable(why) => Attempt::Again(Trouble::Unreachable, why),
         FetchError::Cluster(error) => unreachable(error),
+        FetchError::Loader(error) => Attempt::Again(Trouble::LoaderSilent, error.to_string()),
         FetchError::Withheld(why) => Attempt::Again(Trouble::Withheld, why),
         FetchError::Proof(error) => {
             Attempt::Ended(Verdict::failed(order, Cause::Fault(Fault::NodeIo), error.to_string()))

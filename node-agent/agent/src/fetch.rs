@@ -7,12 +7,13 @@ use invivo_feed::document::{Index, LevelEntry, SetEntry};
 use invivo_feed::{Clocks, Document, Floors, Proof, Rejection, Say, check_module, eligible};
 use invivo_terms::{Refusal, RepositoryName, SetName};
 use invivo_transport::{Error as TransportError, Options, Repository};
-use invivo_wire::State;
+use invivo_wire::{Reason, State};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
 use crate::allow::{self, Forbidden, Unfit};
 use crate::cluster::{Cluster, ClusterError};
+use crate::loader::{Loader, LoaderError};
 
 /// Why there is nothing to pass to the loader.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,9 @@ pub enum FetchError {
     /// The feed withholds it now.
     #[error("{0}")]
     Withheld(String),
+    /// The loader did not say whether there is room.
+    #[error(transparent)]
+    Loader(#[from] LoaderError),
     /// The proof is not JSON.
     #[error("writing the proof")]
     Proof(#[source] serde_json::Error),
@@ -152,16 +156,19 @@ fn own_floors(loader: &Floors, repository: Option<&RepositoryName>) -> Floors {
     }
 }
 
-/// Before anything large is fetched: the loader loads nothing that it cannot keep, with its proof. That
-/// it says so itself when it keeps it is not replaced by this, for others write there too.
-fn has_room(level: &LevelEntry, proof: u64, room: Option<u64>) -> Result<(), Rejection> {
+/// Before anything large is fetched: the loader loads nothing that it cannot keep, with its proof. What
+/// else may be wrong with its disk it says when it is passed them.
+async fn reserve(loader: &Loader, level: &LevelEntry, proof: u64) -> Result<(), FetchError> {
     let needed = level.modules.iter().map(|module| module.length).sum::<u64>().saturating_add(proof);
-    match room {
-        Some(room) if room < needed => {
-            let detail = format!("{needed} bytes are to be kept on the node, and there is room for {room}");
-            Err(Rejection::new(Refusal::StorageFull, Document::Bundle, detail))
+    match loader.reserve(needed).await {
+        Ok(State { reason: Some(Reason::Refusal(Refusal::StorageFull)), message, .. }) => {
+            let why = message.unwrap_or_default();
+            let detail = format!("{needed} bytes are to be kept on the node: {why}");
+            Err(Rejection::new(Refusal::StorageFull, Document::Bundle, detail).into())
         }
-        Some(_) | None => Ok(()),
+        // An earlier one does not know the question.
+        Ok(_) | Err(LoaderError::Refused(_)) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -176,7 +183,7 @@ pub async fn fetch(
     options: Options,
     apply: &Apply,
     source: &Source,
-    loader: &State,
+    (loader, state): (&Loader, &State),
     now: Timestamp,
 ) -> Result<Fetched, FetchError> {
     let (Some(feed), Some(root_feed)) = (source.feeds.first(), source.feeds.last()) else {
@@ -190,7 +197,7 @@ pub async fn fetch(
     let fleet = floors_of(root_feed);
     let base = format!("{}/feeds/{}/", patch_server.trim_end_matches('/'), root_feed.name_any());
     let repository = Repository::new(&base, options)?;
-    let floors = own_floors(&loader.floors, fleet.repository.as_ref());
+    let floors = own_floors(&state.floors, fleet.repository.as_ref());
     let look = repository.look(root, &floors, now).await?;
     look.catalogue.floors().not_below(&fleet)?;
     let index = look.catalogue.index();
@@ -208,7 +215,7 @@ pub async fn fetch(
         manifest: Vec::new(),
     };
     let kept = proof.length_with(level.manifest.length).map_err(FetchError::Proof)?;
-    has_room(level, kept, loader.room)?;
+    reserve(loader, level, kept).await?;
     let bundle = invivo_bundle::unpack(&repository.bundle(level).await?)?;
     let manifest = look.catalogue.manifest(&document, apply.level, &bundle.manifest)?;
     let mut modules = bundle.modules.into_iter();

@@ -59,6 +59,16 @@ impl Loader {
         self.ask(Request::Look, Vec::new(), AT_ONCE).await
     }
 
+    /// Has the loader take room for so many bytes, before they are fetched. A loader that does not know
+    /// the question says so: it looks for room when it is passed them.
+    ///
+    /// # Errors
+    ///
+    /// See [`LoaderError`].
+    pub async fn reserve(&self, bytes: u64) -> Result<State, LoaderError> {
+        self.ask(Request::Reserve { bytes }, Vec::new(), AT_ONCE).await
+    }
+
     /// Asks for something and waits up to `patience` for how things stand afterwards.
     ///
     /// # Errors

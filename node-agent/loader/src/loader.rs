@@ -30,6 +30,8 @@ const IDLE: Duration = Duration::from_mins(1);
 /// within 20 s (after 15 s the kernel wakes the sleepers), and the default deadline of a node, 10
 /// minutes, is not cut.
 pub(crate) const LONGEST: Duration = Duration::from_mins(15);
+/// Most room that is taken for a level: a module and its proof, as long as the socket takes them.
+const MOST_KEPT: u64 = 2 * invivo_wire::frame::MAX_BLOB as u64;
 
 /// The loader of one node.
 #[derive(Debug)]
@@ -95,6 +97,8 @@ impl<K: Kernel> Loader<K> {
     pub fn handle(&mut self, request: Request, blobs: &[Vec<u8>]) -> Answer {
         let answered = match (request, blobs) {
             (Request::State, []) => {
+                // Whoever asks that is fetching nothing.
+                self.release();
                 self.look();
                 self.state()
             }
@@ -103,12 +107,19 @@ impl<K: Kernel> Loader<K> {
                 self.mind_targets();
                 self.state()
             }
-            (Request::Hold { .. } | Request::RollBack(_) | Request::ClearVerdicts, [])
+            (
+                Request::Reserve { .. }
+                | Request::Hold { .. }
+                | Request::RollBack(_)
+                | Request::ClearVerdicts,
+                [],
+            )
             | (Request::Apply(_), [_, _])
                 if !self.known =>
             {
                 self.state()
             }
+            (Request::Reserve { bytes }, []) => self.reserve(bytes),
             (Request::Hold { order }, []) => self.hold(order),
             (Request::RollBack(request), []) => self.roll_back(&request),
             (Request::Apply(request), [proof, module]) => self.apply(&request, proof, module),
@@ -116,6 +127,7 @@ impl<K: Kernel> Loader<K> {
             (
                 Request::State
                 | Request::Look
+                | Request::Reserve { .. }
                 | Request::Hold { .. }
                 | Request::RollBack(_)
                 | Request::Apply(_)
@@ -143,6 +155,22 @@ impl<K: Kernel> Loader<K> {
         let (since_boot, now) = (self.kernel.since_boot(), self.kernel.now());
         let told = report::state(&self.journal, waiting, &self.running, &seen, targets, since_boot, now);
         Ok(State { room: self.store.room(), ..told })
+    }
+
+    /// Takes room for what the agent is about to fetch. The agent's word is bounded like all that it says.
+    fn reserve(&self, bytes: u64) -> std::io::Result<State> {
+        let state = self.state()?;
+        let reserved = self.store.reserve(bytes.min(MOST_KEPT));
+        let missed = reserved.err().map(Missed::from);
+        let (reason, message) = missed.map(|missed| (missed.reason, missed.message)).unzip();
+        Ok(State { reason, message, ..state })
+    }
+
+    /// Gives back the room that was taken.
+    fn release(&self) {
+        if let Err(error) = self.store.release() {
+            tracing::warn!(error = %error, "room that was taken is not given back");
+        }
     }
 
     /// What the loader does by itself: tries again what failed in passing, and looks.
@@ -247,6 +275,7 @@ impl<K: Kernel> Loader<K> {
         let level = self.kernel.seen()?.level();
         let at_rest = report::at_rest(level, self.journal.active_in(&self.running.boot_id));
         let since = self.journal.outcome.as_ref().filter(|old| old.state == at_rest).map(|old| old.since);
+        self.release();
         self.begins(order);
         self.journal.outcome = Some(Outcome::reached(at_rest, since.unwrap_or(self.now())));
         self.save();
@@ -261,6 +290,7 @@ impl<K: Kernel> Loader<K> {
         self.begins(request.order.clone());
         let ended = self.try_apply(request, proof, module);
         self.conclude(ended);
+        self.release();
         self.sweep();
         self.look();
         self.state()
@@ -383,6 +413,7 @@ impl<K: Kernel> Loader<K> {
             return answer;
         }
         tracing::info!(revision = request.order.revision.0, "roll back");
+        self.release();
         self.begins(request.order.clone());
         let task = Task {
             boot_id: self.running.boot_id.clone(),

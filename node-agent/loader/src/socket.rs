@@ -75,11 +75,15 @@ impl Peers {
                 Self::Agent(_),
                 Request::State
                 | Request::Look
+                | Request::Reserve { .. }
                 | Request::Apply(_)
                 | Request::RollBack(_)
                 | Request::Hold { .. },
             ) => true,
-            (Self::Root, Request::Apply(_) | Request::RollBack(_) | Request::Hold { .. })
+            (
+                Self::Root,
+                Request::Reserve { .. } | Request::Apply(_) | Request::RollBack(_) | Request::Hold { .. },
+            )
             | (Self::Agent(_), Request::ClearVerdicts) => false,
         }
     }

@@ -6,18 +6,22 @@
 //! levels/<digest>.ko         a module, named by its bytes
 //! levels/<digest>.proof      what vouches for it
 //! evidence/<digest>          the record of a panic that a verdict rests on
+//! spare                      room for a level that is being fetched
+//! ended                      the boot in which a loader was told to end, until another one begins in it
 //! ```
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use invivo_feed::document::cap;
 use invivo_feed::store::{StoreError, holds, read, remove, replace};
 use invivo_terms::Digest;
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 
 use crate::journal::Journal;
 use crate::slots::Slots;
@@ -149,13 +153,52 @@ impl Store {
         found.f_bfree.checked_mul(found.f_frsize)
     }
 
-    /// Keeps a module and its proof. What is kept already takes no room a second time.
+    /// Takes room for a level that is to be kept, until it is or [`Self::release`] gives it back. Room
+    /// taken before is given back. A file system that cannot take room ahead promises nothing.
+    ///
+    /// # Errors
+    ///
+    /// `Full`, `Io`; nothing is taken then.
+    pub fn reserve(&self, bytes: u64) -> Result<(), StoreError> {
+        self.release()?;
+        self.prepare()?;
+        let path = self.spare();
+        let take = || -> io::Result<()> {
+            let file = fs::OpenOptions::new().write(true).create_new(true).mode(MODE).open(&path)?;
+            match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes.max(1)) {
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        };
+        take().map_err(|error| {
+            // Best effort: what was taken of it helps nobody.
+            let _ = self.release();
+            at(&path)(error)
+        })
+    }
+
+    /// Gives back room that was taken.
+    ///
+    /// # Errors
+    ///
+    /// `Io`.
+    pub fn release(&self) -> Result<(), StoreError> {
+        remove(&self.spare())
+    }
+
+    fn spare(&self) -> PathBuf {
+        self.folder.join("spare")
+    }
+
+    /// Keeps a module and its proof, in the room that was taken. What is kept already takes no room a
+    /// second time.
     ///
     /// # Errors
     ///
     /// `Full`, `Io`.
     pub fn keep(&self, digest: &Digest, module: &[u8], proof: &[u8]) -> Result<(), StoreError> {
         self.prepare()?;
+        self.release()?;
         for (extension, bytes) in [("ko", module), ("proof", proof)] {
             let path = self.level(digest, extension);
             if !holds(&path, bytes) {
@@ -266,6 +309,48 @@ mod tests {
         store.save(&journal).unwrap();
         assert_eq!(Store::new(&folder).open().unwrap(), journal);
         assert_eq!(fs::metadata(folder.join("journal.a")).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn room_is_taken_from_the_disk_until_a_level_is_kept_in_it_or_it_is_given_back() {
+        use std::os::unix::fs::MetadataExt as _;
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::new(root.path());
+        let spare = || fs::metadata(root.path().join("spare")).ok().map(|file| file.blocks() * 512);
+        store.release().unwrap();
+        for bytes in [1 << 20, 1 << 16] {
+            store.reserve(bytes).unwrap();
+            assert_eq!(spare(), Some(bytes), "taken anew, and not only promised");
+        }
+        store.keep(&invivo_feed::digest(b"module"), b"module", b"proof").unwrap();
+        assert_eq!(spare(), None);
+        store.reserve(1 << 16).unwrap();
+        store.release().unwrap();
+        assert_eq!(spare(), None);
+        // More than any disk has.
+        assert!(matches!(store.reserve(1 << 55), Err(StoreError::Full { .. } | StoreError::Io { .. })));
+        assert_eq!(spare(), None);
+    }
+
+    #[test]
+    fn the_mark_of_a_boot_that_ended_lasts_until_a_loader_begins_in_that_boot() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::new(root.path());
+        assert_eq!(store.boot_that_ended().unwrap(), None);
+        store.unmark_end("boot-1").unwrap();
+        store.mark_end("boot-1").unwrap();
+        store.unmark_end("boot-2").unwrap();
+        assert_eq!(store.boot_that_ended().unwrap().as_deref(), Some("boot-1"));
+        store.unmark_end("boot-1").unwrap();
+        assert_eq!(store.boot_that_ended().unwrap(), None);
+        // Whatever lies there may be of this boot, or of none.
+        fs::write(root.path().join("ended"), [0xff; 300]).unwrap();
+        assert!(store.boot_that_ended().is_err());
+        store.unmark_end("boot-1").unwrap();
+        assert_eq!(store.boot_that_ended().unwrap(), None);
+        fs::create_dir(root.path().join("ended")).unwrap();
+        store.unmark_end("boot-1").unwrap();
+        assert!(store.boot_that_ended().is_err() && store.mark_end("boot-1").is_err());
     }
 
     #[test]

@@ -30,6 +30,12 @@ pub enum Request {
     /// Something came or went among the kernel's modules: look, see to it, and say how things stand.
     /// Where to look and what to do about it the loader decides by itself.
     Look,
+    /// Take room on the disk for a level that is to be fetched, until it is passed or something else is
+    /// asked. The answer's reason is about that alone: none, or `StorageFull`.
+    Reserve {
+        /// Of its module and proof.
+        bytes: u64,
+    },
     /// Bring the kernel to a level. Two blobs follow the head: the proof (JSON), the module's bytes.
     Apply(ApplyRequest),
     /// Take every patch off.

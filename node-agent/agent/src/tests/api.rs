@@ -10,6 +10,7 @@ use invivo_terms::Digest;
 use kube::client::Body;
 use serde_json::{Value, json};
 
+use super::killed::{Reaper, Side};
 use super::repository::Bundle;
 
 struct World {
@@ -21,13 +22,14 @@ struct World {
     reads: usize,
     fence_down: bool,
     fence_tries: usize,
+    reaper: Reaper,
 }
 
 #[derive(Clone)]
 pub(super) struct FakeApi(Arc<Mutex<World>>);
 
 impl FakeApi {
-    pub(super) fn new(root: &Digest) -> Self {
+    pub(super) fn new(root: &Digest, reaper: Reaper) -> Self {
         let object = json!({
             "apiVersion": "invivo.dev/v1alpha1", "kind": "NodePatch",
             "metadata": {"name": "node1", "uid": "uid-1", "resourceVersion": "1"},
@@ -48,6 +50,7 @@ impl FakeApi {
             reads: 0,
             fence_down: false,
             fence_tries: 0,
+            reaper,
         })))
     }
 
@@ -62,7 +65,14 @@ impl FakeApi {
             async move {
                 let (head, body) = request.into_parts();
                 let body = body.collect_bytes().await.unwrap();
+                let dies = api.world().reaper.request();
+                if dies == Some(Side::Before) {
+                    std::future::pending::<()>().await;
+                }
                 let (status, answer) = api.answer(&head.method, head.uri.path(), &body);
+                if dies == Some(Side::After) {
+                    std::future::pending::<()>().await;
+                }
                 let answer = Body::from(serde_json::to_vec(&answer).unwrap());
                 Ok::<_, std::convert::Infallible>(Response::builder().status(status).body(answer).unwrap())
             }

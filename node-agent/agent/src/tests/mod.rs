@@ -3,6 +3,7 @@
 
 mod api;
 mod diagram;
+mod killed;
 mod node;
 #[path = "../../../fixtures/repository.rs"]
 #[allow(dead_code, reason = "the loader's tests need more of it")]
@@ -27,6 +28,7 @@ use crate::loader::Loader;
 use crate::metrics::Metrics;
 use crate::uevents::{Uevents, announce, apart};
 use api::FakeApi;
+use killed::Reaper;
 use node::FakeLoader;
 use repository::{Author, Bundle};
 
@@ -45,8 +47,8 @@ struct Trial {
 impl Trial {
     async fn new() -> Self {
         let author = Author::new("example", Timestamp::now() - SignedDuration::from_hours(1));
-        let api = FakeApi::new(&author.root());
-        let loader = FakeLoader::new();
+        let api = FakeApi::new(&author.root(), Reaper::default());
+        let loader = FakeLoader::new(Reaper::default());
         let patch_server = api::serve(author.tree()).await;
         let (agent, events) = start(&api, &loader, &patch_server);
         Self { author, api, loader, events, agent, patch_server }
@@ -244,7 +246,7 @@ async fn a_node_without_room_for_module_and_proof_is_told_so_before_the_bundle_i
     let bundle = trial.author.publish(&node::build_id(), 1, "2026-11-21.1");
     // Whoever asks for it is told that it is not there.
     std::fs::remove_dir_all(trial.author.tree().join("bundles")).unwrap();
-    trial.loader.change(|state| state.room = Some(kept(&bundle) - 1));
+    trial.loader.has_room(kept(&bundle) - 1);
     trial.instruct(1, &apply(&bundle));
     let status = trial.observed(1).await;
     assert_eq!((status.state, status.reason.as_deref()), (NodeState::Refused, Some("StorageFull")));
@@ -254,7 +256,17 @@ async fn a_node_without_room_for_module_and_proof_is_told_so_before_the_bundle_i
 async fn a_node_with_just_the_room_for_both_takes_them() {
     let trial = Trial::new().await;
     let bundle = trial.author.publish(&node::build_id(), 1, "2026-11-21.1");
-    trial.loader.change(|state| state.room = Some(kept(&bundle)));
+    trial.loader.has_room(kept(&bundle));
+    trial.instruct(1, &apply(&bundle));
+    assert_eq!(trial.observed(1).await.state, NodeState::Applied);
+    assert_eq!(trial.loader.reserved(), [kept(&bundle)]);
+}
+
+#[tokio::test]
+async fn a_loader_that_does_not_know_how_to_take_room_ahead_is_passed_the_level_all_the_same() {
+    let trial = Trial::new().await;
+    let bundle = trial.author.publish(&node::build_id(), 1, "2026-11-21.1");
+    trial.loader.is_of_before();
     trial.instruct(1, &apply(&bundle));
     assert_eq!(trial.observed(1).await.state, NodeState::Applied);
 }
