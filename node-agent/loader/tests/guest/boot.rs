@@ -89,9 +89,21 @@ impl Rig {
         plan: &Plan,
         append: &str,
     ) -> Result<Guest, Box<dyn Error>> {
+        self.boot_image(&self.bundles.image, name, disk, plan, append)
+    }
+
+    /// The same with this image of the kernel.
+    pub(crate) fn boot_image(
+        &self,
+        image: &Path,
+        name: &str,
+        disk: &Disk,
+        plan: &Plan,
+        append: &str,
+    ) -> Result<Guest, Box<dyn Error>> {
         let parts = Parts {
             name,
-            image: &self.bundles.image,
+            image,
             archive: self.archive.clone().file(PLAN, 0o444, &serde_json::to_vec(plan)?),
             append: &format!("INVIVO_GUEST=plan {append}"),
             cpus: 1,

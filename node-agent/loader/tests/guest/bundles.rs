@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use invivo_feed::{Clocks, Floors, verify_proof};
 use invivo_guest::Initramfs;
@@ -19,6 +18,7 @@ use object::{Object as _, ObjectSection as _};
 use crate::file_system::FileSystem;
 use crate::plan::{Facts, Generation, Offer};
 use crate::repository::{Author, Bundle};
+use crate::signer::Signer;
 
 /// The kernel of every guest here.
 const RELEASE: &str = "6.1.0-47-cloud-amd64";
@@ -111,6 +111,9 @@ impl Made {
 /// What every guest has: a kernel, and bundles for it.
 pub(crate) struct Bundles {
     pub(crate) image: PathBuf,
+    /// The same kernel, not packed.
+    vmlinux: PathBuf,
+    signer: Signer,
     pub(crate) root: Digest,
     pub(crate) offers: Vec<Offer>,
     pub(crate) file_system: FileSystem,
@@ -128,11 +131,13 @@ impl Bundles {
         let kernel = facts::read(&cache, &lock, &mut tell)?;
         let tree = tree::make(&cache, &lock, &mut tell)?;
         let mut modules = compile(&lock, &tree)?;
+        let vmlinux = kernel.image.with_file_name("vmlinux");
+        let signer = Signer::for_kernel(&std::fs::read(&vmlinux)?)?;
         for made in OURS.iter().chain([&STRANGERS]) {
             let module = modules.get_mut(&made.level).ok_or("not compiled")?;
             *module = resolve(module, &tree, &kernel.symbols)?.0.bytes;
             if made.signed {
-                *module = sign(&tree, module)?;
+                *module = signer.sign(&tree, module)?;
             }
         }
         let take = |made: &Made| modules.get(&made.level).cloned().ok_or("not compiled");
@@ -167,7 +172,15 @@ impl Bundles {
             offer.generations.push(Generation { floors: floors(&strange, &stranger.root(), now)? });
             files.insert(proof_file(strange.level, 0), strange.proof);
         }
-        Ok(Self { image: kernel.image, root: ours.root(), offers, file_system, files })
+        Ok(Self { image: kernel.image, vmlinux, signer, root: ours.root(), offers, file_system, files })
+    }
+
+    /// The kernel as `image`, but that it trusts whoever signed [`SIGNED`] in its builder's place; its
+    /// build id is the same. QEMU takes it as it is.
+    pub(crate) fn trusting(&self, image: &Path) -> Result<(), Box<dyn Error>> {
+        let mut vmlinux = std::fs::read(&self.vmlinux)?;
+        self.signer.be_trusted(&mut vmlinux)?;
+        Ok(std::fs::write(image, vmlinux)?)
     }
 
     /// Adds them to what a guest begins with.
@@ -235,39 +248,4 @@ fn compile(lock: &KernelLock, tree: &Path) -> Result<BTreeMap<u32, Vec<u8>>, Box
         Ok((made.level, std::fs::read(work.path().join(format!("{name}/{name}.ko")))?))
     };
     all.iter().map(read).collect()
-}
-
-/// Signs a module as a distribution does, by a key made for the occasion.
-fn sign(tree: &Path, module: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
-    let folder = tempfile::tempdir()?;
-    let (key, file) = (folder.path().join("key.pem"), folder.path().join("module.ko"));
-    std::fs::write(&file, module)?;
-    run(Command::new("openssl")
-        .args([
-            "req",
-            "-new",
-            "-x509",
-            "-nodes",
-            "-batch",
-            "-sha256",
-            "-newkey",
-            "rsa:2048",
-            "-subj",
-            "/CN=nobody",
-        ])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(folder.path().join("certificate.pem")))?;
-    let certificate = folder.path().join("certificate.pem");
-    run(Command::new(tree.join("scripts/sign-file")).arg("sha256").args([&key, &certificate, &file]))?;
-    Ok(std::fs::read(file)?)
-}
-
-fn run(command: &mut Command) -> Result<(), Box<dyn Error>> {
-    let output = command.output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)).into())
 }

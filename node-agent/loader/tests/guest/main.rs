@@ -29,9 +29,11 @@ mod plan;
 #[path = "../../../fixtures/repository.rs"]
 #[allow(dead_code, reason = "the agent's tests need more of it")]
 mod repository;
+mod signer;
 mod strict;
 mod targets;
 
+use std::path::Path;
 use std::process::Command;
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
@@ -108,8 +110,13 @@ fn plan(rig: &Rig, steps: Vec<Step>) -> Plan {
 
 /// What a guest said to its end, and that its kernel had nothing to complain about.
 fn to_its_end(rig: &Rig, disk: &Disk, plan: &Plan, append: &str) -> Vec<Said> {
+    to_its_end_on(&rig.bundles.image, rig, disk, plan, append)
+}
+
+/// The same with this image of the kernel.
+fn to_its_end_on(image: &Path, rig: &Rig, disk: &Disk, plan: &Plan, append: &str) -> Vec<Said> {
     disk.power_on(None);
-    let guest = rig.boot("life", disk, plan, append).unwrap();
+    let guest = rig.boot_image(image, "life", disk, plan, append).unwrap();
     let said = guest.ends(PATIENCE).unwrap();
     assert_eq!(said.last(), Some(&Said::Done(Vec::new())), "{}", guest.console());
     eprintln!("{:?} from power on to power off, {} writes", guest.age(), disk.writes());
