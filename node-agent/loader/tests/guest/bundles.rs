@@ -35,10 +35,12 @@ struct Made {
     signed: bool,
     /// What its code does before it answers.
     first: &'static str,
+    /// Its code, where that is no answer to a reader.
+    code: Option<&'static str>,
 }
 
 /// The second redirects more than those before and after it.
-const OURS: [Made; 7] = [
+const OURS: [Made; 9] = [
     Made { level: 1, ..PLAIN },
     Made { level: 2, functions: &[CMDLINE, VERSION], ..PLAIN },
     Made { level: 3, ..PLAIN },
@@ -46,8 +48,10 @@ const OURS: [Made; 7] = [
     Made { level: WARNS, first: "WARN_ON_ONCE(1);", ..HARMFUL },
     Made { level: DIES, first: "BUG();", ..HARMFUL },
     Made { level: DIES_LATER, first: DIE_LATER, ..HARMFUL },
+    Made { level: SPINS, first: SPIN, ..HARMFUL },
+    Made { level: FORKS, functions: &["__x64_sys_vfork"], code: Some(FORK), ..PLAIN },
 ];
-const PLAIN: Made = Made { level: 0, functions: &[CMDLINE], signed: false, first: "" };
+const PLAIN: Made = Made { level: 0, functions: &[CMDLINE], signed: false, first: "", code: None };
 /// Of what the guest's first process never calls, which must not die.
 const HARMFUL: Made = Made { functions: &[LOADAVG], ..PLAIN };
 /// The level whose module is signed.
@@ -62,6 +66,21 @@ const DIE_LATER: &str = "static time64_t first;
 \tif (!first)
 \t\tfirst = ktime_get_seconds();
 \tBUG_ON(ktime_get_seconds() >= first + 30);";
+/// The level that keeps a processor to itself for some seconds, once.
+pub(crate) const SPINS: u32 = 9;
+const SPIN: &str = "static bool spun;
+	if (!spun) {
+		ktime_t end = ktime_add_ms(ktime_get(), 7000);
+
+		spun = true;
+		preempt_disable();
+		while (ktime_before(ktime_get(), end))
+			cpu_relax();
+		preempt_enable();
+	}";
+/// The level that forks as the kernel does.
+pub(crate) const FORKS: u32 = 10;
+const FORK: &str = include_str!("../../../../kmod/tests/parts/vfork.c");
 /// By an author whom nobody pinned.
 const STRANGERS: Made = Made { level: 4, ..PLAIN };
 
@@ -79,9 +98,12 @@ impl Made {
     }
 
     fn part(&self, function: &str) -> String {
+        if let Some(code) = self.code {
+            return code.to_owned();
+        }
         format!(
             "// SPDX-License-Identifier: GPL-2.0\n#include <linux/bug.h>\n#include <linux/ktime.h>\n\
-             #include <linux/seq_file.h>\n\n\
+             #include <linux/preempt.h>\n#include <linux/processor.h>\n#include <linux/seq_file.h>\n\n\
              static int {function}(struct seq_file *seq, void *v)\n{{\n\t{}\n\
              \tseq_puts(seq, \"level {}\\n\");\n\treturn 0;\n}}\n\n\
              extern typeof({function}) invivo_new_{function} __alias({function});\n",

@@ -2,6 +2,7 @@
 //! node does, does what the plan says, and tells on the console what it sees.
 
 mod deeds;
+pub(crate) mod sleepers;
 pub(crate) mod targets;
 mod work;
 
@@ -125,7 +126,7 @@ impl Guest {
 
     fn question(&self, step: &Step) -> (PathBuf, Request, Vec<Vec<u8>>) {
         let order = |revision| Order { object: OBJECT.to_owned(), revision };
-        let deadline = Timestamp::now() + SignedDuration::from_mins(10);
+        let deadline = Timestamp::now() + SignedDuration::from_secs(self.plan.deadline_seconds.into());
         let (request, blobs) = match step {
             Step::Apply { level, generation, revision, bytes } => {
                 let offer = self.plan.facts.offers.iter().find(|offer| offer.level == *level).unwrap();

@@ -12,6 +12,7 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod blocked;
 mod boot;
 mod bundles;
 mod chance;
@@ -60,6 +61,9 @@ fn in_the_guest() {
         Ok("plan") if std::process::id() == 1 => inside::run(),
         Ok("targets") if std::process::id() == 1 => inside::targets::run(),
         Ok("reader") => inside::read(),
+        Ok("parent") => inside::sleepers::fork(),
+        Ok("old") => inside::sleepers::sleep(),
+        Ok("new") => inside::sleepers::sleep_in_new_code(),
         _ => {}
     }
 }
@@ -105,7 +109,15 @@ fn number(name: &str) -> Option<u64> {
 /// A boot that ends by itself.
 fn plan(rig: &Rig, steps: Vec<Step>) -> Plan {
     let facts = rig.bundles.facts();
-    Plan { facts, settle_after_seconds: 1, kernel_log: false, before: Vec::new(), steps, end: End::PowerOff }
+    Plan {
+        facts,
+        settle_after_seconds: 1,
+        deadline_seconds: 600,
+        kernel_log: false,
+        before: Vec::new(),
+        steps,
+        end: End::PowerOff,
+    }
 }
 
 /// What a guest said to its end, and that its kernel had nothing to complain about.
@@ -128,6 +140,7 @@ fn looks(said: Vec<Said>) -> Vec<Look> {
         .filter_map(|said| match said {
             Said::Up(look) | Said::Answered(_, look) | Said::Looks(look) => Some(*look),
             Said::Asks(_)
+            | Said::Sleeps(_)
             | Said::LoaderEnded(_)
             | Said::Case(_)
             | Said::Cycled(_)

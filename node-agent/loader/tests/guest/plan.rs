@@ -15,6 +15,8 @@ use crate::file_system::FileSystem;
 pub(crate) struct Plan {
     pub(crate) facts: Facts,
     pub(crate) settle_after_seconds: u64,
+    /// What an instruction has until it is late.
+    pub(crate) deadline_seconds: u32,
     /// The loader may read the kernel's log.
     pub(crate) kernel_log: bool,
     /// Done before the loader is started.
@@ -143,7 +145,18 @@ pub(crate) enum Deed {
     PanicOnOops(bool),
     /// A program begins to call what harmful levels redirect, many times a second.
     Read,
+    /// The kernel takes a processor for stuck after four seconds.
+    Impatient,
+    /// A program of [`POD`] forks by `vfork(2)`, and waits for a child that does not go on.
+    Fork,
+    /// It goes on, and its parent finds what it forked for.
+    GoOn,
 }
+
+/// The uid of a pod in the guest.
+pub(crate) const POD: &str = "17bc4457-ed03-4733-b60b-5c9b6d21e5b7";
+/// The id of its container.
+pub(crate) const CONTAINER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 /// What is passed with a proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,6 +178,8 @@ pub(crate) enum Said {
     Answered(Box<Answer>, Box<Look>),
     /// How things stand, where that is news.
     Looks(Box<Look>),
+    /// The thread that sleeps where it does not move to new code.
+    Sleeps(u32),
     /// The loader has ended.
     LoaderEnded(String),
     /// What came of a case with kernel modules.

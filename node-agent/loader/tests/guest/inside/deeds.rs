@@ -3,15 +3,13 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, STATE};
-use crate::boot::INSIDE;
+use super::{PATIENCE, STATE, sleepers};
 use crate::bundles::file_name;
 use crate::file_system::FileSystem;
-use crate::plan::Deed;
+use crate::plan::{Deed, Said};
 
 const DISK: &str = "/dev/nvme0n1";
 const FILLING: &str = "/state/filling";
@@ -34,6 +32,9 @@ pub(super) fn done(deed: Deed) {
             fs::write("/proc/sys/kernel/panic_on_oops", if yes { "1" } else { "0" }).unwrap();
         }
         Deed::Read => read_often(),
+        Deed::Impatient => fs::write("/proc/sys/kernel/watchdog_thresh", "2").unwrap(),
+        Deed::Fork => super::say(&Said::Sleeps(sleepers::begin_fork())),
+        Deed::GoOn => sleepers::end_fork(),
     }
 }
 
@@ -87,7 +88,7 @@ fn lock_down() {
 
 /// By a program of its own, since whoever calls code that oopses dies of it.
 fn read_often() {
-    Command::new("/inside").arg(INSIDE).env("INVIVO_GUEST", "reader").spawn().unwrap();
+    sleepers::start("reader");
 }
 
 /// Lines of the kernel's log in which it complains.
@@ -117,6 +118,8 @@ pub(super) fn mounts() {
     mount("proc", "/proc", c"proc", 0);
     mount("sysfs", "/sys", c"sysfs", 0);
     mount("pstore", "/sys/fs/pstore", c"pstore", 0);
+    mount("cgroup2", "/sys/fs/cgroup", c"cgroup2", 0);
+    mount("tracefs", "/sys/kernel/tracing", c"tracefs", 0);
     mount("devtmpfs", "/dev", c"devtmpfs", 0);
     mount("tmpfs", "/run", c"tmpfs", 0);
 }
