@@ -5,7 +5,7 @@ use invivo_terms::{Level, NodeState, Revision};
 use invivo_wire::{Fault, Reason, State};
 
 use crate::boot::Rig;
-use crate::bundles::{DIES, DIES_LATER, WARNS};
+use crate::bundles::{DIES, DIES_LATER, SPINS, WARNS};
 use crate::disk::Disk;
 use crate::plan::{Deed, End, Look, Plan, Said, Step};
 use crate::{PATIENCE, apply, looks, new_disk, plan, rig, there_is_time};
@@ -109,6 +109,18 @@ fn a_patch_that_oopses_on_a_kernel_that_survives_it_is_taken_off_and_the_second_
         }
         assert_eq!(told(&looks[7].state), convicted(Fault::ConvictedHere), "{looks:?}");
     }
+}
+
+#[test]
+fn a_patch_that_keeps_a_processor_to_itself_is_taken_off_before_it_has_settled() {
+    let Some(rig) = rig() else { return };
+    let steps = vec![Step::Meanwhile(Deed::Impatient), apply(SPINS, 1), Step::Trouble];
+    let looks = lives(&rig, &new_disk(&rig), &called(&rig, false, steps));
+    let undone = looks.last().unwrap();
+    assert_eq!(told(&undone.state), failed(Fault::KernelLockup), "{looks:?}");
+    let message = undone.state.message.as_deref().unwrap_or_default();
+    assert!(message.contains("a processor was stuck"), "{message}");
+    assert!(undone.kernel.on.is_empty() && undone.kernel.modules.is_empty(), "{looks:?}");
 }
 
 #[test]
