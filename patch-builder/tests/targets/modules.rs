@@ -19,13 +19,15 @@ const HOLD: &str = include_str!("../../../kmod/tests/parts/hold.c");
 const PKTGEN: &str = include_str!("../../../kmod/tests/parts/pktgen.c");
 const CMDLINE: &str = include_str!("../../../kmod/tests/parts/cmdline.c");
 
-const PLAIN: [(&str, &str); 3] = [
+const PLAIN: [(&str, &str); 4] = [
     ("tgt", include_str!("../../../kmod/tests/tgt.c")),
     ("hold", include_str!("../../../kmod/tests/hold.c")),
     ("foreign", include_str!("../../../kmod/tests/foreign.c")),
+    ("probe", include_str!("../../../kmod/tests/probe.c")),
 ];
 
-const OBJECTS: [(&str, &str, &str); 4] = [
+/// What patches change: object, function, and how.
+pub(crate) const OBJECTS: [(&str, &str, &str); 4] = [
     ("tgt", "tgt_value", TGT),
     ("hold", "hold_wait", HOLD),
     ("pktgen", "pgctrl_show", PKTGEN),

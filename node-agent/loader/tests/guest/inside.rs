@@ -335,6 +335,8 @@ fn start(root: &str, least_settling: Duration, capabilities: Vec<libc::c_ulong>)
             "/sys/fs/pstore",
             "--security",
             "/sys/kernel/security",
+            "--tracing",
+            "/sys/kernel/tracing",
         ])
         .args(["--root", root, "--least-settling", &least_settling.as_secs().to_string()])
         .stdin(Stdio::null());

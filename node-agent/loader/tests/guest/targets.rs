@@ -17,10 +17,10 @@ use invivo_wire::{ApplyRequest, Order};
 use jiff::Timestamp;
 
 use crate::boot::{self, Parts};
-use crate::modules::Modules;
+use crate::modules::{Modules, OBJECTS};
 use crate::plan::Said;
 use crate::repository::{Author, Bundle, Publication};
-use crate::{PATIENCE, rig};
+use crate::{PATIENCE, rig, there_is_time};
 
 const OLD: &str = "6.1.0-47-cloud-amd64";
 const NEW: &str = "6.12.117+deb12-cloud-amd64";
@@ -32,7 +32,7 @@ const QEMU: u32 = 10;
 const LEVELS: [(u32, &[&str]); 2] = [(1, &["tgt", "hold"]), (3, &["tgt", "hold", "pktgen", "vmlinux"])];
 
 /// What the guest must say, on every kernel.
-const SAID: [&str; 12] = [
+const SAID: [&str; 13] = [
     "1 all right: Settled level 1, tgt Absent hold Absent",
     "1 comes and goes: ok Patched 114, ok Absent, ok Patched 114",
     "2 wrong build: EINVAL, right ENOEXEC, NeedsHeal, woken Absent, right ok Patched 114",
@@ -45,6 +45,13 @@ const SAID: [&str; 12] = [
     "5 packed: Applied level 3, damaged Refused ForeignTarget level 0",
     "6 pinned by hand: Pinned, unload EAGAIN",
     "7 a livepatch of others: Refused ForeignLivepatch level 0, its function works, gone Applied level 3",
+    "8 a kprobe has a function: Failed LoadRefused level 0, EBUSY and cmdline_proc_show is held by a kprobe, nothing is loaded, gone Applied level 3",
+];
+
+/// And where there is time.
+const SAID_LATER: [&str; 2] = [
+    "9 sleepers in old and in new code: Failed CannotReverse level 0, names old alone, left as it is",
+    "9 the one in new code is gone: reversed, Applied level 1",
 ];
 
 #[test]
@@ -75,13 +82,14 @@ fn try_on(release: &str) -> Result<(), Box<dyn Error>> {
     let lock = KernelLock::read(&path)?;
     let kernel = facts::read(&cache, &lock, &mut tell)?;
     let tree = tree::make(&cache, &lock, &mut tell)?;
-    let modules = Modules::build(&cache, &lock, &kernel, &tree)?;
+    let modules = Modules::build(&cache, &lock, &kernel, &tree, 0)?;
+    let later = if there_is_time() { SAID_LATER.as_slice() } else { &[] };
     let folder = tempfile::tempdir()?;
     let parts = Parts {
         name: release,
         image: &kernel.image,
         archive: fill(boot::first_process()?, &lock, &modules)?,
-        append: "INVIVO_GUEST=targets",
+        append: if later.is_empty() { "INVIVO_GUEST=targets" } else { "INVIVO_GUEST=targets INVIVO_ALL=1" },
         cpus: Accelerator::detect().processors(),
         disks: Vec::new(),
     };
@@ -91,7 +99,7 @@ fn try_on(release: &str) -> Result<(), Box<dyn Error>> {
         eprintln!("{release}: {said:?}");
     }
     assert_eq!(said.pop(), Some(Said::Done(Vec::new())), "{}", guest.console());
-    let wanted = SAID.map(|case| Said::Case(case.to_owned()));
+    let wanted: Vec<_> = SAID.iter().chain(later).map(|case| Said::Case((*case).to_owned())).collect();
     assert_eq!(said, wanted, "{}", guest.console());
     Ok(())
 }
@@ -113,10 +121,11 @@ fn fill(archive: Initramfs, lock: &KernelLock, modules: &Modules) -> Result<Init
                 "vmlinux" => None,
                 target => Some(in_module(of(target)?.as_slice()).ok_or("no build id")?),
             };
+            let (_, function, _) = OBJECTS.iter().find(|(object, ..)| object == name).ok_or("no function")?;
             objects.push(PatchedObject {
                 name: (*name).to_owned(),
                 build_id,
-                functions: vec!["f".to_owned()],
+                functions: vec![(*function).to_owned()],
             });
         }
         Ok(author.publish_module(Publication {
@@ -171,6 +180,7 @@ fn fill(archive: Initramfs, lock: &KernelLock, modules: &Modules) -> Result<Init
         .file("tgt-nofunction.ko", 0o444, &of("tgt-nofunction")?)
         .file("tgt-foreign.ko", 0o444, &rebuilt(&tgt)?)
         .file("foreign.ko", 0o444, &of("foreign")?)
+        .file("probe.ko", 0o444, &of("probe")?)
         .file("hold.ko", 0o444, &of("hold")?)
         .file("pktgen.ko", 0o444, &of("pktgen")?))
 }

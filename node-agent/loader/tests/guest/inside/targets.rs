@@ -10,7 +10,7 @@ use invivo_wire::{Answer, ApplyRequest, Order, Request, RollBackRequest, State, 
 use jiff::{SignedDuration, Timestamp};
 use rustix::io::Errno;
 
-use super::{KEPT, PATIENCE, SOCKET, deeds, power_off, start};
+use super::{KEPT, PATIENCE, SOCKET, deeds, power_off, sleepers, start};
 use crate::plan::Said;
 
 const TARGETS: [&str; 3] = ["tgt", "hold", "pktgen"];
@@ -26,6 +26,10 @@ pub(crate) fn run() {
     guest.is_packed();
     guest.is_pinned();
     guest.is_not_alone();
+    guest.is_held();
+    if std::env::var_os("INVIVO_ALL").is_some() {
+        guest.cannot_be_reversed();
+    }
     super::say(&Said::Done(deeds::complaints()));
     power_off();
 }
@@ -69,11 +73,21 @@ impl Guest {
     }
 
     fn apply(&mut self, level: u32, allow_partial: bool, settle_after_seconds: u64) -> State {
+        self.apply_within(SignedDuration::from_mins(2), level, allow_partial, settle_after_seconds)
+    }
+
+    fn apply_within(
+        &mut self,
+        patience: SignedDuration,
+        level: u32,
+        allow_partial: bool,
+        settle_after_seconds: u64,
+    ) -> State {
         let read = |path: String| fs::read(path).unwrap();
         let request: ApplyRequest = serde_json::from_slice(&read(format!("/request{level}"))).unwrap();
         let request = ApplyRequest {
             order: self.order(),
-            deadline: Timestamp::now() + SignedDuration::from_mins(2),
+            deadline: Timestamp::now() + patience,
             allow_partial,
             settle_after_seconds,
             ..request
@@ -120,9 +134,8 @@ impl Guest {
     fn is_foreign_on_disk(&mut self) {
         self.installs("tgt.ko", "tgt-foreign.ko");
         let state = self.apply(3, false, 3600);
-        let loaded = fs::read_to_string("/proc/modules").unwrap();
         assert!(state.message.as_ref().is_some_and(|message| message.contains("tgt is another build")));
-        let nothing = if loaded.contains("invivo_l") { "something" } else { "nothing" };
+        let nothing = if is_loaded("invivo_l") { "something" } else { "nothing" };
         say(&format!("3 foreign on disk: {}, {nothing} is loaded", refused(&state)));
         let state = self.apply(3, true, 3600);
         let (stands, targets) = (stands(&state), targets(&state));
@@ -196,6 +209,64 @@ impl Guest {
         self.take_off();
         say(&format!("7 a livepatch of others: {refused}, {works}, gone {after}"));
     }
+}
+
+impl Guest {
+    /// A function can be redirected by one alone: whoever has it is named.
+    fn is_held(&mut self) {
+        assert_eq!(insmod("probe.ko"), "ok");
+        let state = self.apply(3, true, 3600);
+        let message = state.message.clone().unwrap_or_default();
+        let (errno, holders) = message.split_once("; ").unwrap_or((&message, "nobody is named"));
+        let errno = errno.split(':').next().unwrap_or_default();
+        let nothing = if is_loaded("invivo_l") { "something" } else { "nothing" };
+        let held = format!("{}, {errno} and {holders}, {nothing} is loaded", refused(&state));
+        assert_eq!(rmmod("probe"), "ok");
+        say(&format!("8 a kprobe has a function: {held}, gone {}", stands(&self.apply(3, true, 3600))));
+        self.take_off();
+    }
+
+    /// One sleeps in old code, which has to end for a patch, and one in new code, which has to end for
+    /// its reversal. Neither is woken by the kernel.
+    fn cannot_be_reversed(&mut self) {
+        const PATCH: &str = "/sys/kernel/livepatch/invivo_l1_0000000000000001";
+        let flag = |name: &str| fs::read_to_string(Path::new(PATCH).join(name)).unwrap_or_default();
+        let moves = move || flag("transition").trim() == "1";
+        assert_eq!(insmod("hold.ko"), "ok");
+        let mut old = sleepers::start("old");
+        let thread = sleepers::asleep(&old);
+        let new = std::thread::spawn(move || {
+            until(|| moves().then_some(()));
+            let new = sleepers::start("new");
+            sleepers::asleep(&new);
+            new
+        });
+        let state = self.apply_within(SignedDuration::from_secs(10), 1, false, 3600);
+        let mut new = new.join().unwrap();
+        let named: Vec<_> =
+            state.blockers.iter().map(|blocker| (blocker.tid, blocker.comm.as_str())).collect();
+        let names = if named == [(thread, "old")] { "old alone".to_owned() } else { format!("{named:?}") };
+        let stays = flag("enabled").trim() == "0" && moves() && is_loaded("invivo_l1");
+        let stays = if stays { "left as it is" } else { "touched" };
+        say(&format!("9 sleepers in old and in new code: {}, names {names}, {stays}", refused(&state)));
+
+        let end = |sleeper: &mut Child| {
+            sleeper.kill().unwrap();
+            sleeper.wait().unwrap();
+        };
+        end(&mut new);
+        until(|| (!Path::new(PATCH).exists()).then_some(()));
+        end(&mut old);
+        let after = stands(&self.apply(1, false, 3600));
+        say(&format!("9 the one in new code is gone: reversed, {after}"));
+        self.take_off();
+        assert_eq!(rmmod("hold"), "ok");
+    }
+}
+
+/// Whether a module is there whose name begins so.
+fn is_loaded(name: &str) -> bool {
+    fs::read_to_string("/proc/modules").unwrap().lines().any(|line| line.starts_with(name))
 }
 
 fn say(case: &str) {
