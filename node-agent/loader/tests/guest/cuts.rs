@@ -20,11 +20,11 @@ use crate::plan::{Bytes, End, Plan, Said, Step};
 const SETTLE_AFTER_SECONDS: u64 = 1;
 /// A boot and what is done in it was seen to take some 150 requests to write, and 4 s.
 const MOST_WRITES: u64 = 180;
-/// Milliseconds from the first of those.
-const LATEST: u64 = 3_000;
+/// Thousandths of the time that it took to the first of those, which goes by the machine's speed.
+const LATEST: u64 = 1_000;
 /// Where the moment does not come: after everything was done, and if all is slow.
 const REST: Duration = Duration::from_millis(200);
-const LIMIT: Duration = Duration::from_mins(2);
+const LIMIT: Duration = Duration::from_mins(10);
 /// Levels that are convicted stay so; then a new node tells more.
 const BOOTS_OF_A_DISK: u32 = 12;
 const LEVELS: u64 = 3;
@@ -63,15 +63,16 @@ enum Moment {
     /// At this request to write since it came on: in the middle of something, since at rest little is
     /// written.
     Write(u64),
-    /// So long after the first request to write; before that a boot has done nothing.
-    After(Duration),
+    /// So many thousandths of the time from power on to the first request to write after it; before it
+    /// a boot has done nothing.
+    After(u32),
 }
 
 impl Moment {
     fn draw(chance: &mut Chance) -> Self {
         match chance.below(2) {
             0 => Self::Write(1 + chance.below(MOST_WRITES)),
-            _ => Self::After(Duration::from_millis(chance.below(LATEST))),
+            _ => Self::After(u32::try_from(chance.below(LATEST)).unwrap_or(u32::MAX)),
         }
     }
 }
@@ -145,6 +146,7 @@ fn one(
         }
         let passed =
             |since: Option<Duration>, length| since.is_some_and(|since| guest.age() > since + length);
+        let after = after.zip(first_write).map(|(after, took)| took * after / 1000);
         if passed(done, REST) || after.is_some_and(|after| passed(first_write, after)) {
             break;
         }
