@@ -272,6 +272,7 @@ pub fn resolve(compiled: &[u8], tree: &Path, symbols: &Symbols) -> Result<(Conve
     let passed = vec![
         gates::references(&converted.bytes, &exports, &converted.symbols)?,
         gates::targets(&converted.bytes)?,
+        gates::tables(&converted.bytes)?,
     ];
     Ok((converted, passed))
 }

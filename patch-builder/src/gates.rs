@@ -1,5 +1,7 @@
 //! What a finished module must be, judged on its own bytes, never on how it was made.
 
+mod objtool;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -7,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::kallsyms::Symbols;
 use crate::klp::{self, KlpSymbol};
 use crate::modinfo::{self, Modinfo};
+
+pub(crate) use objtool::tables;
 
 /// A module that must not leave the builder.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +44,16 @@ pub enum Error {
         section: String,
         /// What would go wrong.
         why: &'static str,
+    },
+    /// What objtool makes of code is not there for all of it.
+    #[error("{section} at {at} is not in {table}, which objtool makes for all code")]
+    Table {
+        /// What it makes.
+        table: &'static str,
+        /// The section that has the code.
+        section: String,
+        /// The place in it.
+        at: i64,
     },
     /// The module's fields cannot be read.
     #[error(transparent)]
@@ -187,6 +201,9 @@ pub(crate) fn reproducible(first: &[u8], second: &[u8]) -> Result<Passed, Error>
 
 #[cfg(test)]
 mod tests {
+    use object::write::Object;
+    use object::{Architecture, BinaryFormat, Endianness, SectionKind};
+
     use super::*;
 
     const SYMVERS: &str =
@@ -237,6 +254,20 @@ mod tests {
             let error = gate("__klpsym_exfat__x__0", section).unwrap_err();
             assert!(matches!(&error, Error::Place { section: s, .. } if s == section), "{error}");
         }
+    }
+
+    #[test]
+    fn a_module_that_would_pull_in_another_one_is_refused() {
+        let gate = |depends: &str| {
+            let mut module = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
+            let info = module.add_section(vec![], b".modinfo".to_vec(), SectionKind::ReadOnlyData);
+            module.append_section_data(info, format!("license=GPL\0depends={depends}\0").as_bytes(), 1);
+            fields(&module.write().unwrap(), &[("license", "GPL"), ("depends", "")])
+        };
+        assert_eq!(gate("").unwrap().seen, "license, depends");
+        let error = gate("kvm,irqbypass").unwrap_err();
+        let (found, wanted) = (Some("kvm,irqbypass".to_owned()), String::new());
+        assert_eq!(error, Error::Field { field: "depends", found, wanted });
     }
 
     #[test]
