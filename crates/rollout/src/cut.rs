@@ -24,11 +24,9 @@ pub(crate) fn stage_of(
         return labelled;
     }
     let place = place(rollout.number, name);
-    let takes = |cut: &&Cut| {
-        cut.stage < labelled
-            && build.and_then(|build| cut.kernels.get(build)).is_some_and(|last| place <= *last)
-    };
-    rollout.cuts.iter().filter(takes).map(|cut| cut.stage).min().unwrap_or(labelled)
+    let last = |cut: &Cut| build.and_then(|build| cut.kernels.get(build)).copied();
+    let takes = |cut: &&Cut| last(cut).is_some_and(|last| place <= last);
+    rollout.cuts.iter().filter(takes).map(|cut| cut.stage).fold(labelled, usize::min)
 }
 
 /// Makes the cut for the stage that begins: of the policy's nodes of each kernel build this share,
@@ -90,5 +88,11 @@ mod tests {
             names
         };
         assert_ne!(order(1), order(2));
+    }
+
+    #[test]
+    fn a_nodes_place_is_the_same_in_every_version_for_cuts_are_remembered() {
+        assert_eq!(place(1, "node-1"), 5_998_523_257_801_179_490);
+        assert_eq!(place(7, "a"), 9_202_221_125_316_751_933);
     }
 }

@@ -11,7 +11,7 @@ use crate::pace::{Pace, Trial};
 use crate::standing::{Judged, Standing, Step};
 use crate::target::Aim;
 use crate::window::Opening;
-use crate::{Apply, Held, Instruction, RolloutMemory, Wish, World, rollout, stage, target, window};
+use crate::{Apply, Held, Instruction, RolloutMemory, World, rollout, stage, target, window};
 
 /// The revision with which a NodePatch is made; it asks for nothing.
 const FIRST: Revision = Revision(1);
@@ -107,19 +107,16 @@ impl<'a> Dispatch<'a> {
         let slots = if node.open { &mut self.pace.midway } else { &mut self.pace.slots };
         *slots = slots.checked_sub(1).ok_or(held(Hold::AtMaxParallel))?;
         let deadline = self.deadline(None);
+        // Where a node comes from is written down only where it goes back there.
         let back = match node.node.spec.as_ref().map(|spec| &spec.instruction) {
-            // Agents load what the policy aims at: with a set that a person named, that one alone.
-            Some(Instruction::RollBack { to: (level, Some(set)), .. })
-                if self.rollout.returning && self.world.policy.target == Wish::Latest =>
-            {
+            Some(Instruction::RollBack { to: (level, Some(set)), .. }) => {
                 let build = node.report.map(|report| &report.build_id);
                 build.and_then(|build| target::aim_of(&self.world.offer, build, *level, set))
             }
             Some(_) | None => None,
         };
-        let aim = back.as_ref().or(node.aim.filter(|_| !self.rollout.returning));
         // Where it came from is not offered any more: it stays without.
-        let aim = aim.ok_or(held(Hold::FailureBudgetSpent))?;
+        let aim = back.as_ref().or(node.aim).ok_or(held(Hold::FailureBudgetSpent))?;
         let attempt = node.attempts.saturating_add(u32::from(!node.open));
         let instruction = self.apply(node, aim, deadline, attempt);
         let instruction = instruction.ok_or(held(Hold::UnsupportedKernel))?;
@@ -142,7 +139,6 @@ impl<'a> Dispatch<'a> {
                 return Err(held(hold));
             }
             if let Some(Trial::Running { until }) = self.trial(node) {
-                let until = until.filter(|until| *until > self.world.now);
                 return Err(Held { hold: Hold::KernelNotProven, until });
             }
         }
@@ -260,8 +256,8 @@ fn is_new(node: &Judged<'_>, aim: &Aim<'_>) -> bool {
     match &spec.instruction {
         Instruction::Hold => spec.revision <= FIRST,
         Instruction::Apply(apply) => {
-            node.report.is_some_and(|report| report.build_id != apply.build_id)
-                || (apply.level == aim.level && apply.manifest == *aim.manifest)
+            apply.manifest == *aim.manifest
+                || node.report.is_some_and(|report| report.build_id != apply.build_id)
         }
         Instruction::RollBack { .. } => false,
     }

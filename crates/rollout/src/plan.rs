@@ -41,8 +41,8 @@ fn plan_for(world: &World, pinned: Option<&SetName>) -> Plan {
     let target = resolve(world, pinned);
     let plan = match (target.key(), &target) {
         (Some(key), _) => aimed(world, &target, key),
-        (None, Target::Nothing(held)) => waiting(world, &world.memory, *held),
-        (None, Target::Unpatched | Target::Set(_)) => waiting(world, &world.memory, held(Hold::FeedStalled)),
+        (None, Target::Nothing(held)) => waiting(world, *held),
+        (None, Target::Unpatched | Target::Set(_)) => waiting(world, held(Hold::FeedStalled)),
     };
     Plan { memory: still_proven(plan.memory, &world.offer), ..plan }
 }
@@ -115,11 +115,9 @@ fn aimed(world: &World, target: &Target<'_>, key: Key) -> Plan {
     let World { now, policy, memory, nodes, .. } = world;
     let known = memory.rollout.as_ref();
     let other = known.filter(|known| !rollout::is_for(known, &key, policy.mechanism));
-    if let Some(old) = other.and_then(|known| rollout::draining(known, nodes, *now)) {
-        let memory = Memory { rollout: Some(old), ..memory.clone() };
-        return waiting(world, &memory, held(Hold::AtMaxParallel));
+    if other.is_some_and(|known| rollout::is_draining(known, nodes, *now)) {
+        return waiting(world, held(Hold::AtMaxParallel));
     }
-    let mut history = superseded(world, other);
     let mut rollout = rollout::current(known, key, policy.mechanism, nodes, *now);
     let proven_aims = proven_aims(world);
     let withdrawn = Withdrawn::of(&world.offer);
@@ -151,14 +149,12 @@ fn aimed(world: &World, target: &Target<'_>, key: Key) -> Plan {
         rollout.soak_until = None;
         gates.note(&mut rollout, *now);
         // What was judged by a rollout that goes forward does not hold for one that goes back.
-        let memory = Memory { rollout: Some(rollout), history, ..memory.clone() };
-        return again(world, memory);
+        return again(world, Memory { rollout: Some(rollout), ..memory.clone() });
     }
-    if rollout.complete && known.is_none_or(|known| !known.complete || known.number != rollout.number) {
-        let finished = rollout::finished(&rollout, Outcome::Complete, *now);
-        if rollout.started > 0 {
-            rollout::remember(&mut history, finished);
-        }
+    let mut history = superseded(world, other);
+    // A rollout that moved nobody until it was through is not worth remembering.
+    if rollout.complete && rollout.started > 0 && known.is_some_and(|known| !known.complete) {
+        rollout::remember(&mut history, rollout::finished(&rollout, Outcome::Complete, *now));
     }
     // A stage that has just begun is asked about first.
     let gates = Gates::of(world, target, &rollout);
@@ -271,7 +267,8 @@ pub(crate) fn proven_aims(world: &World) -> BTreeMap<&BuildId, Aim<'_>> {
 }
 
 /// Nothing can be aimed at: what moves ends and is counted, nothing starts.
-fn waiting(world: &World, memory: &Memory, why: Held) -> Plan {
+fn waiting(world: &World, why: Held) -> Plan {
+    let memory = &world.memory;
     let counted = memory.rollout.as_ref().map(|known| rollout::counted(known, &world.nodes, world.now));
     let memory = Memory { rollout: counted, ..memory.clone() };
     let known = memory.rollout.as_ref();

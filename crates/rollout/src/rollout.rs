@@ -71,18 +71,13 @@ fn latest(nodes: &BTreeMap<String, Node>) -> Option<Timestamp> {
     told.filter_map(|spec| answer::deadline(&spec.instruction)).max()
 }
 
-/// The rollout under way, if another target must wait for it: some of what it started is not known
-/// to have ended, and its deadlines are not past. Its counters are brought up to what is seen.
+/// Whether another target must wait for the rollout under way: some of what it started is not known
+/// to have ended, and its deadlines are not past.
 ///
 /// Were it forgotten at once, an operator with an old view would not know of what it started and
 /// might start as many again.
-pub(crate) fn draining(
-    known: &RolloutMemory,
-    nodes: &BTreeMap<String, Node>,
-    now: Timestamp,
-) -> Option<RolloutMemory> {
-    let known = counted(known, nodes, now);
-    (known.started > known.finished && known.deadline > Some(now)).then_some(known)
+pub(crate) fn is_draining(known: &RolloutMemory, nodes: &BTreeMap<String, Node>, now: Timestamp) -> bool {
+    known.started > counted(known, nodes, now).finished && known.deadline > Some(now)
 }
 
 /// The rollout with its counters brought up to what is seen, where nothing is decided about its nodes.

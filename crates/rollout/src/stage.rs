@@ -79,7 +79,7 @@ pub(crate) fn advance(
     while governed && !rollout.complete && !rollout.returning {
         let stage = at(policy, rollout.stage);
         let is_cut = rollout.cuts.iter().any(|cut| cut.stage == rollout.stage);
-        if let Some(share) = stage.share.filter(|_| !is_cut && rollout.stage < policy.stages.len()) {
+        if let Some(share) = stage.share.filter(|_| !is_cut) {
             crate::cut::make(rollout, judged, share);
         }
         let is_last = rollout.stage >= policy.stages.len();
@@ -93,7 +93,7 @@ pub(crate) fn advance(
         }
         let idle = is_idle(&parts, rollout);
         // What a gate finds wrong while a stage is watched begins the watch anew.
-        let known = rollout.soak_until.filter(|_| !well.failing || idle);
+        let known = rollout.soak_until.filter(|_| !well.failing);
         let unwatched = idle || stage.soak.is_zero();
         let soak = if unwatched { Duration::ZERO } else { stage.soak.saturating_add(well.imprecision) };
         let soak_until = known.or_else(|| {

@@ -343,9 +343,11 @@ impl Judge<'_, '_> {
             Target::Unpatched => Step::RollBack,
             Target::Nothing(held) => return Standing::Absent(held.hold),
             Target::Set(chosen) => match aim {
-                None if report.level > Level::UNPATCHED && withdrawn => Step::RollBack,
-                None if report.level > Level::UNPATCHED => return Standing::Excused(Hold::AheadOfTarget),
-                None => return Standing::Excused(target.lack(&report.build_id).hold),
+                None if report.level == Level::UNPATCHED => {
+                    return Standing::Excused(target.lack(&report.build_id).hold);
+                }
+                None if withdrawn => Step::RollBack,
+                None => return Standing::Excused(Hold::AheadOfTarget),
                 Some(aim) if report.level == aim.level && holds(report.state) && !told_down => {
                     if ours && !node.ready.is_ready() && report.state == NodeState::Applied {
                         return Standing::Unsteady;
@@ -429,8 +431,7 @@ impl Judge<'_, '_> {
             |build: &BuildId| to.1.as_ref().is_some_and(|set| aim_of(self.offer, build, to.0, set).is_some());
         let goes_on = if self.rollout.returning {
             // With a set that a person named, agents load that one alone.
-            to.0 > Level::UNPATCHED
-                && self.policy.target == Wish::Latest
+            self.policy.target == Wish::Latest
                 && node.report.as_ref().is_some_and(|report| offered(&report.build_id))
         } else {
             aim.is_some()

@@ -227,14 +227,13 @@ fn most_telling<'a>(sets: impl DoubleEndedIterator<Item = &'a Set> + Clone) -> O
 
 /// The builds without an aim for which a set that is withheld would bring one.
 fn withheld<'a>(sets: &'a [Set], aims: &BTreeMap<&'a BuildId, Aim<'a>>) -> BTreeMap<&'a BuildId, Held> {
-    let mut builds: BTreeMap<&BuildId, Held> = BTreeMap::new();
-    for build in sets.iter().filter(|set| !set.is_eligible()).flat_map(|set| set.kernels.keys()) {
-        if !aims.contains_key(build) && !builds.contains_key(build) {
-            let touching = sets.iter().filter(|set| set.kernels.contains_key(build));
-            builds.extend(most_telling(touching).map(|held| (build, held)));
-        }
-    }
-    builds
+    let touched = sets.iter().filter(|set| !set.is_eligible()).flat_map(|set| set.kernels.keys());
+    let builds: BTreeSet<&BuildId> = touched.filter(|build| !aims.contains_key(build)).collect();
+    let held = |build| {
+        let touching = sets.iter().filter(|set| set.kernels.contains_key(build));
+        most_telling(touching).map(|held| (build, held))
+    };
+    builds.into_iter().filter_map(held).collect()
 }
 
 /// The memory without what quarantined sets proved: nothing new is led there any more.

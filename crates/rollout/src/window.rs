@@ -13,7 +13,8 @@ use jiff::{SignedDuration, Timestamp, ToSpan};
 use crate::stage::after;
 use crate::{Blackout, Policy, Window};
 
-/// How many days a search looks ahead: every weekday is among them.
+/// How many days a search looks ahead and back: every weekday is among them, so a window that is open
+/// for a week is always open.
 const DAYS: i32 = 8;
 
 /// Whether nodes may start.
@@ -71,8 +72,7 @@ fn next_start(blackouts: &[Blackout], now: Timestamp) -> Option<Timestamp> {
 /// The times around `now` at which a window is open.
 fn spans(window: &Window, now: Timestamp) -> Vec<(Timestamp, Timestamp)> {
     let today = now.to_zoned(window.zone.clone()).date();
-    let back = i32::try_from(window.duration.as_secs() / 86_400).unwrap_or(i32::MAX).min(DAYS) + 1;
-    (-back..=DAYS)
+    (-DAYS..=DAYS)
         .filter_map(|offset| {
             let date = today.checked_add(offset.days()).ok()?;
             let opens = date.to_datetime(window.start).to_zoned(window.zone.clone()).ok()?.timestamp();
@@ -182,6 +182,14 @@ mod tests {
         let held = Opening::Closed { hold: Hold::Blackout, until: Some(at("2026-11-21T05:00:00Z")) };
         assert_eq!(opening(&weekend, at("2026-11-21T03:00:00Z")), held);
         assert_eq!(opening(&weekend, at("2026-11-21T05:00:00Z")), open("2026-11-21T06:00:00Z"));
+    }
+
+    #[test]
+    fn a_blackout_without_length_shuts_nothing() {
+        let mut weekend = policy(vec![window(&[Weekday::Saturday], 2, 4, &TimeZone::UTC)]);
+        let at_three = at("2026-11-21T03:00:00Z");
+        weekend.blackouts = vec![Blackout { from: at_three, until: at_three }];
+        assert_eq!(opening(&weekend, at("2026-11-21T02:00:00Z")), open("2026-11-21T06:00:00Z"));
     }
 
     #[test]
