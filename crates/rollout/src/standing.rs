@@ -335,7 +335,7 @@ impl Judge<'_, '_> {
             return if node.ready.is_ready() { Standing::Midway } else { Standing::Unsteady };
         }
         let told_down = is_told_down(spec);
-        let withdrawn = policy.on_withdrawn == OnWithdrawn::RollBack && self.withdrawn.has(report);
+        let withdrawn = self.is_to_leave(report);
         let step = match target {
             Target::Unpatched if report.level == Level::UNPATCHED => {
                 return Standing::Done { held_since: report.since };
@@ -447,10 +447,18 @@ impl Judge<'_, '_> {
                 aim.is_some_and(|aim| wants(instruction, aim, self.policy))
             }
             Some(Instruction::RollBack { .. }) => {
-                self.target.is_unpatched() || self.target.is_named() || self.rollout.returning
+                self.target.is_unpatched()
+                    || self.target.is_named()
+                    || self.rollout.returning
+                    || node.report.as_ref().is_some_and(|report| self.is_to_leave(report))
             }
             Some(Instruction::Hold) | None => false,
         }
+    }
+
+    /// What the node runs was withdrawn and is to be taken off.
+    fn is_to_leave(&self, report: &Report) -> bool {
+        self.policy.on_withdrawn == OnWithdrawn::RollBack && self.withdrawn.has(report)
     }
 
     /// The instruction brought the node to what was proven before.

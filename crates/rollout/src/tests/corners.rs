@@ -342,3 +342,34 @@ fn a_policy_made_anew_under_an_old_name_takes_nothing_for_its_own_that_nodes_wer
     assert!(fleet.decide().is_empty(), "the canary is watched");
     assert_eq!(fleet.hold("r1"), Some(Hold::StageSoaking));
 }
+
+/// Level 2 everywhere, and its set withdrawn, which takes it off.
+fn leaving() -> Fleet {
+    let mut fleet = Fleet::with(2, 0);
+    fleet.world.policy.on_withdrawn = OnWithdrawn::RollBack;
+    fleet.offer(vec![set(1, &[(1, 1)]), set(2, &[(1, 2)])]);
+    fleet.run();
+    fleet.pass(11 * MINUTE);
+    fleet.offer(vec![set(1, &[(1, 1)]), withdrawn(set(2, &[(1, 2)]))]);
+    assert_eq!(fleet.decide(), ["c1"]);
+    fleet
+}
+
+#[test]
+fn a_withdrawn_level_that_does_not_come_off_has_failed() {
+    let mut fleet = leaving();
+    fleet.end("c1", NodeState::Failed);
+    assert!(fleet.decide().is_empty());
+    assert_eq!((fleet.hold("c1"), fleet.rollout().failed), (Some(Hold::AttemptEnded), 1));
+    assert_eq!(fleet.hold("c2"), Some(Hold::FailureBudgetSpent));
+}
+
+#[test]
+fn a_withdrawn_level_that_nobody_tried_to_take_off_rests_before_the_next_attempt() {
+    let mut fleet = leaving();
+    fleet.pass(10 * MINUTE);
+    fleet.miss("c1");
+    assert_eq!(fleet.decide(), ["c2"]);
+    let held = fleet.held("c1").unwrap();
+    assert_eq!((held.hold, held.until), (Hold::NotTried, Some(after(31 * MINUTE))));
+}
