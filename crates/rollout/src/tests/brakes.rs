@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use super::fleet::{Fleet, MINUTE, after, set, set_name, stage, withdraw};
-use crate::{Blackout, Expedite, HeldByPerson, Instruction, NewNodes, Offer, OnWithdrawn, Supersede, Wish};
+use crate::{
+    Blackout, Expedite, HeldByPerson, Instruction, NewNodes, Offer, OnFailure, OnWithdrawn, Supersede, Wish,
+};
 use invivo_terms::{Hold, Level, NodeState};
 
 fn blackout(from: u64, until: u64) -> Blackout {
@@ -135,7 +137,7 @@ fn an_emergency_skips_the_soaks_of_its_set_and_of_no_other() {
     fleet.world.policy.rest = stage("rest", 2, 0);
     fleet.world.policy.expedite = Some(Expedite { set: set_name(2), until: after(100 * MINUTE) });
     assert_eq!(fleet.run(), ["c1"]);
-    fleet.world.policy.expedite = Some(Expedite { set: set_name(1), until: after(1) });
+    fleet.world.policy.expedite = Some(Expedite { set: set_name(1), until: after(60) });
     fleet.pass(60);
     assert!(fleet.run().is_empty(), "it is over");
     fleet.world.policy.expedite = Some(Expedite { set: set_name(1), until: after(100 * MINUTE) });
@@ -148,6 +150,7 @@ fn a_rollout_ends_before_a_newer_set_begins_unless_people_ask_for_a_restart() {
     for supersede in [Supersede::Finish, Supersede::Restart] {
         let mut fleet = Fleet::with(1, 1);
         fleet.world.policy.supersede = supersede;
+        fleet.world.policy.on_failure = OnFailure::RollBack;
         fleet.run();
         fleet.offer(vec![set(1, &[(1, 1)]), set(2, &[(1, 2)])]);
         fleet.decide();
@@ -325,6 +328,9 @@ fn who_goes_on_after_its_deadline_counts_towards_the_whole_fleets_limit() {
     fleet.world.brakes.fleet = Some(1);
     assert_eq!(fleet.decide(), ["c1"]);
     fleet.obey("c1");
+    fleet.world.brakes.fleet = Some(0);
+    assert!(fleet.plan().actions.contains_key("c1"), "its start was counted");
+    fleet.world.brakes.fleet = Some(1);
     fleet.world.now = fleet.rollout().deadline.unwrap();
     let made = fleet.plan();
     assert_eq!(made.actions.keys().collect::<Vec<_>>(), ["c1"], "down already, on its way to the lower set");
@@ -355,4 +361,39 @@ fn a_policy_that_aims_at_nothing_still_counts_what_has_ended() {
     killed.world.now = deadline.unwrap();
     killed.decide();
     assert_eq!((killed.rollout().started, killed.rollout().finished), (3, 3));
+}
+
+#[test]
+fn nothing_starts_in_a_window_that_closes_before_the_last_deadline_of_the_rollout_before() {
+    // An instruction belongs to the rollout that it was given in by its deadline.
+    for (closes, expected) in [(9, &[] as &[&str]), (10, &[]), (11, &["c1"])] {
+        let mut fleet = Fleet::with(1, 0);
+        fleet.run();
+        fleet.offer(vec![set(1, &[(1, 1)]), set(2, &[(1, 2)])]);
+        fleet.world.policy.blackouts = vec![blackout(closes, 60)];
+        assert_eq!(fleet.decide(), expected, "{closes} minutes");
+    }
+}
+
+#[test]
+fn a_rollout_that_moved_nobody_keeps_no_newer_set_waiting() {
+    let mut fleet = Fleet::with(1, 1);
+    fleet.world.policy.supersede = Supersede::Finish;
+    fleet.world.policy.paused = true;
+    fleet.decide();
+    fleet.world.policy.paused = false;
+    fleet.offer(vec![set(1, &[(1, 1)]), set(2, &[(1, 2)])]);
+    assert_eq!(fleet.decide(), ["c1"]);
+    assert_eq!((fleet.rollout().number, fleet.world.memory.history.len()), (2, 0));
+}
+
+#[test]
+fn a_set_that_was_replaced_under_its_name_keeps_no_newer_set_waiting() {
+    let mut fleet = Fleet::with(1, 1);
+    fleet.world.policy.supersede = Supersede::Finish;
+    fleet.run();
+    let mut first = set(1, &[(1, 1)]);
+    first.digest = super::fleet::digest(77);
+    fleet.offer(vec![first, set(2, &[(1, 2)])]);
+    assert_eq!(fleet.decide(), ["c1"]);
 }

@@ -1,7 +1,7 @@
 //! The budget, and going back on evidence.
 
 use super::fleet::{Fleet, MINUTE, set, stage, withdraw};
-use crate::{Budget, Instruction, OnFailure, Outcome, Readiness};
+use crate::{Budget, EVIDENCE, HISTORY, Instruction, OnFailure, Outcome, Readiness};
 use invivo_terms::{Hold, Level, NodeState};
 
 /// Level 1 on everybody, then a rollout to level 2 that has reached the canaries.
@@ -162,4 +162,84 @@ fn a_node_that_vanished_in_flight_has_failed() {
     assert!(fleet.decide().is_empty());
     assert_eq!(fleet.hold("c2"), Some(Hold::FailureBudgetSpent));
     assert_eq!((fleet.rollout().failed, fleet.rollout().evidence[0].who.as_str()), (1, "c1"));
+}
+
+#[test]
+fn evidence_is_what_a_node_said_or_what_is_known_of_it() {
+    let mut fleet = Fleet::with(4, 0);
+    fleet.world.policy.failure_budget = Budget::Nodes(4);
+    fleet.decide();
+    fleet.end("c1", NodeState::Failed);
+    fleet.report("c1").why = Some("no memory".repeat(40));
+    assert_eq!(fleet.decide(), ["c2"]);
+    fleet.end("c2", NodeState::Convicted);
+    assert_eq!(fleet.decide(), ["c3"]);
+    fleet.unready("c3");
+    fleet.pass(10 * MINUTE);
+    assert_eq!(fleet.decide(), ["c4"]);
+    fleet.world.nodes.remove("c4");
+    fleet.world.vanished.insert("c4".to_owned());
+    fleet.decide();
+    let evidence = &fleet.rollout().evidence;
+    assert!(evidence[0].what.starts_with("Failed: no memory") && evidence[0].what.len() == 200);
+    let others: Vec<(&str, &str)> = evidence[1..].iter().map(|e| (e.who.as_str(), e.what.as_str())).collect();
+    let lost = "not Ready since before it had settled";
+    let expected = [("c2", "Convicted"), ("c3", lost), ("c4", "vanished before it had settled")];
+    assert_eq!(others, expected);
+}
+
+#[test]
+fn a_node_that_failed_and_left_is_counted_with_those_that_fail_after_it() {
+    let mut fleet = Fleet::with(3, 0);
+    fleet.world.policy.failure_budget = Budget::Nodes(1);
+    fleet.decide();
+    fleet.end("c1", NodeState::Failed);
+    assert_eq!(fleet.decide(), ["c2"]);
+    fleet.world.nodes.remove("c1");
+    fleet.end("c2", NodeState::Failed);
+    assert!(fleet.decide().is_empty());
+    assert_eq!((fleet.rollout().failed, fleet.hold("c3")), (2, Some(Hold::FailureBudgetSpent)));
+}
+
+#[test]
+fn all_who_fail_are_counted_and_the_first_are_named() {
+    let count = u32::try_from(EVIDENCE).unwrap() + 3;
+    let mut fleet = Fleet::with(count, 0);
+    fleet.world.policy.failure_budget = Budget::Nodes(count);
+    for _ in 0..count {
+        let names = fleet.decide();
+        assert_eq!(names.len(), 1);
+        fleet.end(&names[0], NodeState::Failed);
+    }
+    fleet.decide();
+    fleet.decide();
+    assert_eq!((fleet.rollout().failed, fleet.rollout().evidence.len()), (count, EVIDENCE));
+}
+
+#[test]
+fn the_last_rollouts_are_remembered_each_once() {
+    let mut fleet = Fleet::with(1, 0);
+    fleet.world.policy.stages = vec![stage("canary", 1, 0)];
+    for number in 1..=12 {
+        fleet.offer(vec![set(number, &[(1, number)])]);
+        assert_eq!(fleet.run(), ["c1"]);
+        fleet.run();
+    }
+    let numbers: Vec<u64> = fleet.world.memory.history.iter().map(|past| past.number).collect();
+    assert_eq!(numbers, (3..=12).collect::<Vec<u64>>());
+    assert_eq!(numbers.len(), HISTORY);
+}
+
+#[test]
+fn a_rollout_that_moved_nobody_is_not_remembered() {
+    let mut fleet = Fleet::with(1, 1);
+    for name in ["c1", "r1"] {
+        let report = fleet.report(name);
+        (report.level, report.state) = (Level(1), NodeState::Settled);
+    }
+    fleet.decide();
+    assert!(fleet.rollout().complete);
+    fleet.offer(vec![set(1, &[(1, 1)]), set(2, &[(1, 2)])]);
+    assert_eq!(fleet.decide(), ["c1"]);
+    assert_eq!(fleet.world.memory.history, []);
 }

@@ -33,9 +33,9 @@ fn a_soak_does_not_end_before_the_gates_are_known_to_pass() {
     let mut fleet = Fleet::with(1, 1);
     fleet.run();
     fleet.world.gates = gate(unknown());
-    fleet.pass(40 * MINUTE);
+    fleet.pass(30 * MINUTE);
     assert!(fleet.decide().is_empty());
-    assert_eq!(fleet.hold("r1"), Some(Hold::GateUnknown));
+    assert_eq!((fleet.hold("r1"), fleet.plan().wake), (Some(Hold::GateUnknown), None));
     fleet.world.gates = gate(GateVerdict::Passed);
     assert_eq!(fleet.decide(), ["r1"]);
 }

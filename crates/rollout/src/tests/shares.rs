@@ -1,9 +1,9 @@
 //! Stages that take a share, and stages that take one zone after the other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::fleet::{Fleet, MINUTE, stage};
-use crate::Stage;
+use crate::{Offer, Stage};
 use invivo_terms::Hold;
 
 fn share(percent: u8, max: u32, soak_minutes: u64) -> Stage {
@@ -130,4 +130,14 @@ fn with_starts_that_are_not_seen_no_zone_is_free() {
             .values()
             .all(|held| held.hold == Hold::ZoneBusy || held.hold == Hold::AtMaxParallel)
     );
+}
+
+#[test]
+fn the_plan_tells_whom_a_share_has_taken_with_and_without_a_feed() {
+    let mut fleet = shared(20, 10);
+    let taken: BTreeMap<String, usize> = fleet.run().into_iter().map(|name| (name, 0)).collect();
+    assert_eq!(taken.len(), 2);
+    assert_eq!(fleet.plan().stages, taken);
+    fleet.world.offer = Offer::Unknown;
+    assert_eq!(fleet.plan().stages, taken);
 }

@@ -18,7 +18,10 @@ fn the_rest_starts_only_after_the_canary_and_its_soak() {
     fleet.pass(30 * MINUTE - 1);
     assert!(fleet.decide().is_empty());
     fleet.pass(1);
-    assert_eq!(fleet.run(), ["r1", "r2"]);
+    assert_eq!(fleet.decide(), ["r1"]);
+    assert!(fleet.world.memory.proven.is_empty(), "not before every stage is through");
+    fleet.obey("r1");
+    assert_eq!(fleet.run(), ["r2"]);
     let rollout = fleet.rollout();
     assert!(rollout.complete);
     assert_eq!((rollout.number, rollout.started, rollout.finished, rollout.failed), (1, 3, 3, 0));

@@ -1,7 +1,7 @@
 //! What a policy's wish means, and that nothing is lowered by accident.
 
 use super::fleet::{Fleet, MINUTE, after, build, digest, set, set_name};
-use crate::{Blocked, Held, Instruction, Offer, Set, Wish};
+use crate::{Blocked, Held, Instruction, Offer, OnWithdrawn, Set, Wish};
 use invivo_terms::{Block, Hold, Level, NodeState};
 
 fn blocked(set: Set, reason: Block) -> Set {
@@ -155,6 +155,7 @@ fn a_named_set_that_is_unknown_or_withdrawn_starts_nothing() {
     for sets in [vec![set(1, &[(1, 1)])], vec![set(1, &[(1, 1)]), withdrawn(set(2, &[(1, 2)]))]] {
         let mut fleet = Fleet::with(1, 0);
         fleet.world.policy.target = Wish::Named(set_name(2));
+        fleet.world.policy.on_withdrawn = OnWithdrawn::RollBack;
         fleet.offer(sets);
         assert!(fleet.decide().is_empty());
         assert_eq!(fleet.hold("c1"), Some(Hold::TargetMissing));
@@ -363,4 +364,19 @@ fn a_quarantined_set_is_not_proven_any_more_and_nobody_goes_there() {
     fleet.decide();
     assert!(!fleet.world.memory.proven.contains_key(&build(1)));
     assert_eq!((fleet.level("r1"), fleet.hold("r1")), (2, Some(Hold::AheadOfTarget)));
+}
+
+#[test]
+fn a_level_that_two_sets_bring_is_that_of_the_first() {
+    let mut fleet = Fleet::with(1, 0);
+    fleet.offer(vec![set(1, &[(1, 1)]), set(2, &[(1, 1)])]);
+    let Instruction::Apply(apply) = &fleet.plan().actions["c1"] else { panic!("not an apply") };
+    assert_eq!(apply.set, set_name(1));
+}
+
+#[test]
+fn a_set_that_brings_no_level_brings_nothing() {
+    let mut fleet = Fleet::with(1, 0);
+    fleet.offer(vec![set(1, &[(1, 0)])]);
+    assert_eq!(fleet.hold("c1"), Some(Hold::UnsupportedKernel));
 }
