@@ -1,7 +1,7 @@
 //! The budget, and going back on evidence.
 
 use super::fleet::{Fleet, MINUTE, set, stage, withdraw};
-use crate::{Budget, EVIDENCE, HISTORY, Instruction, OnFailure, Outcome, Readiness};
+use crate::{Budget, EVIDENCE, EVIDENCE_BYTES, HISTORY, Instruction, OnFailure, Outcome, Readiness};
 use invivo_terms::{Hold, Level, NodeState};
 
 /// Level 1 on everybody, then a rollout to level 2 that has reached the canaries.
@@ -170,7 +170,7 @@ fn evidence_is_what_a_node_said_or_what_is_known_of_it() {
     fleet.world.policy.failure_budget = Budget::Nodes(4);
     fleet.decide();
     fleet.end("c1", NodeState::Failed);
-    fleet.report("c1").why = Some("no memory".repeat(40));
+    fleet.report("c1").why = Some("no memory".repeat(200));
     assert_eq!(fleet.decide(), ["c2"]);
     fleet.end("c2", NodeState::Convicted);
     assert_eq!(fleet.decide(), ["c3"]);
@@ -181,7 +181,7 @@ fn evidence_is_what_a_node_said_or_what_is_known_of_it() {
     fleet.world.vanished.insert("c4".to_owned());
     fleet.decide();
     let evidence = &fleet.rollout().evidence;
-    assert!(evidence[0].what.starts_with("Failed: no memory") && evidence[0].what.len() == 200);
+    assert!(evidence[0].what.starts_with("Failed: no memory") && evidence[0].what.len() == EVIDENCE_BYTES);
     let others: Vec<(&str, &str)> = evidence[1..].iter().map(|e| (e.who.as_str(), e.what.as_str())).collect();
     let lost = "not Ready since before it had settled";
     let expected = [("c2", "Convicted"), ("c3", lost), ("c4", "vanished before it had settled")];
