@@ -230,7 +230,7 @@ pub(crate) fn has_unseen(rollout: &RolloutMemory, judged: &[Judged<'_>], now: Ti
     rollout.started > seen && rollout.deadline > Some(now)
 }
 
-fn sum(numbers: impl Iterator<Item = u32>) -> u32 {
+pub(crate) fn sum(numbers: impl Iterator<Item = u32>) -> u32 {
     numbers.fold(0, u32::saturating_add)
 }
 

@@ -173,7 +173,9 @@ impl<'a> Judge<'a, '_> {
     /// else, for nobody is left without a patch who was to have one.
     pub(crate) fn give_back_slots(&self, judged: &mut [Judged<'a>]) {
         let open = judged.iter().filter(|node| node.open).count();
-        let counted = self.rollout.started.saturating_sub(self.rollout.finished);
+        // What is seen to have been started was.
+        let seen = crate::rollout::sum(judged.iter().map(|node| node.attempts));
+        let counted = self.rollout.started.max(seen).saturating_sub(self.rollout.finished);
         let without = open.saturating_sub(usize::try_from(counted).unwrap_or(usize::MAX));
         for node in judged.iter_mut().filter(|node| node.standing == Standing::Midway).take(without) {
             (node.open, node.ended) = (false, true);

@@ -6,7 +6,7 @@ use invivo_terms::{Excuse, Level, NodeState, Revision};
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use super::super::fleet::{Fleet, after, build, digest, set_name, windows};
+use super::super::fleet::{Fleet, after, build, digest, set_name, stage, windows};
 use super::cluster::{sets, wish};
 use super::{cases, check};
 use crate::{
@@ -134,4 +134,53 @@ proptest! {
         let given: BTreeSet<String> = told(&first).union(&told(&second)).cloned().collect();
         prop_assert!(given.is_empty() || given.len() + first.in_flight.len() <= parallel);
     }
+}
+
+/// Less was remembered as started than is seen: what is seen counts.
+#[test]
+fn a_second_leader_gives_back_no_slot_that_the_first_has_not() {
+    let mut world = Fleet::new().world;
+    let mut truth = Fleet::new();
+    truth.add("n", 0, 1);
+    for (n, there) in [(0, true), (1, true), (2, false), (3, false)] {
+        let mut node = truth.node("n").clone();
+        node.domains.insert("zone".to_owned(), "z0".to_owned());
+        let deadline = after(988);
+        node.spec = Some(Instructed {
+            revision: Revision(2),
+            instruction: instruction(1, 1, 1, 0, deadline),
+            by_other: false,
+        });
+        let report = node.report.as_mut().unwrap();
+        (report.observed, report.level, report.state) = (Revision(2), Level(0), NodeState::Applied);
+        (report.since, report.set) = (after(0), None);
+        if !there {
+            node.report = None;
+            node.ready = Readiness::NotReady { since: after(0) };
+        }
+        world.nodes.insert(format!("n{n:02}"), node);
+    }
+    world.now = after(0);
+    world.offer = sets(1);
+    world.policy.target = Wish::Latest;
+    let mut canary = stage("canary", 3, 0);
+    canary.optional = true;
+    world.policy.stages = vec![canary, stage("early", 3, 0)];
+    world.policy.rest = stage("rest", 3, 0);
+    let before = World { policy: Policy { target: wish(0), ..world.policy.clone() }, ..world.clone() };
+    world.memory = plan(&World { nodes: BTreeMap::new(), ..before }).memory;
+    if let Some(rollout) = &mut world.memory.rollout {
+        (rollout.started, rollout.stage, rollout.deadline) = (0, 0, None);
+        (rollout.soak_until, rollout.failed) = (None, 0);
+    }
+    let first = plan(&world);
+    world.memory = first.memory.clone();
+    let second = plan(&world);
+    let told = |made: &crate::Plan| made.actions.keys().cloned().collect::<BTreeSet<_>>();
+    assert!(
+        told(&first).union(&told(&second)).count() + first.in_flight.len() <= 3,
+        "{:?} {:?}",
+        told(&first),
+        told(&second)
+    );
 }
