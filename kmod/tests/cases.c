@@ -6,7 +6,7 @@
  * nothing loaded.
  *
  * Expects in its file system /<module>.ko of tgt, hold, foreign, pktgen and the
- * patches below; pktgen is the distribution's. And other builds:
+ * patches below; pktgen is the distribution's. Perhaps clones of tgt. And other builds:
  * tgt-nofunction.ko and tgt-nosymbol.ko lack a function to be replaced and a
  * symbol referred to; pktgen-changed.ko has one byte changed.
  */
@@ -26,13 +26,15 @@
 /* tgt and hold; adds 100, and in the second 200, to tgt's number. */
 #define FIRST	"invivo_l1_0000000000000001"
 #define SECOND	"invivo_l2_0000000000000002"
-/* tgt, hold, pktgen and the kernel itself; adds 300. */
+/* tgt, hold, pktgen, the kernel itself and clones of tgt; adds 300. */
 #define MANY	"invivo_l3_0000000000000003"
 /* As FIRST, built without the clear. */
 #define CONTROL	"invivo_l4_0000000000000004"
 
 #define ROUNDS		60
 #define IN_TRANSITION	8
+#define MOST_TARGETS	64
+#define NAME_SIZE	16
 
 static const char *yes(bool is)
 {
@@ -269,27 +271,66 @@ static void pinned(void)
 	    name(refused), name(failed), name(again), one, none, name(unload("tgt")));
 }
 
+/* tgt or a clone of it; who asked hold for a number would be held. */
+static bool has_number(const char *target)
+{
+	return strncmp(target, "tgt", 3) == 0;
+}
+
+/*
+ * The targets of MANY: tgt, hold, pktgen, and as many clones of tgt as there are
+ * (tgt00, tgt01 ...). Returns how many.
+ */
+static int targets_of_many(char names[][NAME_SIZE])
+{
+	int count = 0, clone;
+
+	strcpy(names[count++], "tgt");
+	strcpy(names[count++], "hold");
+	strcpy(names[count++], "pktgen");
+	for (clone = 0; count < MOST_TARGETS; clone++) {
+		char path[64];
+
+		snprintf(names[count], NAME_SIZE, "tgt%02d", clone);
+		snprintf(path, sizeof(path), "/%s.ko", names[count]);
+		if (access(path, F_OK))
+			break;
+		count++;
+	}
+	return count;
+}
+
 static void many_targets(void)
 {
-	static const char *const targets[] = { "tgt", "hold", "pktgen" };
-	int round, refused = 0, distributions = 0, count[2] = { 0 }, hooked[2];
-	size_t i;
+	static char names[MOST_TARGETS][NAME_SIZE];
+	int count = targets_of_many(names), refused = 0, distributions = 0, old = 0, ret, i, round;
+	int there[2] = { 0 }, new[2] = { 0 }, hooked[2];
 
 	on(MANY, "");
 	for (round = 0; round < 2; round++) {
-		for (i = 0; i < ARRAY_SIZE(targets); i++) {
-			refused += load(targets[i], "") != 0;
-			count[round] += patched(MANY, targets[i]);
+		for (i = 0; i < count; i++) {
+			refused += load(names[i], "") != 0;
+			there[round] += patched(MANY, names[i]);
+			new[round] += has_number(names[i]) && value_of(names[i]) == 314;
 		}
-		count[round] += patched(MANY, "vmlinux") && begins("/proc/cmdline", "patched");
+		there[round] += patched(MANY, "vmlinux") && begins("/proc/cmdline", "patched");
 		distributions += begins("/proc/net/pktgen/pgctrl", "patched Packet Generator");
 		hooked[round] = hooks();
-		for (i = 0; i < ARRAY_SIZE(targets); i++)
-			refused += unload(targets[i]) != 0;
+		for (i = 0; i < count; i++)
+			refused += unload(names[i]) != 0;
 	}
-	say("10 four objects, twice: refused %d, patched %d, %d, hooks %d, %d, distribution's %d",
-	    refused, count[0], count[1], hooked[0], hooked[1], distributions);
-	off(MANY);
+	say("10 %d objects, twice: refused %d, patched %d, %d, hooks %d, %d, new code %d, %d, distribution's %d",
+	    count + 1, refused, there[0], there[1], hooked[0], hooked[1], new[0], new[1],
+	    distributions);
+
+	for (i = 0; i < count; i++)
+		load(names[i], "");
+	ret = off(MANY);
+	for (i = 0; i < count; i++)
+		old += has_number(names[i]) && value_of(names[i]) == 14;
+	say("10 reverted: %s, hooks %d, old code %d", name(ret), hooks(), old);
+	for (i = 0; i < count; i++)
+		unload(names[i]);
 }
 
 static void unrelated_load(void)

@@ -206,11 +206,17 @@ int hooks(void)
 	return count;
 }
 
+int value_of(const char *module)
+{
+	char path[64], text[32];
+
+	snprintf(path, sizeof(path), "/proc/%s", module);
+	return read_file(path, text, sizeof(text)) > 0 ? atoi(text) : -1;
+}
+
 int value(void)
 {
-	char text[32];
-
-	return read_file("/proc/tgt", text, sizeof(text)) > 0 ? atoi(text) : -1;
+	return value_of("tgt");
 }
 
 bool begins(const char *path, const char *text)

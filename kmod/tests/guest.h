@@ -37,8 +37,9 @@ int heal(const char *patch, const char *target);
 /* How many functions have an ftrace hook. */
 int hooks(void);
 
-/* The number in /proc/tgt, -1 if there is none. */
+/* The number in /proc/tgt, or in that of a clone of it; -1 if there is none. */
 int value(void);
+int value_of(const char *module);
 /* Whether a file begins with the text. */
 bool begins(const char *path, const char *text);
 

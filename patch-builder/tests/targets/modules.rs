@@ -35,36 +35,49 @@ pub(crate) const OBJECTS: [(&str, &str, &str); 4] = [
 ];
 
 /// A patch made by hand: its level (and number), the number that it adds to tgt's, how many of
-/// [`OBJECTS`] it has, and a line of its own for Kbuild.
+/// [`OBJECTS`] it has, whether it has tgt's clones as well, and a line of its own for Kbuild.
 struct Patch {
     level: u32,
     adds: u32,
     objects: usize,
+    clones: bool,
     kbuild: &'static str,
 }
 
+const NO_CLONES: Patch = Patch { level: 0, adds: 0, objects: 2, clones: false, kbuild: "" };
+
 /// As `kmod/tests/cases.c` names them.
 const PATCHES: [Patch; 4] = [
-    Patch { level: 1, adds: 100, objects: 2, kbuild: "" },
-    Patch { level: 2, adds: 200, objects: 2, kbuild: "" },
-    Patch { level: 3, adds: 300, objects: 4, kbuild: "" },
+    Patch { level: 1, adds: 100, ..NO_CLONES },
+    Patch { level: 2, adds: 200, ..NO_CLONES },
+    Patch { level: 3, adds: 300, objects: 4, clones: true, kbuild: "" },
     // As if the kernel did it: so the clear is left out.
-    Patch { level: 4, adds: 100, objects: 2, kbuild: "CFLAGS_targets.o := -DHAVE_KLP_CLEAR_RELOCS\n" },
+    Patch { level: 4, adds: 100, kbuild: "CFLAGS_targets.o := -DHAVE_KLP_CLEAR_RELOCS\n", ..NO_CLONES },
 ];
+
+/// The name of a clone of tgt; its sources have this name wherever tgt's have tgt's.
+fn clone(number: usize) -> String {
+    format!("{TARGET}{number:02}")
+}
+
+const TARGET: &str = "tgt";
 
 impl Patch {
     fn name(&self) -> Result<ModuleName, Box<dyn Error>> {
         Ok(format!("invivo_l{0}_{0:016x}", self.level).parse()?)
     }
 
-    fn sources(&self, lock: &KernelLock) -> Result<BTreeMap<String, String>, Box<dyn Error>> {
-        let of = OBJECTS.iter().take(self.objects);
-        let object = |(name, function, _): &(&str, &str, &str)| PatchedObject {
-            name: (*name).to_owned(),
-            functions: vec![(*function).to_owned()],
-        };
-        let parts: Vec<_> =
-            of.clone().map(|(_, _, text)| format!("#define ADDED {}\n{text}", self.adds)).collect();
+    fn sources(&self, lock: &KernelLock, clones: usize) -> Result<BTreeMap<String, String>, Box<dyn Error>> {
+        let own = OBJECTS.iter().take(self.objects);
+        let own = own.map(|(name, function, text)| [name, function, text].map(|one| (*one).to_owned()));
+        let [(_, function, text), ..] = OBJECTS;
+        let cloned = (0..if self.clones { clones } else { 0 })
+            .map(|number| [TARGET, function, text].map(|one| one.replace(TARGET, &clone(number))));
+        let (mut objects, mut parts) = (Vec::new(), Vec::new());
+        for [name, function, text] in own.chain(cloned) {
+            objects.push(PatchedObject { name, functions: vec![function] });
+            parts.push(format!("#define ADDED {}\n{text}", self.adds));
+        }
         let mut sources = template::sources(&Fill {
             name: &self.name()?,
             level: Level(self.level),
@@ -72,7 +85,7 @@ impl Patch {
             build_id: &lock.build_id,
             inputs: &Digest::from_bytes(&[0; 32]),
             fixes: "",
-            objects: &of.map(object).collect::<Vec<_>>(),
+            objects: &objects,
             parts: &parts.iter().map(String::as_str).collect::<Vec<_>>(),
         });
         sources.entry("name.mk".to_owned()).or_default().push_str(self.kbuild);
@@ -84,13 +97,15 @@ impl Patch {
 pub(crate) struct Modules(BTreeMap<String, Vec<u8>>);
 
 impl Modules {
+    /// With so many clones of tgt.
     pub(crate) fn build(
         cache: &Cache,
         lock: &KernelLock,
         kernel: &Kernel,
         tree: &Path,
+        clones: usize,
     ) -> Result<Self, Box<dyn Error>> {
-        let mut modules = compile(lock, tree)?;
+        let mut modules = compile(lock, tree, clones)?;
         for patch in &PATCHES {
             let module = modules.get_mut(&file(patch.name()?.as_str())).ok_or("not compiled")?;
             *module = resolve(module, tree, &kernel.symbols)?.0.bytes;
@@ -116,18 +131,29 @@ fn file(module: &str) -> String {
     format!("{module}.ko")
 }
 
-fn compile(lock: &KernelLock, tree: &Path) -> Result<BTreeMap<String, Vec<u8>>, Box<dyn Error>> {
+fn compile(
+    lock: &KernelLock,
+    tree: &Path,
+    clones: usize,
+) -> Result<BTreeMap<String, Vec<u8>>, Box<dyn Error>> {
     cc::check_compiler(&lock.compiler)?;
     let mut sources = BTreeMap::new();
     let mut names = Vec::new();
-    for (name, text) in PLAIN {
-        sources.insert(format!("{name}/{name}.c"), text.to_owned());
+    let plain = PLAIN.map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let cloned = (0..clones).map(|number| {
+        let [(name, text), ..] = PLAIN;
+        (name.replace(TARGET, &clone(number)), text.replace(TARGET, &clone(number)))
+    });
+    for (name, text) in plain.into_iter().chain(cloned) {
+        sources.insert(format!("{name}/{name}.c"), text);
         sources.insert(format!("{name}/Kbuild"), format!("obj-m := {name}.o\nccflags-y := -Werror\n"));
-        names.push(name.to_owned());
+        names.push(name);
     }
     for patch in &PATCHES {
         let name = patch.name()?.to_string();
-        sources.extend(patch.sources(lock)?.into_iter().map(|(path, text)| (format!("{name}/{path}"), text)));
+        sources.extend(
+            patch.sources(lock, clones)?.into_iter().map(|(path, text)| (format!("{name}/{path}"), text)),
+        );
         names.push(name);
     }
     sources.insert("Kbuild".to_owned(), format!("obj-m := {}/\n", names.join("/ ")));
