@@ -125,8 +125,8 @@ async fn send(stream: &mut UnixStream, request: &Request, blobs: &[Vec<u8>]) -> 
 
 /// Answers have no blobs.
 async fn hear(mut stream: UnixStream) -> Result<Answer, FrameError> {
-    let mut bytes = [0; Lengths::BYTES];
-    stream.read_exact(&mut bytes).await?;
+    let mut bytes = [[0; 4]; 2];
+    stream.read_exact(bytes.as_flattened_mut()).await?;
     let mut head = vec![0; Lengths::of(bytes)?.head as usize];
     stream.read_exact(&mut head).await?;
     Ok(serde_json::from_slice(&head)?)

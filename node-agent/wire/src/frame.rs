@@ -91,19 +91,15 @@ pub struct Lengths {
 }
 
 impl Lengths {
-    /// How many bytes they take.
-    pub const BYTES: usize = 8;
-
-    /// Reads them.
+    /// Of the first bytes.
     ///
     /// # Errors
     ///
     /// `TooLong`.
-    pub fn of(bytes: [u8; Self::BYTES]) -> Result<Self, FrameError> {
-        let [a, b, c, d, e, f, g, h] = bytes;
+    pub fn of([head, blobs]: [[u8; 4]; 2]) -> Result<Self, FrameError> {
         Ok(Self {
-            head: allowed("head", u32::from_le_bytes([a, b, c, d]), MAX_HEAD)?,
-            blobs: allowed("number of blobs", u32::from_le_bytes([e, f, g, h]), MAX_BLOBS)?,
+            head: allowed("head", u32::from_le_bytes(head), MAX_HEAD)?,
+            blobs: allowed("number of blobs", u32::from_le_bytes(blobs), MAX_BLOBS)?,
         })
     }
 }
@@ -114,8 +110,8 @@ impl Lengths {
 ///
 /// `TooLong` before anything of that length is read; `Head`; `Io`.
 pub fn read<T: DeserializeOwned>(from: &mut impl Read) -> Result<(T, Vec<Vec<u8>>), FrameError> {
-    let mut bytes = [0; Lengths::BYTES];
-    from.read_exact(&mut bytes)?;
+    let mut bytes = [[0; 4]; 2];
+    from.read_exact(bytes.as_flattened_mut())?;
     let lengths = Lengths::of(bytes)?;
     let head = serde_json::from_slice(&exactly(from, lengths.head)?)?;
     let blobs = (0..lengths.blobs)
@@ -174,7 +170,7 @@ mod tests {
         }
         let mut pieces = Pieces(Vec::new());
         write(&mut pieces, &"head", &[]).unwrap();
-        assert_eq!(pieces.0, [Lengths::BYTES + 6]);
+        assert_eq!(pieces.0, [2 * 4 + "\"head\"".len()]);
     }
 
     #[test]
