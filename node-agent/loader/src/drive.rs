@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use invivo_terms::{Digest, ModuleName};
@@ -145,7 +146,15 @@ impl<K: Kernel> Loader<K> {
                 }
                 Step::Switch(name) => {
                     told = told.or(Some(now));
-                    self.kernel.switch(&name, false)?;
+                    match self.kernel.switch(&name, false) {
+                        Ok(()) => {}
+                        // Somebody else's tasks are moving.
+                        Err(error) if error.kind() == ErrorKind::ResourceBusy && now < drive.deadline => {
+                            self.kernel.pause(LOOK);
+                            continue;
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
                 }
                 Step::Watch => {}
                 // `patch_state` of those who have not moved: 1 while a patch is being taken off. Looking

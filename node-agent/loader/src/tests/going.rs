@@ -406,6 +406,26 @@ fn a_second_level_that_does_harm_meanwhile_is_not_forgotten() {
 }
 
 #[test]
+fn a_transition_of_somebody_elses_is_waited_for_before_a_level_is_taken_off() {
+    for (ends, state) in [(Some(Duration::from_secs(30)), UNPATCHED), (None, Level(1))] {
+        let mut trial = Trial::new();
+        let bundle = trial.author.publish(&build_id(0xab), 1, "2026-11-21.1");
+        trial.apply(2, &bundle);
+        {
+            let mut world = trial.kernel.0.borrow_mut();
+            let until = ends.map(|ends| world.since_boot + ends);
+            let name = "kpatch_x".to_owned();
+            world.patches.push((crate::seen::Patch { name, enabled: false, transition: true }, until));
+        }
+        let told = oopses(&mut trial);
+        assert_eq!((told.reason, told.level), (Some(fault(Fault::KernelOops)), state));
+        let message = told.message.unwrap();
+        let busy = message.contains("could not be taken off: kernel files");
+        assert_eq!(busy, ends.is_none(), "{message}");
+    }
+}
+
+#[test]
 fn nothing_is_put_back_over_what_is_on() {
     let (mut trial, _) = stuck_undoing();
     {
