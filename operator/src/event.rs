@@ -187,6 +187,8 @@ fn failure(patch: &Entry<SeenPatch>) -> Option<Failure> {
     let status = patch.value.status.as_ref().filter(|status| status.state.is_failure())?;
     let note = of_failure(status);
     let (node, uid) = (cut(&patch.name, 120), patch.uid.get(..8).unwrap_or(&patch.uid));
+    // A name part must not end in one of these.
+    let node = node.trim_end_matches(['-', '.']);
     let (revision, state) = (status.observed_revision, status.state);
     let id = format!("{node}.{uid}.{revision}.{state}.{}", note.reason).to_ascii_lowercase();
     let about = ObjectReference {
