@@ -28,6 +28,7 @@ pub mod options;
 pub mod policy;
 pub mod quarantine;
 pub mod queue;
+pub mod reason;
 pub mod record;
 pub mod report;
 mod run;

@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::error::Category;
-use crate::offer::Halt;
+use crate::reason;
 
 /// What happened to a watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -264,7 +264,7 @@ impl Metrics {
     }
 
     fn forget_reasons(&self, feed: &str) {
-        let others = ["Verified", "ExpiresSoon", "Unreachable", "Pending"].into_iter().chain(Halt::REASONS);
+        let others = reason::Feed::ALL.iter().map(|reason| reason.as_str());
         for reason in Refusal::ALL.iter().map(|refusal| refusal.as_str()).chain(others) {
             self.feed_ready.remove(&FeedReason { feed: feed.to_owned(), reason: Name(reason) });
         }

@@ -18,11 +18,11 @@ use crate::gate::{self, GateSights};
 use crate::loss::Losses;
 use crate::memory;
 pub use crate::offer::FeedView;
+use crate::reason;
 use crate::seen::{SeenNode, SeenPatch};
 use crate::sight::{Own, Server, Sight, Verified};
 use crate::stop::EmergencyStop;
 use crate::store::{Entry, Store, Unreadable};
-use crate::unreadable::UNREADABLE;
 use crate::validate::{Checked, Invalid};
 
 /// Every kind that is watched.
@@ -164,10 +164,10 @@ pub enum Undecided {
 
 impl Undecided {
     /// The condition reason.
-    pub const fn category(&self) -> &'static str {
+    pub const fn reason(&self) -> reason::Policy {
         match self {
-            Self::Invalid(invalid) => invalid.category(),
-            Self::Unclaimed(_) => UNREADABLE,
+            Self::Invalid(invalid) => invalid.reason(),
+            Self::Unclaimed(_) => reason::Policy::Unreadable,
         }
     }
 }

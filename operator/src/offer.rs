@@ -11,9 +11,9 @@ use invivo_terms::{Digest, FeedRules, SetName};
 use jiff::Timestamp;
 
 use crate::observe::{Sights, Stores};
+use crate::reason;
 use crate::sight::{Server, Sight, Verdict, Verified};
 use crate::store::{Entry, Unreadable};
-use crate::unreadable::UNREADABLE;
 
 /// Why nothing comes in through a feed, whatever its repository has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,15 +46,12 @@ impl Halt {
     /// Condition reason, Event reason and metric label.
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::Suspended { .. } => "Suspended",
-            Self::NotFound { .. } => "FeedNotFound",
-            Self::Cycle(_) => "FeedCycle",
-            Self::Unreadable(_) => UNREADABLE,
+            Self::Suspended { .. } => reason::Feed::Suspended.as_str(),
+            Self::NotFound { .. } => reason::Feed::FeedNotFound.as_str(),
+            Self::Cycle(_) => reason::Feed::FeedCycle.as_str(),
+            Self::Unreadable(_) => reason::Feed::Unreadable.as_str(),
         }
     }
-
-    /// Every reason that there is.
-    pub const REASONS: [&str; 4] = ["Suspended", "FeedNotFound", "FeedCycle", UNREADABLE];
 
     const fn offer(&self) -> rollout::Offer {
         match self {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::observe::{Decision, FeedView, Stores, View};
+use crate::reason;
 use crate::status;
 
 /// The plan of one policy.
@@ -19,7 +20,7 @@ pub struct Report {
     pub now: Timestamp,
     /// Its feed.
     pub feed: String,
-    /// What may be done with that: `Verified`, `Unreachable`, `Pending`, `NotFound` or a refusal.
+    /// What may be done with that: the reason of its conditions.
     pub feed_reason: &'static str,
     /// How the policy stands: the reason of its conditions.
     pub reason: &'static str,
@@ -90,9 +91,9 @@ impl Report {
             now,
             feed: view.policy.value.spec.feed.clone(),
             feed_reason: match &view.feed {
-                FeedView::Missing => "NotFound",
+                FeedView::Missing => reason::Feed::FeedNotFound.as_str(),
                 FeedView::Halted(halt) => halt.reason(),
-                FeedView::Unseen => "Pending",
+                FeedView::Unseen => reason::Feed::Pending.as_str(),
                 FeedView::Known { verdict, .. } => verdict.reason(),
             },
             reason: standing.reason,

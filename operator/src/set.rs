@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::observe::Stores;
 use crate::offer::Blocks;
 use crate::quarantine::{Verdict, Weight};
+use crate::reason;
 use crate::sight::Verified;
 use crate::store::Entry;
 use crate::write;
@@ -156,7 +157,7 @@ fn status(
     now: Timestamp,
 ) -> PatchSetStatus {
     let (reason, message) = match why {
-        None => ("Eligible", "Latest may choose it".to_owned()),
+        None => (ConditionType::Eligible.as_str(), "Latest may choose it".to_owned()),
         Some(why) => (why.block().as_str(), blocked_message(why)),
     };
     let eligible = condition(ConditionType::Eligible, why.is_none(), reason, &message, generation, Time(now));
@@ -233,21 +234,21 @@ fn quarantined(verdict: &Verdict, generation: Option<i64>, now: Timestamp) -> Co
     let weight = Weight::of(&verdict.evidence);
     let (reason, message) = match (&verdict.quarantine, weight) {
         (Some(_), Weight::NodeAndControlPlane) => (
-            "NodeAndControlPlane",
+            reason::Quarantine::NodeAndControlPlane,
             "one node speaks against it, and the control plane saw a node die of it or with it",
         ),
         (Some(_), Weight::Nodes | Weight::Light | Weight::Nothing) => {
-            ("SeveralNodes", "several nodes speak against it")
+            (reason::Quarantine::SeveralNodes, "several nodes speak against it")
         }
         (None, Weight::Light) => {
-            ("NotEnoughEvidence", "what was found against it is one node's word or less")
+            (reason::Quarantine::NotEnoughEvidence, "what was found against it is one node's word or less")
         }
         (None, Weight::Nodes | Weight::NodeAndControlPlane | Weight::Nothing) => {
             let overruled = verdict.evidence.iter().any(|piece| piece.overruled_by.is_some());
             if overruled {
-                ("Overruled", "a person approved it after the evidence in status.evidence")
+                (reason::Quarantine::Overruled, "a person approved it after the evidence in status.evidence")
             } else {
-                ("NoEvidence", "nothing was found against it")
+                (reason::Quarantine::NoEvidence, "nothing was found against it")
             }
         }
     };
@@ -256,7 +257,7 @@ fn quarantined(verdict: &Verdict, generation: Option<i64>, now: Timestamp) -> Co
         None => message.to_owned(),
     };
     let truth = verdict.quarantine.is_some();
-    condition(ConditionType::Quarantined, truth, reason, &message, generation, Time(now))
+    condition(ConditionType::Quarantined, truth, reason.as_str(), &message, generation, Time(now))
 }
 
 /// What the set closes in the kernels of this fleet, by number.

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::offer::Blocks;
+use crate::reason;
 
 /// `GET /feeds/<feed>/state` of the patch server.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -211,11 +212,11 @@ impl Verdict {
     /// Condition reason, Event reason and metric label.
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::Pending { .. } => "Pending",
+            Self::Pending { .. } => reason::Feed::Pending.as_str(),
             Self::Refused { refusal, .. } => refusal.as_str(),
-            Self::Unreachable { .. } => "Unreachable",
-            Self::ExpiresSoon { .. } => "ExpiresSoon",
-            Self::Verified => "Verified",
+            Self::Unreachable { .. } => reason::Feed::Unreachable.as_str(),
+            Self::ExpiresSoon { .. } => reason::Feed::ExpiresSoon.as_str(),
+            Self::Verified => reason::Feed::Verified.as_str(),
         }
     }
 

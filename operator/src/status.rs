@@ -12,8 +12,8 @@ use crate::deletion::Deletion;
 use crate::memory;
 use crate::observe::{Decision, FeedView, View};
 use crate::offer::Halt;
+use crate::reason::{self, Policy};
 use crate::sight::Verdict;
-use crate::unreadable::UNREADABLE;
 
 /// The states that a policy's nodes are counted by in the metrics.
 pub const NODE_STATES: [&str; 7] =
@@ -37,8 +37,8 @@ pub struct Standing {
 }
 
 impl Standing {
-    fn new(condition: ConditionType, reason: &'static str, message: String) -> Self {
-        Self { condition, reason, message }
+    fn new(condition: ConditionType, reason: impl Into<reason::Standing>, message: String) -> Self {
+        Self { condition, reason: reason.into().as_str(), message }
     }
 }
 
@@ -168,37 +168,47 @@ pub fn standing(view: &View) -> Standing {
     use ConditionType::{Reconciling, Stalled};
     let decision = match &view.decision {
         Ok(decision) => decision,
-        Err(undecided) => return Standing::new(Stalled, undecided.category(), undecided.to_string()),
+        Err(undecided) => return Standing::new(Stalled, undecided.reason(), undecided.to_string()),
     };
     let feed = &view.policy.value.spec.feed;
     match &view.feed {
         FeedView::Missing => {
             let message = format!("there is no PatchFeed {feed}: create it, or correct spec.feed");
-            return Standing::new(Stalled, "FeedNotFound", message);
+            return Standing::new(Stalled, Policy::FeedNotFound, message);
         }
         FeedView::Known {
             verdict: Verdict::Refused { message, .. } | Verdict::Unreachable { message, usable: false },
             ..
         } => {
             let message = format!("PatchFeed {feed}: {message}; nothing new starts, nothing is taken off");
-            return Standing::new(Stalled, "FeedStalled", message);
+            return Standing::new(Stalled, Hold::FeedStalled, message);
         }
         FeedView::Halted(halt) => {
             let reason = match halt {
-                Halt::Suspended { .. } => Hold::FeedSuspended.as_str(),
-                Halt::NotFound { .. } | Halt::Cycle(_) | Halt::Unreadable(_) => halt.reason(),
+                Halt::Suspended { .. } => reason::Standing::Held(Hold::FeedSuspended),
+                Halt::NotFound { .. } => Policy::FeedNotFound.into(),
+                Halt::Cycle(_) => Policy::FeedCycle.into(),
+                Halt::Unreadable(_) => Policy::Unreadable.into(),
             };
             let message = format!("{halt}; nothing new starts, nothing is taken off");
             return Standing::new(Stalled, reason, message);
         }
         FeedView::Unseen => {
-            return Standing::new(Reconciling, "FeedPending", format!("PatchFeed {feed} is being asked for"));
+            return Standing::new(
+                Reconciling,
+                Policy::FeedPending,
+                format!("PatchFeed {feed} is being asked for"),
+            );
         }
         FeedView::Known { verdict: Verdict::Pending { message }, .. } => {
-            return Standing::new(Reconciling, "FeedPending", format!("PatchFeed {feed}: {message}"));
+            return Standing::new(Reconciling, Policy::FeedPending, format!("PatchFeed {feed}: {message}"));
         }
         FeedView::Known { verified: None, .. } => {
-            return Standing::new(Reconciling, "FeedPending", format!("PatchFeed {feed} is being read"));
+            return Standing::new(
+                Reconciling,
+                Policy::FeedPending,
+                format!("PatchFeed {feed} is being read"),
+            );
         }
         FeedView::Known {
             verdict: Verdict::Verified | Verdict::ExpiresSoon { .. } | Verdict::Unreachable { .. },
@@ -221,11 +231,11 @@ fn progress(decision: &Decision) -> Standing {
             some_of(waits.iter()),
             given_up.len()
         );
-        return Standing::new(Reconciling, "RollingBack", message);
+        return Standing::new(Reconciling, Policy::RollingBack, message);
     }
     if counts.total == 0 {
         let message = "spec.nodeSelector matches no node that is free: label nodes or widen it".to_owned();
-        return Standing::new(Stalled, "NoNodes", message);
+        return Standing::new(Stalled, Policy::NoNodes, message);
     }
     if let Some(standing) = failed(decision, stage) {
         return standing;
@@ -234,11 +244,11 @@ fn progress(decision: &Decision) -> Standing {
         let others = decision.unreadable.len().saturating_sub(1);
         let more = if others == 0 { String::new() } else { format!("; {others} more like it") };
         let message = format!("{unreadable}{more}; its node keeps what it has and starts nothing");
-        return Standing::new(Stalled, UNREADABLE, message);
+        return Standing::new(Stalled, Policy::Unreadable, message);
     }
     for hold in [Hold::TargetMissing, Hold::SetQuarantined, Hold::EmptyStage] {
         if holding(hold) {
-            return Standing::new(Stalled, hold.as_str(), format!("stage {stage}: {}", hold.remedy()));
+            return Standing::new(Stalled, hold, format!("stage {stage}: {}", hold.remedy()));
         }
     }
     let complete = plan.memory.rollout.as_ref().is_none_or(|rollout| rollout.complete);
@@ -249,27 +259,28 @@ fn progress(decision: &Decision) -> Standing {
             nodes(counts.in_flight),
             counts.pending
         );
-        return Standing::new(Reconciling, "RolloutInProgress", message);
+        return Standing::new(Reconciling, Policy::RolloutInProgress, message);
     }
     if decision.checked.policy.paused && (counts.pending > 0 || !complete) {
         let message = format!("{} to go; {}", nodes(counts.pending), Hold::Paused.remedy());
-        return Standing::new(Reconciling, "Paused", message);
+        return Standing::new(Reconciling, Hold::Paused, message);
     }
     if counts.pending > 0 || !complete {
         let soak = plan.memory.rollout.as_ref().and_then(|rollout| rollout.soak_until);
         if let (Some(until), false) = (soak, complete) {
             let message = format!("stage {stage} is watched until {until}; {} to go", nodes(counts.pending));
-            return Standing::new(Reconciling, "StageSoaking", message);
+            return Standing::new(Reconciling, Hold::StageSoaking, message);
         }
         let Some(hold) = main_hold(plan) else {
             let message = format!("stage {stage}: {} to go", nodes(counts.pending));
-            return Standing::new(Reconciling, "RolloutInProgress", message);
+            return Standing::new(Reconciling, Policy::RolloutInProgress, message);
         };
         let until = until(plan, hold).map_or_else(String::new, |until| format!(" until {until}"));
         let gate = gate_words(&decision.world, hold);
         let message =
             format!("stage {stage}: {} to go: {hold}{until}{gate}: {}", nodes(counts.pending), hold.remedy());
-        let reason = if is_brake(hold) { hold.as_str() } else { "RolloutInProgress" };
+        let reason: reason::Standing =
+            if is_brake(hold) { hold.into() } else { Policy::RolloutInProgress.into() };
         return Standing::new(Reconciling, reason, message);
     }
     let unsupported = match counts.unsupported {
@@ -281,11 +292,11 @@ fn progress(decision: &Decision) -> Standing {
     if plan.memory.rollout.is_none() && counts.current == 0 {
         return Standing::new(
             Ready,
-            "NothingToApply",
+            Policy::NothingToApply,
             format!("the feed has nothing for these nodes{unsupported}"),
         );
     }
-    Standing::new(Ready, "AtTarget", format!("{} at the target{unsupported}", nodes(counts.current)))
+    Standing::new(Ready, Policy::AtTarget, format!("{} at the target{unsupported}", nodes(counts.current)))
 }
 
 /// How a rollout stands in which more nodes failed than may.
@@ -302,11 +313,11 @@ fn failed(decision: &Decision, stage: &str) -> Option<Standing> {
         let waiting = plan.holds.values().filter(|held| waits(held)).count();
         if moving > 0 || waiting > 0 {
             let message = format!("{moving} going back, {waiting} to go; {evidence}");
-            return Some(Standing::new(Reconciling, "RollingBack", message));
+            return Some(Standing::new(Reconciling, Policy::RollingBack, message));
         }
         let message =
             format!("everything that the rollout moved went back; {evidence}; another target begins anew");
-        return Some(Standing::new(Stalled, "RolledBack", message));
+        return Some(Standing::new(Stalled, Policy::RolledBack, message));
     }
     let spent = plan.holds.values().any(|held| held.hold == Hold::FailureBudgetSpent);
     let budget = match decision.checked.policy.failure_budget {
@@ -319,7 +330,7 @@ fn failed(decision: &Decision, stage: &str) -> Option<Standing> {
     let count = rollout.failed;
     let message =
         format!("stage {stage}: {} failed: {evidence}; {}", nodes(count), Hold::FailureBudgetSpent.remedy());
-    Some(Standing::new(Stalled, "NodeFailed", message))
+    Some(Standing::new(Stalled, Policy::NodeFailed, message))
 }
 
 /// As much of a piece of evidence as a message has room for; all of it is in the status.
@@ -366,7 +377,9 @@ fn next_action(decision: &Decision, standing: &Standing) -> Option<String> {
             let rollout = decision.plan.memory.rollout.as_ref();
             let soak = rollout.filter(|rollout| !rollout.complete).and_then(|rollout| rollout.soak_until);
             match soak {
-                Some(until) if standing.reason == "StageSoaking" => Some(format!("{until}: the soak ends")),
+                Some(until) if standing.reason == Hold::StageSoaking.as_str() => {
+                    Some(format!("{until}: the soak ends"))
+                }
                 Some(_) | None => {
                     let ends = |(hold, what): (Hold, &str)| {
                         let until =

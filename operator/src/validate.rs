@@ -9,6 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::{Selector, SelectorExt};
 
+use crate::reason;
+
 /// A policy that can be planned with.
 #[derive(Debug, Clone)]
 pub struct Checked {
@@ -85,15 +87,15 @@ pub enum Invalid {
 
 impl Invalid {
     /// The condition reason.
-    pub const fn category(&self) -> &'static str {
+    pub const fn reason(&self) -> reason::Policy {
         match self {
-            Self::Selector { .. } => "InvalidSelector",
-            Self::Pace { .. } => "InvalidMaxParallel",
-            Self::Share { .. } => "InvalidShare",
-            Self::Budget { .. } => "InvalidFailureBudget",
-            Self::TimeZone { .. } => "InvalidTimeZone",
-            Self::Start { .. } => "InvalidWindow",
-            Self::Unselective { .. } => "InvalidStages",
+            Self::Selector { .. } => reason::Policy::InvalidSelector,
+            Self::Pace { .. } => reason::Policy::InvalidMaxParallel,
+            Self::Share { .. } => reason::Policy::InvalidShare,
+            Self::Budget { .. } => reason::Policy::InvalidFailureBudget,
+            Self::TimeZone { .. } => reason::Policy::InvalidTimeZone,
+            Self::Start { .. } => reason::Policy::InvalidWindow,
+            Self::Unselective { .. } => reason::Policy::InvalidStages,
         }
     }
 }
@@ -336,19 +338,19 @@ mod tests {
         assert!(wrong.unwrap_err().to_string().starts_with("spec.rollout.stages[0].nodeSelector"));
         let wrong =
             check(json!({"feed": "f", "rollout": {"stages": [{"name": "a", "maxParallel": "101%"}]}}));
-        assert_eq!(wrong.unwrap_err().category(), "InvalidMaxParallel");
+        assert_eq!(wrong.unwrap_err().reason(), reason::Policy::InvalidMaxParallel);
         let wrong = check(json!({"feed": "f", "rollout": {"stages": [{"name": "a", "share": "0%"}]}}));
-        assert_eq!(wrong.unwrap_err().category(), "InvalidShare");
+        assert_eq!(wrong.unwrap_err().reason(), reason::Policy::InvalidShare);
         let wrong = check(json!({"feed": "f", "rollout": {"failureBudget": "101%"}}));
-        assert_eq!(wrong.unwrap_err().category(), "InvalidFailureBudget");
+        assert_eq!(wrong.unwrap_err().reason(), reason::Policy::InvalidFailureBudget);
         let window = |start: &str, zone: &str| {
             check(json!({"feed": "f", "windows": [
                 {"days": ["Sat"], "start": start, "duration": "4h", "timeZone": zone}]}))
         };
-        assert_eq!(window("02:00", "Europe/Berln").unwrap_err().category(), "InvalidTimeZone");
-        assert_eq!(window("25:00", "Europe/Berlin").unwrap_err().category(), "InvalidWindow");
+        assert_eq!(window("02:00", "Europe/Berln").unwrap_err().reason(), reason::Policy::InvalidTimeZone);
+        assert_eq!(window("25:00", "Europe/Berlin").unwrap_err().reason(), reason::Policy::InvalidWindow);
         assert!(window("02:00", "Europe/Berlin").is_ok());
         let wrong = check(json!({"feed": "f", "rollout": {"stages": [{"name": "a"}, {"name": "b"}]}}));
-        assert_eq!(wrong.unwrap_err().category(), "InvalidStages");
+        assert_eq!(wrong.unwrap_err().reason(), reason::Policy::InvalidStages);
     }
 }

@@ -17,6 +17,7 @@ mod progress;
 mod rollback;
 mod status;
 mod stop;
+mod unseen;
 mod watch;
 mod why;
 
@@ -28,6 +29,7 @@ pub use plan::{Plan, PlannedNode};
 pub use preflight::Preflight;
 pub use progress::Progress;
 pub use status::Status;
+pub use unseen::Unseen;
 pub use why::{Asked, Why};
 
 use clap::{Args, Subcommand};

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::object::Object;
+use super::unseen::Unseen;
 use crate::table::{Table, counted, printable};
 use crate::time::relative;
 
@@ -157,7 +158,8 @@ impl Progress {
             ready: ready.map_or_else(|| "Unknown".to_owned(), |ready| ready.status.clone()),
             stalled: seen && said("Stalled").is_some_and(|stalled| stalled.status == "True"),
             through: seen && ready.is_some_and(|ready| ready.status == "True"),
-            reason: ready.map_or_else(|| "NotObserved".to_owned(), |ready| ready.reason.clone()),
+            reason: ready
+                .map_or_else(|| Unseen::NotObserved.as_str().to_owned(), |ready| ready.reason.clone()),
             message: ready.map(|ready| ready.message.clone()).unwrap_or_default(),
             holds: policy.read("/status/holds").unwrap_or_default(),
             next_action: policy.text("/status/nextAction").map(str::to_owned),

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::connect::Cluster;
 use super::stop::told;
+use super::unseen::Unseen;
 use crate::table::{Table, counted, printable};
 use crate::time::relative;
 
@@ -121,7 +122,7 @@ fn ready(conditions: &[Condition]) -> (String, String, String) {
         || {
             (
                 "Unknown".to_owned(),
-                "NotObserved".to_owned(),
+                Unseen::NotObserved.as_str().to_owned(),
                 "the operator has not looked at it yet".to_owned(),
             )
         },

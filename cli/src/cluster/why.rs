@@ -13,6 +13,7 @@ use super::hold::HOLD;
 use super::object::Object;
 use super::plan::{Plan, PlannedNode};
 use super::stop::told;
+use super::unseen::Unseen;
 use crate::table::printable;
 use crate::time::relative;
 
@@ -201,7 +202,7 @@ fn cause(
 ) -> Cause {
     if asked.patch.is_none() {
         return Cause {
-            name: Some("NoPolicy".to_owned()),
+            name: Some(Unseen::NoPolicy.as_str().to_owned()),
             check: Some("the operator has made no NodePatch for this node".to_owned()),
             remedy: Some("compare the node's labels with the nodeSelector of the PatchPolicies".to_owned()),
             until: None,

@@ -7,6 +7,7 @@
 )]
 
 mod fake;
+mod reasons;
 
 use std::net::SocketAddr;
 

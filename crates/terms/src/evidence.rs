@@ -5,24 +5,26 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::NodeState;
+use crate::{NodeState, words};
 
 /// The kernel suffered while the level was on it and had not settled; the loader took it off.
 const HARM: [&str; 3] = ["KernelOops", "KernelLockup", "WarningNamesPatch"];
 
-/// What was found against a set on one node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum EvidenceVerdict {
-    /// Its loader convicted the level after an unclean boot.
-    Convicted,
-    /// Its loader took the level off: the kernel oopsed, locked up, or warned in patched code.
-    Harmed,
-    /// It is not Ready, and the level had not settled there. Gone again if it comes back without a boot.
-    NotReady,
-    /// It was not Ready and came back with another boot; the level had not settled there.
-    Rebooted,
-    /// It was not Ready and is gone, or it went while the level was on its way or had not settled.
-    Lost,
+words! {
+    /// What was found against a set on one node.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+    pub enum EvidenceVerdict {
+        /// Its loader convicted the level after an unclean boot.
+        Convicted,
+        /// Its loader took the level off: the kernel oopsed, locked up, or warned in patched code.
+        Harmed,
+        /// It is not Ready, and the level had not settled there. Gone again if it comes back without a boot.
+        NotReady,
+        /// It was not Ready and came back with another boot; the level had not settled there.
+        Rebooted,
+        /// It was not Ready and is gone, or it went while the level was on its way or had not settled.
+        Lost,
+    }
 }
 
 impl EvidenceVerdict {
@@ -56,17 +58,6 @@ impl EvidenceVerdict {
         match self {
             Self::Rebooted => true,
             Self::Convicted | Self::Harmed | Self::NotReady | Self::Lost => false,
-        }
-    }
-
-    /// The name as it stands in statuses and Events.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Convicted => "Convicted",
-            Self::Harmed => "Harmed",
-            Self::NotReady => "NotReady",
-            Self::Rebooted => "Rebooted",
-            Self::Lost => "Lost",
         }
     }
 }

@@ -17,6 +17,7 @@ mod refusal;
 mod rules;
 mod target;
 mod version;
+mod words;
 
 pub use block::Block;
 pub use digest::Digest;

@@ -2,32 +2,22 @@
 
 use invivo_api::NodePatchStatus;
 use invivo_feed::Rejection;
-use invivo_terms::{NodeState, Refusal};
+use invivo_terms::{NodeState, Refusal, words};
 use invivo_wire::{Fault, Order};
 
-/// What the agent itself can find wrong, besides the named refusals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Trouble {
-    /// Policy or feed do not allow this instruction.
-    NotAllowed,
-    /// Patch server or API server did not answer until the deadline.
-    Unreachable,
-    /// The feed withheld the set until the deadline: it was suspended, the set too young by one of
-    /// the two clocks, not approved, rejected or quarantined.
-    Withheld,
-    /// The loader did not answer until the deadline.
-    LoaderSilent,
-}
-
-impl Trouble {
-    /// The name as it stands in statuses, Events and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NotAllowed => "NotAllowed",
-            Self::Unreachable => "Unreachable",
-            Self::Withheld => "Withheld",
-            Self::LoaderSilent => "LoaderSilent",
-        }
+words! {
+    /// What the agent itself can find wrong, besides the named refusals.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub enum Trouble {
+        /// Policy or feed do not allow this instruction.
+        NotAllowed,
+        /// Patch server or API server did not answer until the deadline.
+        Unreachable,
+        /// The feed withheld the set until the deadline: it was suspended, the set too young by one of
+        /// the two clocks, not approved, rejected or quarantined.
+        Withheld,
+        /// The loader did not answer until the deadline.
+        LoaderSilent,
     }
 }
 
@@ -49,7 +39,7 @@ impl Cause {
     pub fn as_str(&self) -> &str {
         match self {
             Self::Refusal(refusal) => refusal.as_str(),
-            Self::Fault(fault) => invivo_wire::Reason::Fault(*fault).as_str(),
+            Self::Fault(fault) => fault.as_str(),
             Self::Trouble(trouble) => trouble.as_str(),
             Self::Written(reason) => reason,
         }

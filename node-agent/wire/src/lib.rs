@@ -11,7 +11,7 @@ pub use ask::{AskError, Patient, ask};
 use invivo_feed::Floors;
 use invivo_terms::{
     Arch, BuildId, Digest, Level, Mechanism, ModuleName, NodeState, Refusal, Revision, SetName, TargetName,
-    TargetState,
+    TargetState, words,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -282,56 +282,58 @@ pub enum Reason {
     Fault(Fault),
 }
 
-/// What can go wrong on the node besides a refusal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Fault {
-    /// The instruction is older than one already known.
-    StaleInstruction,
-    /// The deadline passed before the transition ended; it was reversed.
-    TransitionStuck,
-    /// It could not even be reversed; left alone.
-    CannotReverse,
-    /// A livepatch that is not ours is active; ours would replace it.
-    ForeignLivepatch,
-    /// The kernel takes only modules signed by a key that it trusts, and this one is not.
-    ModuleSigningKeyMissing,
-    /// The kernel is locked down, and does not take this module.
-    Lockdown,
-    /// The kernel has no livepatch.
-    NoLivepatch,
-    /// The deadline had passed before anything began.
-    DeadlinePassed,
-    /// The level is lower than the one on the node; a lower one needs every patch taken off first.
-    LowerLevel,
-    /// The node's state folder or kernel files could not be read or written.
-    NodeIo,
-    /// The loader's journal cannot be read or does not parse. Neither instructions nor floors are
-    /// known; nothing is done until they are.
-    JournalUnreadable,
-    /// The node booted anew before the level had settled; it is not applied again by itself.
-    RebootedUnsettled,
-    /// The node went down while its settled level was being brought back after a boot; it is not
-    /// brought back again by itself.
-    RebootedBringingBack,
-    /// The bundle was suspected before, and a boot ended anew before it had settled.
-    RebootedAgain,
-    /// The record of a panic names the bundle's module.
-    PanicNamesPatch,
-    /// The bundle was convicted on this node before; it is not loaded.
-    ConvictedHere,
-    /// The kernel oopsed before the level had settled; it was taken off again.
-    KernelOops,
-    /// A processor was stuck before the level had settled; it was taken off again.
-    KernelLockup,
-    /// The kernel warned of something before the level had settled; it stays on.
-    KernelWarning,
-    /// The kernel warned in the level's own code before it had settled; it was taken off again.
-    WarningNamesPatch,
-    /// The patch was active and is gone, by nobody's instruction.
-    Vanished,
-    /// A kernel module that the patch changes is another build here, or its build cannot be known;
-    /// the whole patch is held.
-    ForeignTarget,
+words! {
+    /// What can go wrong on the node besides a refusal.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    pub enum Fault {
+        /// The instruction is older than one already known.
+        StaleInstruction,
+        /// The deadline passed before the transition ended; it was reversed.
+        TransitionStuck,
+        /// It could not even be reversed; left alone.
+        CannotReverse,
+        /// A livepatch that is not ours is active; ours would replace it.
+        ForeignLivepatch,
+        /// The kernel takes only modules signed by a key that it trusts, and this one is not.
+        ModuleSigningKeyMissing,
+        /// The kernel is locked down, and does not take this module.
+        Lockdown,
+        /// The kernel has no livepatch.
+        NoLivepatch,
+        /// The deadline had passed before anything began.
+        DeadlinePassed,
+        /// The level is lower than the one on the node; a lower one needs every patch taken off first.
+        LowerLevel,
+        /// The node's state folder or kernel files could not be read or written.
+        NodeIo,
+        /// The loader's journal cannot be read or does not parse. Neither instructions nor floors are
+        /// known; nothing is done until they are.
+        JournalUnreadable,
+        /// The node booted anew before the level had settled; it is not applied again by itself.
+        RebootedUnsettled,
+        /// The node went down while its settled level was being brought back after a boot; it is not
+        /// brought back again by itself.
+        RebootedBringingBack,
+        /// The bundle was suspected before, and a boot ended anew before it had settled.
+        RebootedAgain,
+        /// The record of a panic names the bundle's module.
+        PanicNamesPatch,
+        /// The bundle was convicted on this node before; it is not loaded.
+        ConvictedHere,
+        /// The kernel oopsed before the level had settled; it was taken off again.
+        KernelOops,
+        /// A processor was stuck before the level had settled; it was taken off again.
+        KernelLockup,
+        /// The kernel warned of something before the level had settled; it stays on.
+        KernelWarning,
+        /// The kernel warned in the level's own code before it had settled; it was taken off again.
+        WarningNamesPatch,
+        /// The patch was active and is gone, by nobody's instruction.
+        Vanished,
+        /// A kernel module that the patch changes is another build here, or its build cannot be known;
+        /// the whole patch is held.
+        ForeignTarget,
+    }
 }
 
 impl Reason {
@@ -339,30 +341,7 @@ impl Reason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Refusal(refusal) => refusal.as_str(),
-            Self::Fault(fault) => match fault {
-                Fault::StaleInstruction => "StaleInstruction",
-                Fault::TransitionStuck => "TransitionStuck",
-                Fault::CannotReverse => "CannotReverse",
-                Fault::ForeignLivepatch => "ForeignLivepatch",
-                Fault::ModuleSigningKeyMissing => "ModuleSigningKeyMissing",
-                Fault::Lockdown => "Lockdown",
-                Fault::NoLivepatch => "NoLivepatch",
-                Fault::DeadlinePassed => "DeadlinePassed",
-                Fault::LowerLevel => "LowerLevel",
-                Fault::NodeIo => "NodeIo",
-                Fault::JournalUnreadable => "JournalUnreadable",
-                Fault::RebootedUnsettled => "RebootedUnsettled",
-                Fault::RebootedBringingBack => "RebootedBringingBack",
-                Fault::RebootedAgain => "RebootedAgain",
-                Fault::PanicNamesPatch => "PanicNamesPatch",
-                Fault::ConvictedHere => "ConvictedHere",
-                Fault::KernelOops => "KernelOops",
-                Fault::KernelLockup => "KernelLockup",
-                Fault::KernelWarning => "KernelWarning",
-                Fault::WarningNamesPatch => "WarningNamesPatch",
-                Fault::Vanished => "Vanished",
-                Fault::ForeignTarget => "ForeignTarget",
-            },
+            Self::Fault(fault) => fault.as_str(),
         }
     }
 }
