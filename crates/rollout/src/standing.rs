@@ -280,7 +280,7 @@ fn is_of(spec: Option<&Instructed>, rollout: Option<&RolloutMemory>) -> bool {
     match spec.map(|spec| &spec.instruction) {
         Some(Instruction::Apply(apply)) => rollout
             .and_then(|rollout| rollout.target.as_ref())
-            .is_some_and(|(name, digest)| apply.set == *name && apply.digest == *digest),
+            .is_some_and(|(_, digest)| apply.digest == *digest),
         Some(Instruction::RollBack { .. } | Instruction::Hold) | None => false,
     }
 }

@@ -185,6 +185,12 @@ mod tests {
     }
 
     #[test]
+    fn a_window_without_length_does_not_open() {
+        let weekend = policy(vec![window(&[Weekday::Saturday, Weekday::Sunday], 2, 0, &TimeZone::UTC)]);
+        assert_eq!(opening(&weekend, at("2026-11-21T02:00:00Z")), closed("2026-11-22T02:00:00Z"));
+    }
+
+    #[test]
     fn a_blackout_without_length_shuts_nothing() {
         let mut weekend = policy(vec![window(&[Weekday::Saturday], 2, 4, &TimeZone::UTC)]);
         let at_three = at("2026-11-21T03:00:00Z");

@@ -373,3 +373,21 @@ fn a_withdrawn_level_that_nobody_tried_to_take_off_rests_before_the_next_attempt
     let held = fleet.held("c1").unwrap();
     assert_eq!((held.hold, held.until), (Hold::NotTried, Some(after(31 * MINUTE))));
 }
+
+#[test]
+fn a_withdrawn_level_that_may_stay_after_all_has_not_failed_to_come_off() {
+    let mut fleet = leaving();
+    fleet.end("c1", NodeState::Failed);
+    fleet.world.policy.on_withdrawn = OnWithdrawn::Keep;
+    fleet.decide();
+    assert_eq!((fleet.hold("c1"), fleet.rollout().failed), (Some(Hold::AheadOfTarget), 0));
+}
+
+#[test]
+fn a_level_that_nobody_withdrew_is_not_taken_off() {
+    let mut fleet = Fleet::with(1, 0);
+    fleet.world.policy.on_withdrawn = OnWithdrawn::RollBack;
+    fleet.report("c1").level = Level(9);
+    assert!(fleet.decide().is_empty());
+    assert_eq!(fleet.hold("c1"), Some(Hold::AheadOfTarget));
+}

@@ -237,6 +237,9 @@ fn a_rollout_that_moved_nobody_is_not_remembered() {
         let report = fleet.report(name);
         (report.level, report.state) = (Level(1), NodeState::Settled);
     }
+    fleet.world.policy.paused = true;
+    fleet.decide();
+    fleet.world.policy.paused = false;
     fleet.decide();
     assert!(fleet.rollout().complete);
     fleet.offer(vec![set(1, &[(1, 1)]), set(2, &[(1, 2)])]);

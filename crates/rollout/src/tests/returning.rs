@@ -1,8 +1,8 @@
 //! A rollout that goes back: who goes, who stays, and what becomes of those that do not make it.
 
 use super::fleet::{Fleet, MINUTE, after, set, set_name, stage};
-use crate::{Gate, GateVerdict, HeldByPerson, OnFailure, Readiness, Supersede, Wish};
-use invivo_terms::{Hold, NodeState};
+use crate::{Gate, GateVerdict, HeldByPerson, Instruction, OnFailure, Readiness, Supersede, Wish};
+use invivo_terms::{Hold, Level, NodeState};
 
 /// Level 1 on everybody, then a rollout to level 2: the first canary has it, the last two have failed,
 /// and so it goes back.
@@ -162,4 +162,77 @@ fn once_it_is_back_a_rollout_that_a_gate_took_back_keeps_no_newer_set_waiting() 
     fleet.offer(vec![set(1, &[(1, 1)]), set(2, &[(1, 2)])]);
     assert_eq!(fleet.decide(), ["c1"]);
     assert_eq!(fleet.rollout().number, 2);
+}
+
+#[test]
+fn a_newer_set_does_not_wait_for_the_way_back_where_people_no_longer_ask_for_it() {
+    let mut fleet = going_back(3);
+    assert_eq!(fleet.decide(), ["c1"]);
+    fleet.obey("c1");
+    fleet.world.policy.on_failure = OnFailure::Pause;
+    fleet.offer(vec![set(1, &[(1, 1)]), set(2, &[(1, 2)]), set(3, &[(1, 3)])]);
+    assert_eq!(fleet.decide(), ["c1"]);
+    fleet.obey("c1");
+    assert_eq!((fleet.rollout().number, fleet.level("c1")), (3, 3));
+}
+
+#[test]
+fn a_rollout_that_did_not_fail_keeps_no_newer_set_waiting_where_people_ask_for_a_restart() {
+    let mut fleet = Fleet::with(2, 0);
+    fleet.world.policy.on_failure = OnFailure::RollBack;
+    fleet.decide();
+    fleet.obey("c1");
+    fleet.offer(vec![set(1, &[(1, 1)]), set(2, &[(1, 2)])]);
+    assert_eq!(fleet.decide(), ["c1"], "to level 2, and c2 not to level 1");
+    assert_eq!(fleet.rollout().number, 2);
+}
+
+#[test]
+fn what_became_of_an_earlier_rollout_is_nothing_to_one_that_goes_back() {
+    let failed = |fleet: &mut Fleet| fleet.end("c1", NodeState::Failed);
+    let missed = |fleet: &mut Fleet| fleet.miss("c1");
+    let ignored = |fleet: &mut Fleet| fleet.end("c1", NodeState::Settled);
+    let ends: [(bool, &dyn Fn(&mut Fleet)); 4] =
+        [(false, &failed), (true, &failed), (true, &missed), (true, &ignored)];
+    for (goes_down, end) in ends {
+        let mut fleet = Fleet::with(2, 0);
+        fleet.world.policy.stages = vec![stage("canary", 2, 0)];
+        if goes_down {
+            fleet.run();
+            fleet.pass(11 * MINUTE);
+            fleet.world.policy.target = Wish::None;
+        }
+        assert!(fleet.decide().contains(&"c1".to_owned()));
+        end(&mut fleet);
+        if goes_down {
+            fleet.obey("c2");
+        }
+        fleet.pass(10 * MINUTE);
+        fleet.node("c1").held = Some(HeldByPerson { until: None });
+        fleet.world.policy.target = Wish::Latest;
+        fleet.world.policy.on_failure = OnFailure::RollBack;
+        fleet.offer(vec![set(1, &[(1, 1)]), set(2, &[(1, 2)])]);
+        assert_eq!(fleet.decide(), ["c2"]);
+        fleet.unready("c2");
+        fleet.pass(10 * MINUTE);
+        fleet.decide();
+        assert!(fleet.rollout().returning);
+        fleet.node("c1").held = None;
+        assert!(fleet.decide().is_empty());
+        assert_eq!(fleet.plan().failed.iter().collect::<Vec<_>>(), ["c2"]);
+        assert_eq!(fleet.hold("c1"), Some(Hold::FailureBudgetSpent));
+    }
+}
+
+#[test]
+fn what_was_told_before_this_rollout_moves_up_to_its_deadline() {
+    let mut fleet = going_back(3);
+    fleet.decide();
+    fleet.add("c9", 0, 1);
+    let deadline = after(5 * MINUTE);
+    fleet.instruct("c9", Instruction::RollBack { to: (Level(0), None), deadline, attempt: 1 });
+    assert!(fleet.plan().in_flight.contains("c9"));
+    assert_eq!(fleet.plan().wake, Some(deadline));
+    fleet.world.now = deadline;
+    assert_eq!(fleet.hold("c9"), Some(Hold::FailureBudgetSpent));
 }

@@ -141,3 +141,18 @@ fn the_plan_tells_whom_a_share_has_taken_with_and_without_a_feed() {
     fleet.world.offer = Offer::Unknown;
     assert_eq!(fleet.plan().stages, taken);
 }
+
+#[test]
+fn the_zone_that_moves_takes_in_nodes_of_its_own_and_no_others() {
+    let mut fleet = Fleet::with(4, 0);
+    fleet.world.policy.stages = vec![Stage { spread: Some("zone".to_owned()), ..stage("canary", 2, 30) }];
+    fleet.node("c4").domains.insert("zone".to_owned(), "z".to_owned());
+    fleet.decide();
+    fleet.obey("c1");
+    assert_eq!(fleet.decide(), ["c2", "c3"]);
+    fleet.obey("c2");
+    assert!(fleet.decide().is_empty());
+    assert_eq!(fleet.hold("c4"), Some(Hold::ZoneBusy));
+    fleet.add("c5", 0, 1);
+    assert_eq!(fleet.decide(), ["c5"]);
+}

@@ -142,3 +142,14 @@ fn a_node_whose_clock_is_ahead_holds_nobody_where_being_applied_is_enough() {
     fleet.report("c1").since = after(900_000_000);
     assert_eq!(fleet.decide(), ["c2", "c3"]);
 }
+
+#[test]
+fn another_target_waits_for_what_moves_up_to_its_deadline_and_no_longer() {
+    let mut fleet = Fleet::with(2, 0);
+    assert_eq!(fleet.decide(), ["c1"]);
+    fleet.offer(both());
+    fleet.pass(10 * MINUTE - 1);
+    assert!(fleet.decide().is_empty());
+    fleet.pass(1);
+    assert_eq!(fleet.decide(), ["c2"]);
+}

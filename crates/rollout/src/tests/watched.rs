@@ -20,6 +20,15 @@ fn a_level_that_was_there_before_is_watched_unless_it_has_settled() {
 }
 
 #[test]
+fn a_level_that_the_agent_does_not_vouch_for_is_not_there() {
+    let mut fleet = Fleet::with(1, 0);
+    has_it(&mut fleet, "c1", NodeState::Idle);
+    assert_eq!(fleet.decide(), ["c1"]);
+    fleet.end("c1", NodeState::Idle);
+    assert!(fleet.plan().in_flight.contains("c1"));
+}
+
+#[test]
 fn a_stage_that_is_found_settled_is_watched_once_the_rollout_has_moved_somebody() {
     let mut fleet = Fleet::with(1, 1);
     fleet.world.policy.stages = vec![stage("canary", 1, 0), stage("early", 1, 30)];
@@ -59,4 +68,15 @@ fn a_stage_does_not_end_with_more_failed_nodes_than_may() {
     fleet.pass(60 * MINUTE);
     fleet.decide();
     assert_eq!(fleet.rollout().stage, 0);
+}
+
+#[test]
+fn a_node_that_joins_and_may_not_start_does_not_keep_its_stage_from_ending() {
+    let mut fleet = Fleet::with(1, 1);
+    fleet.run();
+    fleet.world.brakes.fleet = Some(0);
+    fleet.add("c2", 0, 1);
+    fleet.pass(30 * MINUTE);
+    fleet.decide();
+    assert_eq!((fleet.rollout().stage, fleet.hold("c2")), (1, Some(Hold::FleetLimit)));
 }
