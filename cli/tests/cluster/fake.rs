@@ -48,8 +48,10 @@ impl Fake {
     /// Puts an object there.
     pub(crate) fn put(&self, path: &str, mut object: Value) {
         let name = path.rsplit('/').next().unwrap();
-        object["metadata"]["name"] = json!(name);
-        object["metadata"]["uid"] = json!(format!("uid-of-{name}"));
+        if let Some(metadata) = object.get_mut("metadata") {
+            metadata["name"] = json!(name);
+            metadata["uid"] = json!(format!("uid-of-{name}"));
+        }
         self.0.lock().unwrap().objects.insert(path.to_owned(), object);
     }
 
@@ -183,7 +185,7 @@ async fn answer(
         return if items.is_empty() {
             refusal(404, "NotFound", &name)
         } else {
-            json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items})
+            json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items})
                 .to_string()
                 .into_response()
         };

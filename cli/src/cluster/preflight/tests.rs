@@ -151,3 +151,36 @@ fn a_node_that_is_no_linux_on_amd64_is_not_supported() {
     assert_eq!(preflight.nodes[0].verdict, Verdict::Unsupported);
     assert_eq!(preflight.exit(), Exit::Trouble);
 }
+
+#[test]
+fn what_machines_are_told_stays_field_by_field() {
+    let nodes = [node("node-1", RELEASE), node("node-2", "5.10.0-8-amd64")];
+    let preflight = look(&nodes, Some(&index()), &[("node-1", Ok(good()))]);
+    let expected = json!({
+        "now": "2026-11-21T12:00:00Z",
+        "repository": "acme",
+        "nodes": [
+            {"name": "node-1", "architecture": "amd64", "os": "Debian GNU/Linux 12", "kernel": RELEASE,
+             "coverage": {"is": "Covered", "level": 2, "set": "2026-11-20.1"}, "buildId": build("b"),
+             "release": RELEASE, "livepatch": true, "patches": [], "signatures": false, "modulesDisabled": false,
+             "lockdown": "none", "securityModules": ["AppArmor"], "verdict": "Ready", "notes": []},
+            {"name": "node-2", "architecture": "amd64", "os": "Debian GNU/Linux 12", "kernel": "5.10.0-8-amd64",
+             "coverage": {"is": "NotCovered"}, "buildId": null, "release": null, "livepatch": null,
+             "patches": null, "signatures": null, "modulesDisabled": null, "lockdown": null,
+             "securityModules": [], "verdict": "NotCovered", "notes": []},
+        ],
+    });
+    assert_eq!(serde_json::to_value(&preflight).unwrap(), expected);
+    let verdicts = [
+        Verdict::Ready,
+        Verdict::CheckKey,
+        Verdict::Unknown,
+        Verdict::NotCovered,
+        Verdict::Blocked,
+        Verdict::Unsupported,
+    ];
+    let words = ["Ready", "CheckKey", "Unknown", "NotCovered", "Blocked", "Unsupported"];
+    assert_eq!(serde_json::to_value(verdicts).unwrap(), json!(words));
+    let other = json!([{"is": "Listed"}, {"is": "Unknown"}]);
+    assert_eq!(serde_json::to_value([Coverage::Listed, Coverage::Unknown]).unwrap(), other);
+}
