@@ -34,7 +34,7 @@ async fn a_policy_goes_once_its_finalizer_is_off_and_others_keep_theirs() {
         .await;
     let now = || jiff::Timestamp::now();
     let policy = read(&admin).await;
-    let alive = decide(&policy.value, &BTreeMap::new(), now());
+    let alive = decide(&policy.value, &BTreeMap::new(), |_| false, now());
     assert_eq!(alive, Deletion::Alive { guard: Guard::PutOn });
     policy_finalizer(&operator, &stores, &policy, true).await.unwrap();
     let guarded = read(&admin).await;
@@ -50,12 +50,12 @@ async fn a_policy_goes_once_its_finalizer_is_off_and_others_keep_theirs() {
 
     assert_eq!(send(&admin, "DELETE", WORKERS, None, "").await.code, 200);
     let dying = read(&admin).await;
-    let over = decide(&dying.value, &BTreeMap::new(), now());
+    let over = decide(&dying.value, &BTreeMap::new(), |_| false, now());
     assert!(matches!(over, Deletion::Over { left } if left.is_empty()));
     policy_finalizer(&operator, &stores, &dying, false).await.unwrap();
     let left = read(&admin).await;
     assert_eq!(left.value.metadata.finalizers.as_deref().unwrap(), ["example.com/audit".to_owned()]);
-    assert_eq!(decide(&left.value, &BTreeMap::new(), now()), Deletion::Leaving);
+    assert_eq!(decide(&left.value, &BTreeMap::new(), |_| false, now()), Deletion::Leaving);
     let none = json!({"metadata": {"finalizers": []}});
     send(&admin, "PATCH", WORKERS, Some(&none), "application/merge-patch+json").await;
     assert_eq!(get(&admin, WORKERS).await.code, 404);

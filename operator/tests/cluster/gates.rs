@@ -5,7 +5,7 @@ use std::sync::Arc;
 use invivo_api::PatchPolicy;
 use invivo_operator::admission::Admission;
 use invivo_operator::engine::Leave;
-use invivo_operator::gate::{GateSights, Keeper, Question, Wanted, questions};
+use invivo_operator::gate::{ANSWER_WITHIN, GateSights, Keeper, Question, Wanted, questions};
 use invivo_operator::signal::{Signal, Signals};
 use invivo_operator::store::Entry;
 use invivo_rollout::GateVerdict;
@@ -37,6 +37,7 @@ fn keeper(client: Client) -> Working {
     let keeper = Keeper {
         client,
         namespace: "invivo-system".to_owned(),
+        patience: ANSWER_WITHIN,
         sights: Arc::clone(&sights),
         signals: Arc::clone(&signals),
     };
