@@ -192,9 +192,8 @@ fn what_became_of_an_earlier_rollout_is_nothing_to_one_that_goes_back() {
     let failed = |fleet: &mut Fleet| fleet.end("c1", NodeState::Failed);
     let missed = |fleet: &mut Fleet| fleet.miss("c1");
     let ignored = |fleet: &mut Fleet| fleet.end("c1", NodeState::Settled);
-    let ends: [(bool, &dyn Fn(&mut Fleet)); 4] =
-        [(false, &failed), (true, &failed), (true, &missed), (true, &ignored)];
-    for (goes_down, end) in ends {
+    let ends: [&dyn Fn(&mut Fleet); 4] = [&failed, &failed, &missed, &ignored];
+    for (goes_down, end) in [false, true, true, true].into_iter().zip(ends) {
         let mut fleet = Fleet::with(2, 0);
         fleet.world.policy.stages = vec![stage("canary", 2, 0)];
         if goes_down {

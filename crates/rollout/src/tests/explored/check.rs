@@ -66,8 +66,8 @@ pub(super) fn plan(state: &State, world: &World, made: &Plan, scenario: &Scenari
                     assert_eq!(apply.level, to.0, "{node} goes back to another level");
                 }
                 assert!(Some(apply.level) >= level, "{node} would be lowered");
-                let stage = rollout.map_or(0, |rollout| rollout.stage);
-                assert!(!starts || late || seen.stage <= stage, "{node} is of a stage that has not begun");
+                let reached = rollout.map_or(0, |rollout| rollout.stage);
+                assert!(!starts || late || seen.stage <= reached, "{node} is of a stage that has not begun");
             }
         }
         assert!(seen.ready.is_ready() || *instruction == Instruction::Hold, "{node} is not Ready");

@@ -52,67 +52,64 @@ const QUIET: Left = Left {
     feeds: 0,
 };
 
+const PLAIN: Scenario = Scenario {
+    name: "",
+    stages: &[0, 1],
+    builds: &[1, 1, 1],
+    parallel: 1,
+    budget: 0,
+    on_failure: OnFailure::Pause,
+    supersede: Supersede::Restart,
+    soak: 300,
+    window: None,
+    left: QUIET,
+};
+
 fn scenarios() -> Vec<Scenario> {
-    let plain = Scenario {
-        name: "",
-        stages: &[0, 1],
-        builds: &[1, 1, 1],
-        parallel: 1,
-        budget: 0,
-        on_failure: OnFailure::Pause,
-        supersede: Supersede::Restart,
-        soak: 300,
-        window: None,
-        left: QUIET,
-    };
     vec![
         Scenario {
             name: "failures and crashes between writes",
             stages: &[0, 1, 1],
             parallel: 2,
             left: Left { ticks: 3, failures: 1, crashes: 1, ..QUIET },
-            ..plain.clone()
+            ..PLAIN
         },
-        Scenario { name: "boots", left: Left { ticks: 4, boots: 2, crashes: 1, ..QUIET }, ..plain.clone() },
-        Scenario {
-            name: "lost nodes",
-            left: Left { ticks: 5, losses: 1, crashes: 1, ..QUIET },
-            ..plain.clone()
-        },
+        Scenario { name: "boots", left: Left { ticks: 4, boots: 2, crashes: 1, ..QUIET }, ..PLAIN },
+        Scenario { name: "lost nodes", left: Left { ticks: 5, losses: 1, crashes: 1, ..QUIET }, ..PLAIN },
         Scenario {
             name: "one node that is lost",
             stages: &[0],
             left: Left { ticks: 2, losses: 1, ..QUIET },
-            ..plain.clone()
+            ..PLAIN
         },
         Scenario {
             name: "one node that boots and is tried again",
             stages: &[0],
             left: Left { ticks: 2, boots: 1, misses: 1, ..QUIET },
-            ..plain.clone()
+            ..PLAIN
         },
         Scenario {
             name: "replaced nodes",
             stages: &[0, 0],
             budget: 1,
             left: Left { ticks: 4, replaced: 1, failures: 1, ..QUIET },
-            ..plain.clone()
+            ..PLAIN
         },
         Scenario {
             name: "a newer set at once",
             left: Left { ticks: 4, sets: 1, misses: 1, ..QUIET },
-            ..plain.clone()
+            ..PLAIN
         },
         Scenario {
             name: "a newer set that waits, and a withdrawal",
             supersede: Supersede::Finish,
             left: Left { ticks: 4, sets: 1, withdrawals: 1, ..QUIET },
-            ..plain.clone()
+            ..PLAIN
         },
         Scenario {
             name: "gates and an emergency stop",
             left: Left { ticks: 4, gates: 2, stops: 2, ..QUIET },
-            ..plain.clone()
+            ..PLAIN
         },
         Scenario {
             name: "going back",
@@ -120,14 +117,14 @@ fn scenarios() -> Vec<Scenario> {
             parallel: 3,
             on_failure: OnFailure::RollBack,
             left: Left { ticks: 2, failures: 2, ..QUIET },
-            ..plain.clone()
+            ..PLAIN
         },
         Scenario {
             name: "going back to the set before for a gate",
             stages: &[0],
             on_failure: OnFailure::RollBack,
             left: Left { ticks: 1, gates: 1, sets: 1, ..QUIET },
-            ..plain.clone()
+            ..PLAIN
         },
         Scenario {
             name: "a second kernel build",
@@ -135,25 +132,25 @@ fn scenarios() -> Vec<Scenario> {
             builds: &[1, 2, 2],
             parallel: 2,
             left: Left { ticks: 3, losses: 1, ..QUIET },
-            ..plain.clone()
+            ..PLAIN
         },
         Scenario {
             name: "two canaries at once, one out of sight",
             stages: &[0, 0],
             parallel: 2,
             left: Left { ticks: 3, losses: 1, crashes: 1, ..QUIET },
-            ..plain.clone()
+            ..PLAIN
         },
         Scenario {
             name: "a window that closes",
             window: Some((0, 11)),
             left: Left { ticks: 4, misses: 1, crashes: 1, ..QUIET },
-            ..plain.clone()
+            ..PLAIN
         },
         Scenario {
             name: "a feed that comes and goes",
             left: Left { ticks: 3, feeds: 3, sets: 1, ..QUIET },
-            ..plain
+            ..PLAIN
         },
     ]
 }
