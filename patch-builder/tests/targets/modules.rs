@@ -9,9 +9,7 @@ use std::process::{Command, Stdio};
 use invivo_patch_builder::facts::Kernel;
 use invivo_patch_builder::modinfo::Modinfo;
 use invivo_patch_builder::{
-    Cache, KernelLock, PatchedObject, cc, fetch,
-    judge::Code,
-    resolve,
+    Cache, KernelLock, PatchedObject, cc, fetch, resolve,
     template::{self, Fill},
 };
 use invivo_terms::{Digest, Level, ModuleName};
@@ -87,7 +85,6 @@ impl Patch {
             build_id: &lock.build_id,
             inputs: &Digest::from_bytes(&[0; 32]),
             fixes: "",
-            code: Code::Goes,
             objects: &objects,
             parts: &parts.iter().map(String::as_str).collect::<Vec<_>>(),
         });
