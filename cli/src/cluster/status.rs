@@ -46,6 +46,8 @@ pub struct PolicyLine {
     pub current: u32,
     /// Nodes governed.
     pub total: u32,
+    /// Nodes that are left alone, each for a reason in `holds`.
+    pub held: u32,
     /// Nodes that ended without success.
     pub failed: u32,
     /// The stage.
@@ -140,6 +142,7 @@ fn policy(policy: &PatchPolicy) -> PolicyLine {
         resolved: status.rollout.map(|rollout| rollout.key.target),
         current: nodes.current,
         total: nodes.total,
+        held: nodes.held,
         failed: nodes.failed,
         stage: status.stage.map(|stage| stage.name),
         ready,
@@ -188,13 +191,14 @@ impl fmt::Display for Status {
             return writeln!(f, "No PatchPolicy and no PatchFeed. Begin with a feed: docs/quickstart.md");
         }
         let mut policies =
-            Table::new(&["POLICY", "TARGET", "SET", "NODES", "FAILED", "STAGE", "READY", "WHY"]);
+            Table::new(&["POLICY", "TARGET", "SET", "NODES", "HELD", "FAILED", "STAGE", "READY", "WHY"]);
         for p in &self.policies {
             policies.row([
                 p.name.clone(),
                 p.target.clone(),
                 p.resolved.clone().unwrap_or_default(),
                 format!("{} of {}", p.current, p.total),
+                p.held.to_string(),
                 p.failed.to_string(),
                 p.stage.clone().unwrap_or_default(),
                 p.ready.clone(),

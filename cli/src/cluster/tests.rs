@@ -21,7 +21,8 @@ fn policy() -> Value {
                         "started": 1, "finished": 1, "failed": 0},
             "stage": {"name": "canary", "index": 0, "since": "2026-11-21T11:40:00Z",
                       "nodes": {"total": 1, "done": 1, "inFlight": 0, "failed": 0, "excused": 0}},
-            "nodes": {"total": 3, "current": 1, "pending": 2, "inFlight": 0, "failed": 0, "unsupported": 0},
+            "nodes": {"total": 3, "current": 1, "pending": 2, "inFlight": 0, "held": 2, "failed": 0,
+                      "unsupported": 0},
             "holds": [{"reason": "StageSoaking", "nodes": 2, "examples": ["node-2", "node-3"],
                        "until": "2026-11-21T12:20:00Z"}],
             "nextAction": "2026-11-21T12:20:00Z: stage rest begins"
@@ -112,8 +113,8 @@ fn status_tells_policies_feeds_and_nodes() {
     };
     let status = Status::of(&cluster, now());
     let expected = "\
-POLICY    TARGET   SET            NODES    FAILED   STAGE    READY   WHY
-workers   Latest   2026-11-21.1   1 of 3   0        canary   False   StageSoaking
+POLICY    TARGET   SET            NODES    HELD   FAILED   STAGE    READY   WHY
+workers   Latest   2026-11-21.1   1 of 3   2      0        canary   False   StageSoaking
   workers: 2 nodes StageSoaking, in 20m (node-2, node-3): wait; status.stage.soakUntil says how long
   workers: next: 2026-11-21T12:20:00Z: stage rest begins
 
@@ -265,6 +266,26 @@ fn a_person_who_holds_a_node_is_heard() {
     stopped.stop = Some(Object::new(Kind::ConfigMap, json!({"data": data})));
     let why = Why::of(&stopped, now());
     assert_eq!(why.check.as_deref(), Some("everything is stopped by bob because: nodes panic"));
+}
+
+#[test]
+fn a_node_at_its_target_that_a_person_holds_says_so_until_the_hold_has_ended() {
+    let mut done = plan(&json!({}));
+    done["nodes"][0]["decision"] = json!("Done");
+    let mut held = asked(Some(patch("node-2", &apply(), &applied())), Ok(done));
+    let mut cause = |annotation: &str| {
+        let annotations = json!({"invivo.dev/hold": annotation});
+        held.about = Some(Object::new(
+            Kind::Node,
+            json!({"metadata": {"name": "node-2", "annotations": annotations}}),
+        ));
+        Why::of(&held, now()).cause
+    };
+    let person = Some("HeldByPerson".to_owned());
+    assert_eq!(cause(r#"{"reason": "a long run"}"#), person);
+    assert_eq!(cause(r#"{"reason": "a long run", "until": "2026-11-21T12:00:01Z"}"#), person);
+    assert_eq!(cause("not to be read"), person);
+    assert_eq!(cause(r#"{"reason": "a long run", "until": "2026-11-21T12:00:00Z"}"#), None);
 }
 
 #[test]

@@ -146,7 +146,7 @@ impl Why {
             asked.plan.as_ref().ok().and_then(|plan| plan.nodes.iter().find(|n| n.name == asked.node));
         let instruction = asked.patch.as_ref().map(instruction);
         let report = asked.patch.as_ref().and_then(report);
-        let cause = cause(asked, planned, instruction.as_ref(), report.as_ref());
+        let cause = cause(asked, planned, instruction.as_ref(), report.as_ref(), now);
         Self {
             now,
             node: asked.node.clone(),
@@ -199,6 +199,7 @@ fn cause(
     planned: Option<&PlannedNode>,
     instruction: Option<&Instruction>,
     report: Option<&Report>,
+    now: Timestamp,
 ) -> Cause {
     if asked.patch.is_none() {
         return Cause {
@@ -248,14 +249,21 @@ fn cause(
             until: None,
         })
         .filter(|_| asked.plan.is_err());
-    failed.or(hold).or(from_status).or(unanswered).unwrap_or_default()
+    // A node at its target is not held in the plan, but the next rollout will find it so.
+    let held = held_by_person(asked).filter(|held| held.until.is_none_or(|until| now < until)).map(|held| Cause {
+        name: Some(Hold::HeldByPerson.to_string()),
+        check: Some(held.check),
+        remedy: Some(Hold::HeldByPerson.remedy().to_owned()),
+        until: held.until,
+    });
+    failed.or(hold).or(from_status).or(unanswered).or(held).unwrap_or_default()
 }
 
 /// What stands behind a hold, where it is written down elsewhere.
 fn seen(asked: &Asked, hold: &str) -> Option<String> {
     match hold {
         "FeedStalled" => feed_trouble(asked),
-        "HeldByPerson" => held_by_person(asked),
+        "HeldByPerson" => held_by_person(asked).map(|held| held.check),
         "EmergencyStop" => {
             asked.stop.as_ref().map(|stop| format!("everything is stopped{}", told(stop.at("/data"))))
         }
@@ -263,12 +271,21 @@ fn seen(asked: &Asked, hold: &str) -> Option<String> {
     }
 }
 
-fn held_by_person(asked: &Asked) -> Option<String> {
+/// A person's hold, as it stands on the Node.
+struct PersonsHold {
+    check: String,
+    until: Option<Timestamp>,
+}
+
+fn held_by_person(asked: &Asked) -> Option<PersonsHold> {
     let annotation = asked.about.as_ref()?.at("/metadata/annotations").get(HOLD)?.as_str()?;
-    let reason = serde_json::from_str::<Value>(annotation)
-        .ok()
-        .and_then(|value| value.get("reason").and_then(Value::as_str).map(str::to_owned));
-    Some(format!("annotation {HOLD}: {}", reason.unwrap_or_else(|| annotation.to_owned())))
+    // One that cannot be read holds as well, for the operator too.
+    let value = serde_json::from_str::<Value>(annotation).unwrap_or_default();
+    let told = |field| value.get(field).and_then(Value::as_str);
+    Some(PersonsHold {
+        check: format!("annotation {HOLD}: {}", told("reason").unwrap_or(annotation)),
+        until: told("until").and_then(|until| until.parse().ok()),
+    })
 }
 
 fn blockers(asked: &Asked) -> Vec<Blocking> {
