@@ -1,8 +1,6 @@
 //! A corrupted agent: someone who owns the agent's container says to the loader what they like.
 
-use std::time::Duration;
-
-use anyhow::{Context, bail};
+use anyhow::Context;
 use invivo_api::Apply;
 use invivo_feed::document::{Index, KernelDocument, TimestampDocument};
 use invivo_feed::{Floors, Proof, Signed};
@@ -10,11 +8,8 @@ use invivo_terms::Revision;
 use invivo_wire::{ApplyRequest, Order, Request, frame};
 
 use crate::forgery::{Forged, Forgery};
+use crate::loader;
 use crate::scenario::Stage;
-
-/// Where the message and the program that sends it are put on a node.
-const MESSAGE: &str = "/var/lib/invivo-lab/message";
-const SENDER: &str = "/var/lib/invivo-lab/send";
 
 /// Sends an instruction with a forged proof or module to the loader of `node`, as the agent's user;
 /// returns what the loader answered.
@@ -49,27 +44,7 @@ pub(crate) fn ask_loader(
     });
     let mut message = Vec::new();
     frame::write(&mut message, &request, &[&serde_json::to_vec(&proof)?, &module])?;
-
-    let guest = stage.node(node)?;
-    let file = stage.product.folder("corrupted")?.join("message");
-    std::fs::write(&file, message)?;
-    let sender = std::env::current_exe()?.with_file_name("invivo-lab-send");
-    for (from, to) in [(file, MESSAGE), (sender, SENDER)] {
-        let copied = stage.lab.copy_to(&guest, &from, to)?;
-        if !copied.success() {
-            bail!("copy to {node}: {}", copied.text());
-        }
-    }
-    let output = guest.run(
-        // The folder is entered as root; what follows has the agent's user and nothing more.
-        &format!(
-            "chmod 755 {SENDER} /var/lib/invivo-lab; chmod 644 {MESSAGE}
-             cd /proc/$(pidof invivo-loader | cut -d' ' -f1)/root/run/invivo &&
-             setpriv --reuid 65532 --regid 65532 --clear-groups {SENDER} loader.sock {MESSAGE}"
-        ),
-        Duration::from_mins(2),
-    )?;
-    Ok(output.text())
+    loader::said(stage, node, &message)
 }
 
 /// Everything that vouches for the instruction's level, as it stands in the repository's files.

@@ -22,6 +22,7 @@ pub mod gotools;
 pub mod image;
 mod impostor;
 pub mod lab;
+mod loader;
 pub mod network;
 pub mod node;
 pub mod oci;

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use invivo_terms::Level;
 
 use crate::{Cache, Lab, cache, command, progress, shipped};
 
@@ -110,25 +111,34 @@ impl<'a> Product<'a> {
     /// # Errors
     /// When a package cannot be had or a check of the builder fails.
     pub fn build_patch(&self, recipe: &str) -> anyhow::Result<PathBuf> {
-        let mut key = cache::Key::new(recipe).with("set", SET);
-        for folder in [self.recipe(recipe), self.tree.join("kmod/patch"), self.tree.join("recipes/kernels")] {
-            for path in files(&folder)? {
+        self.build_patch_of(&self.recipe(recipe), SET, Level(1))
+    }
+
+    /// The same of a recipe in any folder, as this level of that set.
+    ///
+    /// # Errors
+    /// As for [`Product::build_patch`].
+    pub fn build_patch_of(&self, recipe: &Path, set: &str, level: Level) -> anyhow::Result<PathBuf> {
+        let level = level.to_string();
+        let name = recipe.file_name().unwrap_or_default().to_string_lossy();
+        let mut key = cache::Key::new(&name).with("set", set).with("level", &level);
+        for folder in [recipe, &self.tree.join("kmod/patch"), &self.tree.join("recipes/kernels")] {
+            for path in files(folder)? {
                 key = key.with(&path.to_string_lossy(), std::fs::read(folder.join(&path))?);
             }
         }
         let builder = std::fs::read(self.program("invivo")).context("read the builder")?;
         key = key.with("builder", builder);
         let folder = Cache::open()?.make::<anyhow::Error>("patches", &key, |folder| {
-            let recipe = self.recipe(recipe);
             self.run_aloud(&[
                 "build",
                 &recipe.to_string_lossy(),
                 "--kernel",
                 KERNEL,
                 "--set",
-                SET,
+                set,
                 "--level",
-                "1",
+                &level,
                 "--repository",
                 FEED,
                 "--out",
@@ -203,6 +213,23 @@ impl<'a> Product<'a> {
         ])?;
         step.done();
         Ok(())
+    }
+
+    /// `helm upgrade` of the chart with these values changed; waits until every agent is a new one.
+    ///
+    /// # Errors
+    /// When helm refuses, or an agent does not come up.
+    pub fn upgrade(&self, values: &[&str]) -> anyhow::Result<()> {
+        let chart = self.tree.join("charts/invivo").to_string_lossy().into_owned();
+        let set = values.iter().flat_map(|value| ["--set", value]);
+        let arguments: Vec<&str> =
+            ["upgrade", "invivo", &chart, "--namespace", "invivo-system", "--reuse-values"]
+                .into_iter()
+                .chain(set)
+                .collect();
+        self.helm(&arguments)?;
+        let all = ["rollout", "status", "-n", "invivo-system", "ds/invivo-agent", "--timeout=480s"];
+        self.kubectl(&all).map(|_| ())
     }
 
     /// Waits until operator and patch server are ready.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use invivo_api::NodePatchStatus;
 use invivo_terms::{Level, NodeState};
 use jiff::Timestamp;
@@ -12,6 +12,7 @@ use super::{PATIENCE, Stage};
 use crate::check::Hole;
 use crate::demo::NODES;
 use crate::fleet::Seen;
+use crate::loader;
 
 /// Kills both as soon as the kernel has the patch, before either can report it.
 const KILL_AT_LOAD: &str = r"
@@ -73,34 +74,44 @@ pub(super) fn reset_after_settling(stage: &Stage<'_>) -> anyhow::Result<()> {
     own_time(stage)
 }
 
-/// Wherever it is cut, the node comes back, says what its kernel is, and can be patched.
+/// Wherever it is cut, the node comes back, says what its kernel is, believes nothing older than before,
+/// leaves a bundle that it has convicted alone, and can be patched.
 pub(super) fn power_cuts(stage: &Stage<'_>) -> anyhow::Result<()> {
     let node = stage.node("node2")?;
+    let mut convicted = false;
     for cut in 0..CUTS {
         let before = stage.fleet.patches()?.remove("node2").and_then(|patch| patch.status?.boot_id);
+        let floors = loader::state(stage, "node2")?.floors;
         stage.target_at_once(if cut % 2 == 0 { "Latest" } else { "None" })?;
         let chance = Timestamp::now().as_nanosecond().unsigned_abs() % LATEST_CUT.as_nanos();
         let pause = Duration::from_nanos(u64::try_from(chance).unwrap_or_default());
         std::thread::sleep(pause);
         stage.lab.reset(&node)?;
         let (state, level) = stage.fleet.wait("node2 to say what its kernel shows", PATIENCE, || {
-            let report = || -> anyhow::Result<NodePatchStatus> {
-                let patch = stage.fleet.patches()?.remove("node2").context("node2 has no NodePatch")?;
-                Ok(patch.status.unwrap_or_default())
-            };
-            let told = report()?;
+            let told = status_of(stage)?;
             let seen = stage.check.run(&node)?;
-            let steady = report()?.level == told.level && told.boot_id != before;
+            let steady = status_of(stage)?.level == told.level && told.boot_id != before;
             let right = (seen == Hole::Closed) == (told.level != Level::UNPATCHED);
             Ok(if steady && right && told.state != NodeState::Working {
                 Seen::Answer((told.state, told.level))
+            } else if convicted && seen == Hole::Closed {
+                bail!("node2 put a bundle on that it had convicted");
             } else {
                 Seen::NotYet(format!("{} level {}, the hole is {seen}", told.state, told.level))
             })
         })?;
+        let after = loader::state(stage, "node2")?.floors;
+        let same = floors.repository.is_none() || after.repository == floors.repository;
+        ensure!(same && after.not_below(&floors).is_ok(), "node2 forgot: {after:?} after {floors:?}");
+        let refused = status_of(stage)?.reason.as_deref() == Some("ConvictedHere");
+        ensure!(!convicted || level == Level::UNPATCHED, "node2 put a bundle on that it had convicted");
+        convicted |= state == NodeState::Convicted || refused;
         println!(
-            "  cut {:.1} s after the change: {state}, level {level}, as its kernel shows",
-            pause.as_secs_f64()
+            "  cut {:.1} s after the change: {state}, level {level}, as its kernel shows; floors {}, {}, {}",
+            pause.as_secs_f64(),
+            after.trust,
+            after.index,
+            after.timestamp
         );
     }
     // Two cuts before a patch settled are a conviction.
@@ -108,6 +119,11 @@ pub(super) fn power_cuts(stage: &Stage<'_>) -> anyhow::Result<()> {
     println!("  node2# invivo clear-verdict: {}", cleared.trim());
     stage.target_at_once("Latest")?;
     stage.wait_closed(&NODES)
+}
+
+fn status_of(stage: &Stage<'_>) -> anyhow::Result<NodePatchStatus> {
+    let patch = stage.fleet.patches()?.remove("node2").context("node2 has no NodePatch")?;
+    Ok(patch.status.unwrap_or_default())
 }
 
 /// What of that was the loader's own, from its start to the level's return, the kernel's part aside.

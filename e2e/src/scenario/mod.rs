@@ -9,6 +9,7 @@ mod faults;
 mod gates;
 mod hardened;
 mod inputs;
+mod module;
 mod pages;
 mod refusals;
 pub(crate) mod rollout;
@@ -66,7 +67,8 @@ const SCENARIOS: &[Scenario] = &[
     ("a_second_policy_takes_a_node_over_by_priority_and_gives_it_back", cautious::priority),
 ];
 
-/// The ones that take long and go the way of others: only if all are wanted, or by name.
+/// The ones that take long and go the way of others: only if all are wanted, or by name. Levels of patches
+/// by hand rise in this order.
 const MORE: &[Scenario] = &[
     ("a_gate_that_prometheus_answers_stops_a_rollout_whose_canary_breaks_what_it_watches", gates::prometheus),
     ("a_prometheus_behind_tls_and_a_password_is_asked_with_both", gates::guarded_prometheus),
@@ -88,6 +90,8 @@ const MORE: &[Scenario] = &[
         "an_oops_that_the_kernel_survives_takes_the_patch_off_at_once_and_two_stop_the_set",
         verdicts::oops_survived,
     ),
+    ("an_oops_is_told_in_the_kernels_own_words_where_its_log_may_be_read", verdicts::told_by_the_log),
+    ("a_module_that_comes_and_goes_is_patched_each_time_and_told_at_once", module::comes_and_goes),
 ];
 
 /// Which scenarios are run, and on what.

@@ -10,7 +10,7 @@ use super::{PATIENCE, Stage};
 use crate::demo::CANARY;
 use crate::rebundle::{ByHand, TELL_EAGAIN};
 
-const SET: &str = "2026-11-23.2";
+const SET: &str = "2026-11-23.3";
 
 /// A pod of somebody's.
 const POD: &str = "sleeper";

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use invivo_api::{NodePatchStatus, PatchSetStatus};
+use invivo_api::{HoldCount, NodePatchStatus, PatchSetStatus};
 use invivo_terms::{Hold, Level, NodeState};
 
 use super::rollout::instructions;
@@ -42,6 +42,22 @@ pub(super) fn panic_in_the_patch(stage: &Stage<'_>) -> anyhow::Result<()> {
     let kept = format!("grep -c 'Kernel panic\\|{FUNCTION}' /var/lib/invivo/evidence/{}", evidence.digest);
     ensure!(node.run(&kept, Duration::from_secs(30))?.success(), "the record is not kept on the node");
     stage.require(CANARY, Hole::Open)?;
+    told_once(stage, "PanicNamesPatch")?;
+    // The rollout pauses. Where the control plane saw the node die as well, its word quarantines the set.
+    let why = stage.fleet.wait("the rest to be held", PATIENCE, || {
+        let holds = super::cautious::policy(stage)?.holds;
+        let of = |hold: &&HoldCount| {
+            NODES
+                .iter()
+                .filter(|node| **node != CANARY)
+                .all(|node| hold.examples.iter().any(|name| name == node))
+        };
+        Ok(match holds.iter().find(of).map(|hold| hold.reason) {
+            Some(why @ (Hold::FailureBudgetSpent | Hold::SetQuarantined)) => Seen::Answer(why),
+            _ => Seen::NotYet(format!("{holds:?}")),
+        })
+    })?;
+    println!("  the rest: {why}");
 
     stage.target_at_once("None")?;
     stage.fleet.wait_at_target(POLICY, "None", PATIENCE)?;
@@ -67,12 +83,35 @@ pub(super) fn panic_in_the_patch(stage: &Stage<'_>) -> anyhow::Result<()> {
     cleared_by_root_alone(stage, &node, "convicted since")
 }
 
+/// The operator says the canary's verdict as one Event of its NodePatch, with the line that tells.
+fn told_once(stage: &Stage<'_>, reason: &str) -> anyhow::Result<()> {
+    let told =
+        "jsonpath={range .items[*]}{.reason} {.regarding.kind}/{.regarding.name} {.note}{\"\\n\"}{end}";
+    let told = stage.fleet.wait("the verdict's Event", PATIENCE, || {
+        let all = stage.product.kubectl(&["get", "events.events.k8s.io", "-n", "default", "-o", told])?;
+        let told: Vec<String> =
+            all.lines().filter(|line| line.starts_with(reason)).map(str::to_owned).collect();
+        Ok(if told.is_empty() {
+            Seen::NotYet(format!("{} others", all.lines().count()))
+        } else {
+            Seen::Answer(told)
+        })
+    })?;
+    println!("  Event: {}", told.join("\n  Event: "));
+    let about = format!("{reason} NodePatch/{CANARY} ");
+    ensure!(
+        matches!(&told[..], [one] if one.starts_with(&about) && one.contains(FUNCTION)),
+        "not this, once"
+    );
+    Ok(())
+}
+
 /// One node's word moves one node; what two say is believed everywhere.
 pub(super) fn two_nodes_panic(stage: &Stage<'_>) -> anyhow::Result<()> {
-    const SET: &str = "2026-11-23.4";
-    stage.publish(&ByHand { set: SET, level: 7, replaces: FUNCTION, code: OOPS })?;
+    const SET: &str = "2026-11-23.2";
+    stage.publish(&ByHand { set: SET, level: 4, replaces: FUNCTION, code: OOPS })?;
     let begun = jiff::Timestamp::now();
-    to_the_pair(stage, SET, Level(7))?;
+    to_the_pair(stage, SET, Level(4))?;
     let fallen = [CANARY, STEADY];
     for name in fallen {
         stage.node(name)?.crash_by(crate::check::ON_NODE)?;
@@ -196,7 +235,7 @@ pub(super) fn taken_off_by_hand(stage: &Stage<'_>) -> anyhow::Result<()> {
 /// One node's word stops the rollout, and a second one's the set.
 pub(super) fn oops_survived(stage: &Stage<'_>) -> anyhow::Result<()> {
     /// It oopses where no lock is held: a thread that dies with one would stay in the patch for ever.
-    const SET: &str = "2026-11-23.3";
+    const SET: &str = "2026-11-23.4";
     stage.publish(&ByHand { set: SET, level: 6, replaces: "do_linkat", code: OOPS })?;
     let begun = jiff::Timestamp::now();
     let fallen = [CANARY, STEADY];
@@ -221,6 +260,28 @@ pub(super) fn oops_survived(stage: &Stage<'_>) -> anyhow::Result<()> {
     left_alone(stage, Hold::SetQuarantined, begun)?;
     fallen.iter().try_for_each(|name| panic_on_oops(stage, name, true))?;
     fallen.iter().try_for_each(|name| cleared_by_root_alone(stage, &stage.node(name)?, "suspected since"))
+}
+
+/// The chart lets the loader read the kernel's log, and what holds functions.
+pub(super) fn told_by_the_log(stage: &Stage<'_>) -> anyhow::Result<()> {
+    stage.product.upgrade(&["loader.kernelLog=true", "loader.tracing=true"])?;
+    let told = oops_in_the_log(stage);
+    stage.product.upgrade(&["loader.kernelLog=false", "loader.tracing=false"])?;
+    told
+}
+
+fn oops_in_the_log(stage: &Stage<'_>) -> anyhow::Result<()> {
+    const SET: &str = "2026-11-23.5";
+    stage.publish(&ByHand { set: SET, level: 7, replaces: "do_linkat", code: OOPS })?;
+    panic_on_oops(stage, CANARY, false)?;
+    to_the_pair(stage, SET, Level(7))?;
+    undone_live(stage, CANARY)?;
+    let status = wait(stage, "evidence", |status| status.evidence.is_some())?;
+    let excerpt = status.evidence.map(|evidence| evidence.excerpt).unwrap_or_default();
+    println!("  {CANARY}: evidence: {excerpt}");
+    ensure!(excerpt.contains("[invivo_l7_"), "it does not name the patch");
+    panic_on_oops(stage, CANARY, true)?;
+    cleared_by_root_alone(stage, &stage.node(CANARY)?, "suspected since")
 }
 
 fn panic_on_oops(stage: &Stage<'_>, name: &str, panics: bool) -> anyhow::Result<()> {
