@@ -227,6 +227,24 @@ fn a_named_set_that_was_quarantined_for_its_failures_is_taken_off_where_the_poli
 }
 
 #[test]
+fn a_person_who_names_another_set_need_not_wait_until_a_failed_rollout_has_gone_back() {
+    let mut fleet = second_rollout(4, 1);
+    fleet.decide();
+    fleet.obey("c2");
+    fleet.end("c3", NodeState::Failed);
+    fleet.end("c4", NodeState::Failed);
+    assert_eq!(fleet.decide(), ["c1", "c2"], "back");
+    fleet.obey("c1");
+    fleet.obey("c2");
+    fleet.offer(vec![set(1, &[(1, 1)]), set(2, &[(1, 2)]), set(3, &[(1, 3)])]);
+    fleet.world.policy.target = Wish::Named(set_name(3));
+    assert_eq!(fleet.decide(), ["c1"], "on their way to nothing in between");
+    assert_eq!((fleet.rollout().number, fleet.rollout().returning), (3, false));
+    fleet.obey("c1");
+    assert_eq!(fleet.level("c1"), 3);
+}
+
+#[test]
 fn a_set_that_may_not_be_chosen_any_more_lowers_nobody_unless_its_rollout_failed() {
     let mut fleet = second_rollout(2, 1);
     fleet.world.policy.supersede = Supersede::Finish;
