@@ -23,6 +23,7 @@ pub mod loader;
 mod log;
 mod memory;
 pub mod missed;
+mod notice;
 pub mod order;
 mod record;
 mod recover;
