@@ -12,12 +12,11 @@ use crate::demo::{self, NODES};
 use crate::fleet::{Fleet, Seen};
 use crate::product::Product;
 use crate::scenario::rollout::{instruction_to_applied, instructions, label_writes, reports};
+use crate::stage::PATIENCE;
 use crate::{Lab, command, spend};
 
 /// How long the cluster is watched at rest.
 const REST: Duration = Duration::from_mins(10);
-/// One policy's change, from first instruction to last report.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Shows the demonstration on a new lab and prints a table of what was measured on it.
 ///

@@ -9,7 +9,7 @@ use invivo_wire::{ApplyRequest, Order, Request, frame};
 
 use crate::forgery::{Forged, Forgery};
 use crate::loader;
-use crate::scenario::Stage;
+use crate::stage::Stage;
 
 /// Sends an instruction with a forged proof or module to the loader of `node`, as the agent's user;
 /// returns what the loader answered.

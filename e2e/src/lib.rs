@@ -38,6 +38,7 @@ pub mod scenario;
 pub mod serve;
 pub mod shipped;
 mod spend;
+mod stage;
 pub mod state;
 pub mod swarm;
 pub mod targets;

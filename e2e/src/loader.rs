@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use invivo_wire::{Answer, Request, State, frame};
 
-use crate::scenario::Stage;
+use crate::stage::Stage;
 
 /// Where the message and the program that sends it are put on a node.
 const MESSAGE: &str = "/var/lib/invivo-lab/message";

@@ -95,6 +95,16 @@ impl<'a> Product<'a> {
         Ok(command::output(self.lab.kubectl().args(arguments))?)
     }
 
+    /// `kubectl invivo` as the cluster's administrator; returns what it prints.
+    ///
+    /// # Errors
+    /// When it ends with an error.
+    pub fn kubectl_invivo(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut invivo = Command::new(self.program("invivo"));
+        invivo.env("KUBECONFIG", self.lab.pki().path("admin.kubeconfig"));
+        Ok(command::output(invivo.args(arguments))?)
+    }
+
     /// `kubectl apply -f` of this text.
     ///
     /// # Errors

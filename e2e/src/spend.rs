@@ -7,12 +7,12 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use invivo_terms::Level;
 
-use crate::bench::PATIENCE;
 use crate::demo::{NODES, RECIPE};
 use crate::fleet::{Fleet, Seen};
 use crate::node::Node;
 use crate::packages::Packages;
 use crate::product::Product;
+use crate::stage::PATIENCE;
 use crate::{Cache, Lab, rebundle};
 
 /// The two programs that every node runs.

@@ -9,12 +9,12 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use super::rollout::instructions;
-use super::{PATIENCE, Stage};
 use crate::check::Hole;
 use crate::demo::{CANARY, NODES};
 use crate::fleet::Seen;
 use crate::image::NODE_KERNEL;
 use crate::product::{FEED, POLICY};
+use crate::stage::{PATIENCE, Stage};
 
 /// The namespace of the operator.
 const NAMESPACE: &str = "invivo-system";

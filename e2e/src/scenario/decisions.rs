@@ -3,11 +3,11 @@
 use anyhow::{Context, ensure};
 use invivo_terms::Hold;
 
-use super::Stage;
 use super::cautious::held;
 use crate::check::Hole;
 use crate::demo::{CANARY, NODES};
 use crate::product::{FEED, SET};
+use crate::stage::Stage;
 
 /// The role by which people decide about sets.
 const ROLE: &str = "invivo-approver";

@@ -7,12 +7,13 @@ use invivo_api::NodePatchStatus;
 use invivo_terms::{Level, NodeState};
 use jiff::Timestamp;
 
-use super::verdicts::clear_verdict;
-use super::{PATIENCE, Stage};
+use super::verdicts::{clear_verdict, set_status};
 use crate::check::Hole;
 use crate::demo::NODES;
 use crate::fleet::Seen;
 use crate::loader;
+use crate::product::{POLICY, SET};
+use crate::stage::{PATIENCE, Stage};
 
 /// Kills both as soon as the kernel has the patch, before either can report it.
 const KILL_AT_LOAD: &str = r"
@@ -117,6 +118,14 @@ pub(super) fn power_cuts(stage: &Stage<'_>) -> anyhow::Result<()> {
     // Two cuts before a patch settled are a conviction.
     let cleared = clear_verdict(stage, &node)?;
     println!("  node2# invivo clear-verdict: {}", cleared.trim());
+    // With what the control plane saw of the node's deaths, it may be one against the set as well.
+    if set_status(stage, SET)?.quarantine.is_some() {
+        let said = stage.product.kubectl_invivo(&["approve", SET, "--reason", "the lab cut the power"])?;
+        println!("  $ kubectl invivo approve: {}", said.trim());
+    }
+    // A conviction has ended its rollout as well.
+    stage.target_at_once("None")?;
+    stage.fleet.wait_at_target(POLICY, "None", PATIENCE)?;
     stage.target_at_once("Latest")?;
     stage.wait_closed(&NODES)
 }

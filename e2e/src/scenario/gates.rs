@@ -7,12 +7,12 @@ use jiff::Timestamp;
 
 use super::cautious::{held, policy};
 use super::rollout::instructions;
-use super::{PATIENCE, Stage};
 use crate::check::Hole;
 use crate::demo::{CANARY, NODES};
 use crate::fleet::Seen;
 use crate::product::{GATE_SECRET, POLICY};
 use crate::prometheus::{self, Prometheus};
+use crate::stage::{PATIENCE, Stage};
 
 /// The program of a gate's Job: any that answers and ends.
 const PROGRAM: &str = concat!("registry.lab/invivo-patch-server:", env!("CARGO_PKG_VERSION"));

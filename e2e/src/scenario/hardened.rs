@@ -7,9 +7,9 @@ use invivo_api::Signing;
 use invivo_terms::{Level, NodeState};
 
 use super::verdicts::wait_of;
-use super::{PATIENCE, Stage};
 use crate::image::NODE_KERNEL;
 use crate::node::Node;
+use crate::stage::{PATIENCE, Stage};
 
 pub(super) fn apparmor(stage: &Stage<'_>) -> anyhow::Result<()> {
     with_node(stage, "apparmor=1 security=apparmor", "true", |node| {

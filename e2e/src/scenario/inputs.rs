@@ -5,12 +5,12 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use invivo_terms::{Hold, NodeState, Refusal};
 
-use super::{PATIENCE, Stage};
 use crate::check::Hole;
 use crate::demo::{CANARY, NODES, RECIPE};
 use crate::fleet::Seen;
 use crate::forgery::Forged;
 use crate::product::POLICY;
+use crate::stage::{PATIENCE, Stage};
 use crate::{impostor, rebundle};
 
 /// Ports of servers that are of no use.

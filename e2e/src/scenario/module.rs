@@ -7,9 +7,9 @@ use invivo_api::TargetCounts;
 use invivo_terms::Level;
 
 use super::verdicts::wait_of;
-use super::{PATIENCE, Stage};
 use crate::fleet::Seen;
 use crate::node::Node;
+use crate::stage::{PATIENCE, Stage};
 
 const SET: &str = "2026-11-23.6";
 /// Above those that are made by hand.

@@ -5,9 +5,9 @@ use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
-use super::{PATIENCE, Stage};
 use crate::fleet::Seen;
 use crate::product::SET;
+use crate::stage::{PATIENCE, Stage};
 
 /// The names that the pages use.
 const FEED: &str = "production";

@@ -8,7 +8,6 @@ use invivo_terms::{NodeState, Revision};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, PostParams};
 
-use super::{PATIENCE, Stage};
 use crate::check::Hole;
 use crate::corrupted;
 use crate::demo::{CANARY, NODES};
@@ -16,6 +15,7 @@ use crate::fleet::Seen;
 use crate::forgery::{Forged, Forgery};
 use crate::product::POLICY;
 use crate::prometheus::Prometheus;
+use crate::stage::{PATIENCE, Stage};
 
 /// Ports of the servers that offer forgeries.
 const FORGED_PORT: u16 = 8090;

@@ -6,13 +6,13 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
 
-use super::{PATIENCE, Stage};
 use crate::audit::Event;
 use crate::check::Hole;
 use crate::demo::{CANARY, NODES};
 use crate::fleet::Seen;
 use crate::image::OTHER_KERNEL;
 use crate::product::{CANARY_SOAK, OPERATOR, POLICY};
+use crate::stage::{PATIENCE, Stage};
 
 pub(super) fn canary_then_rest(stage: &Stage<'_>) -> anyhow::Result<()> {
     let begun = Timestamp::now();

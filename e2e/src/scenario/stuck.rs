@@ -6,9 +6,9 @@ use anyhow::{Context as _, ensure};
 use invivo_terms::{Level, NodeState};
 
 use super::verdicts::wait;
-use super::{PATIENCE, Stage};
 use crate::demo::CANARY;
 use crate::rebundle::{ByHand, TELL_EAGAIN};
+use crate::stage::{PATIENCE, Stage};
 
 const SET: &str = "2026-11-23.3";
 

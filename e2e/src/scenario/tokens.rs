@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use kube::Client;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 
-use super::Stage;
+use crate::stage::Stage;
 
 pub(super) fn stolen_agent_token(stage: &Stage<'_>) -> anyhow::Result<()> {
     let pod = stage.product.kubectl(&[

@@ -7,13 +7,13 @@ use invivo_api::{HoldCount, NodePatchStatus, PatchSetStatus};
 use invivo_terms::{Hold, Level, NodeState};
 
 use super::rollout::instructions;
-use super::{PATIENCE, Stage};
 use crate::check::Hole;
 use crate::demo::{CANARY, NODES};
 use crate::fleet::Seen;
 use crate::node::Node;
 use crate::product::{FEED, POLICY};
 use crate::rebundle::{ByHand, FUNCTION, OOPS};
+use crate::stage::{PATIENCE, Stage};
 
 /// The set whose patch oopses when it is called.
 const FAULTY_SET: &str = "2026-11-23.1";
@@ -164,7 +164,7 @@ fn quarantined(stage: &Stage<'_>, set: &str, uids: &[String]) -> anyhow::Result<
     Ok(())
 }
 
-fn set_status(stage: &Stage<'_>, set: &str) -> anyhow::Result<PatchSetStatus> {
+pub(super) fn set_status(stage: &Stage<'_>, set: &str) -> anyhow::Result<PatchSetStatus> {
     let name = format!("{FEED}.{set}");
     let mut sets = stage.fleet.sets()?.into_iter();
     let set = sets.find(|set| set.metadata.name.as_ref() == Some(&name));
