@@ -105,11 +105,13 @@ pub(super) fn written(state: &State, who: usize, index: usize, told: Told, scena
 pub(super) fn memory(state: &State, new: &Mem, scenario: &Scenario) {
     let old = &state.memory;
     assert!(new.number >= old.number, "{state:#?}");
-    for (new_level, old_level) in new.proven.iter().zip(old.proven) {
-        // A rollout may end and the next one begin in one decision.
-        let ended = if new.number > old.number { old.target } else { new.target };
+    for (index, (new_level, old_level)) in new.proven.iter().zip(old.proven).enumerate() {
+        // A rollout may end and the next one begin in one decision, and end with it where its nodes are
+        // there already.
+        let ended = (new.complete && *new_level == new.target)
+            || (new.number > old.number && *new_level == old.target);
         let within = new.failed <= scenario.budget && old.failed <= scenario.budget;
-        let proves = (new.complete || new.number > old.number) && within && *new_level == ended;
+        let proves = ended && within && is_shown(state, scenario, index, *new_level);
         assert!(
             *new_level == old_level || *new_level == 0 || proves,
             "nothing proves it: {new:#?} {state:#?}"
@@ -130,16 +132,31 @@ pub(super) fn memory(state: &State, new: &Mem, scenario: &Scenario) {
         return;
     }
     assert_eq!(state.gate, Verdict::Passed, "a stage ended with a gate that is shut: {state:#?}");
+    let soak = u32::try_from(scenario.soak).unwrap();
+    let began = old.soak_until.map(|until| until - soak);
     let joins = scenario.left.replaced + scenario.left.boots + scenario.left.misses > 0;
     for (index, node) in state.nodes.iter().enumerate().filter(|_| !joins) {
         let ours = node.deadline() > old.before && matches!(node.told, Told::Apply { .. });
         if scenario.stages[index] == 0 && ours && node.observed == node.revision {
-            let soaked = node.since + u32::try_from(scenario.soak).unwrap() <= state.now;
+            // Who was excused and comes back while the others are watched does not begin that anew.
+            let late = scenario.left.losses > 0 && began.is_some_and(|began| node.since > began);
+            let soaked = late || node.since + soak <= state.now;
             let held = matches!(node.state, NodeState::Applied | NodeState::Settled);
             assert!(!held || soaked, "the canaries were not watched to the end: {state:#?}");
         }
-        assert!(scenario.stages[index] > 0 || !ours || !node.is_open(), "a canary moves: {state:#?}");
+        let moves = ours && node.is_open() && !node.void;
+        assert!(scenario.stages[index] > 0 || !moves, "a canary moves: {state:#?}");
     }
+}
+
+/// Whether somebody sees a node of this kernel build that runs the level.
+fn is_shown(state: &State, scenario: &Scenario, build: usize, level: u8) -> bool {
+    let seen = [&state.nodes].into_iter().chain(state.operators.iter().map(|operator| &operator.nodes));
+    seen.flat_map(|nodes| nodes.iter().zip(scenario.builds)).any(|(node, of)| {
+        usize::from(*of) == build + 1
+            && node.level == level
+            && matches!(node.state, NodeState::Applied | NodeState::Settled)
+    })
 }
 
 /// Nothing happens any more, everything works, one operator sees it all: everybody gets where they

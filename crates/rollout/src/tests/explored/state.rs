@@ -64,6 +64,8 @@ pub(super) struct Member {
     pub(super) unready: Option<u32>,
     pub(super) revision: u8,
     pub(super) told: Told,
+    /// It was written when its deadline had passed: no agent begins it.
+    pub(super) void: bool,
     pub(super) observed: u8,
     pub(super) level: u8,
     pub(super) state: NodeState,
@@ -123,6 +125,7 @@ impl State {
             excuse: None,
             since: 0,
             vanished: None,
+            void: false,
         };
         let nodes = vec![member; scenario.stages.len()];
         let memory = Mem::default();

@@ -95,10 +95,12 @@ fn write(state: &mut State, who: usize, scenario: &Scenario) {
     if state.nodes[usize::from(index)].revision == believed {
         check::written(state, who, usize::from(index), told, scenario);
     }
+    let now = state.now;
     let node = &mut state.nodes[usize::from(index)];
     if node.revision == believed {
         node.revision += 1;
         node.told = told;
+        node.void = node.deadline().is_some_and(|deadline| deadline <= now);
         if told == Told::Hold {
             node.observed = node.revision;
         }
@@ -176,6 +178,7 @@ fn node(state: &State, index: usize, next: &mut Vec<State>) {
                 excuse: None,
                 since: state.now,
                 vanished: if loaded && unsettled { member.deadline() } else { member.vanished },
+                void: false,
             };
         });
     }
