@@ -124,6 +124,9 @@ SUPPLY := $(BIN)/invivo supply --out $(INVIVO_CACHE)/supply/$(SUPPLY_SEED)
 .PHONY: bench-supply
 bench-supply: host-packages own-target ## How many of the distribution's fixes become patches: samples, and the negative set
 	cargo build --workspace --bin invivo --locked
-	$(SUPPLY)-6.1 --kernel 6.1.0-47-cloud-amd64 --to 6.1.192-3 --sample 70 --seed $(SUPPLY_SEED)
-	$(SUPPLY)-6.12 --kernel 6.12.107+deb12-cloud-amd64 --to 6.12.117-1~deb12u1 --sample 30 --seed $(SUPPLY_SEED)
+	$(SUPPLY)-6.1 --kernel 6.1.0-47-cloud-amd64 --sample 70 --seed $(SUPPLY_SEED) \
+	  --to 6.1.192-3 --through 6.1.176-1,6.1.187-1,6.1.190-1
+	$(SUPPLY)-6.12 --kernel 6.12.107+deb12-cloud-amd64 --sample 30 --seed $(SUPPLY_SEED) \
+	  --to 6.12.117-1~deb12u1 --through 6.12.111-1~deb12u1,6.12.113-1~deb12u1,6.12.115-2~deb12u1
 	cargo test --locked -p invivo-patch-builder --lib nothing_of_the_negative_set -- --nocapture
+	cargo test --locked -p invivo-patch-builder --test refused -- --ignored --nocapture

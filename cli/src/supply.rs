@@ -25,6 +25,13 @@ pub struct SupplyArguments {
     /// The newer version of the distribution's source.
     #[arg(long)]
     to: String,
+    /// Versions on the way there that the archive still has: the shorter the steps, the more changes are
+    /// found.
+    #[arg(long, value_delimiter = ',')]
+    through: Vec<String>,
+    /// Make modules without trying them in a guest.
+    #[arg(long)]
+    no_boot: bool,
     /// Where results, modules and recipes go; a run that was interrupted goes on there.
     #[arg(long)]
     out: PathBuf,
@@ -72,6 +79,9 @@ pub fn run(arguments: &SupplyArguments) -> Result<(), Failure> {
     let lock = KernelLock::read(&lock).map_err(|e| Failure::of(&e))?;
     let order = Order {
         to: arguments.to.clone(),
+        through: arguments.through.clone(),
+        boot: !arguments.no_boot,
+        jobs: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         sample: arguments.sample.zip(arguments.seed.clone()),
         out: arguments.out.clone(),
     };

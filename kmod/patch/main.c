@@ -73,6 +73,11 @@ static int __init invivo_patch_init(void)
 	}
 
 	invivo_targets_enabled(&invivo_patch);
+
+	/* Code of this patch may be called after the patch was taken off. */
+	if (INVIVO_STAYS)
+		__module_get(THIS_MODULE);
+
 	return 0;
 }
 
@@ -98,3 +103,4 @@ MODULE_INFO(invivo_set, INVIVO_SET);
 MODULE_INFO(invivo_build_id, INVIVO_BUILD_ID);
 MODULE_INFO(invivo_inputs, INVIVO_INPUTS);
 MODULE_INFO(invivo_fixes, INVIVO_FIXES);
+MODULE_INFO(invivo_unload, INVIVO_UNLOAD);

@@ -8,7 +8,8 @@
  * /check0, /check1 and so on, the recipes' check programs, if they have any;
  * /modules, the kernel modules to be there before, one path a line;
  * /functions, what is replaced: "object function position" a line; optionally
- * /foreign.ko, a module that must be refused.
+ * /foreign.ko, a module that must be refused, and /stays if the module must
+ * refuse to be unloaded.
  */
 #include <elf.h>
 #include <errno.h>
@@ -29,6 +30,9 @@
 #define KLOG_SIZE	(1 << 20)
 #define PATIENCE_MS	60000
 #define POLL_MS		50
+#define MODULES		512
+#define PATH		512
+#define ROUNDS		2
 
 static long now_ms(void)
 {
@@ -168,37 +172,15 @@ static long complaints(void)
 #define FUNCTIONS	4096
 #define BYTES		16
 
-/* The first bytes of each function that is replaced. */
+/* A function that is replaced, and its first bytes. */
 struct code {
+	char object[128];
+	char function[256];
+	int position;
+	int seen;
 	unsigned long address;
 	unsigned char bytes[BYTES];
 };
-
-/* The address of the function, by its position among the symbols of its name; 0 if there is none. */
-static unsigned long address_of(const char *object, const char *function, int position)
-{
-	FILE *file = fopen("/proc/kallsyms", "r");
-	char line[1024], name[512], module[128];
-	unsigned long address, found = 0;
-	char type;
-	int seen = 0;
-
-	while (file && fgets(line, sizeof(line), file)) {
-		int fields = sscanf(line, "%lx %c %511s [%127[^]]", &address, &type, name, module);
-
-		if (fields < 3 || strcmp(name, function))
-			continue;
-		if (strcmp(object, fields == 4 ? module : "vmlinux"))
-			continue;
-		if (++seen == position || !position) {
-			found = address;
-			break;
-		}
-	}
-	if (file)
-		fclose(file);
-	return found;
-}
 
 /* Reads the kernel's memory. Returns 0 or -1. */
 static int memory(unsigned long address, void *to, size_t size)
@@ -228,27 +210,57 @@ static int memory(unsigned long address, void *to, size_t size)
 	return ret;
 }
 
-/* Reads the beginnings of all functions. Returns how many, -1 if one cannot be read. */
-static int beginnings(const char *list, struct code *codes)
+/* Finds the functions' addresses, each by its position among the symbols of its name. */
+static void addresses(struct code *codes, int count)
 {
-	FILE *file = fopen(list, "r");
-	char object[128], function[512];
-	int position, n = 0;
+	FILE *file = fopen("/proc/kallsyms", "r");
+	char line[1024], name[512], module[128];
+	unsigned long address;
+	char type;
+	int n;
 
-	while (file && n < FUNCTIONS &&
-	       fscanf(file, "%127s %511s %d", object, function, &position) == 3) {
-		struct code *code = &codes[n++];
+	while (file && fgets(line, sizeof(line), file)) {
+		int fields = sscanf(line, "%lx %c %511s [%127[^]]", &address, &type, name, module);
 
-		code->address = address_of(object, function, position);
-		if (!code->address || memory(code->address, code->bytes, BYTES)) {
-			printf("invivo-complaint: cannot read %s of %s\n", function, object);
-			n = -1;
-			break;
+		if (fields < 3)
+			continue;
+		for (n = 0; n < count; n++) {
+			struct code *code = &codes[n];
+
+			if (code->address || strcmp(name, code->function) ||
+			    strcmp(code->object, fields == 4 ? module : "vmlinux"))
+				continue;
+			if (++code->seen == code->position || !code->position)
+				code->address = address;
 		}
 	}
 	if (file)
 		fclose(file);
-	return n;
+}
+
+/* Reads the beginnings of all functions. Returns how many, -1 if one cannot be read. */
+static int beginnings(const char *list, struct code *codes)
+{
+	FILE *file = fopen(list, "r");
+	int count = 0, n;
+
+	memset(codes, 0, FUNCTIONS * sizeof(*codes));
+	while (file && count < FUNCTIONS &&
+	       fscanf(file, "%127s %255s %d", codes[count].object, codes[count].function,
+		      &codes[count].position) == 3)
+		count++;
+	if (file)
+		fclose(file);
+	addresses(codes, count);
+	for (n = 0; n < count; n++) {
+		struct code *code = &codes[n];
+
+		if (!code->address || memory(code->address, code->bytes, BYTES)) {
+			printf("invivo-complaint: cannot read %s of %s\n", code->function, code->object);
+			return -1;
+		}
+	}
+	return count;
 }
 
 /* How many of the functions do not begin as they did. */
@@ -281,6 +293,120 @@ static int modules(void)
 	return ret;
 }
 
+/* The paths of /modules, in their order. Returns how many. */
+static int paths(char (*list)[PATH], int most)
+{
+	FILE *file = fopen("/modules", "r");
+	int n = 0;
+
+	while (file && n < most && fgets(list[n], PATH, file)) {
+		list[n][strcspn(list[n], "\n")] = 0;
+		n++;
+	}
+	if (file)
+		fclose(file);
+	return n;
+}
+
+/* The module's name, from its path, which it changes. */
+static const char *module_of(char *path)
+{
+	char *slash = strrchr(path, '/');
+
+	path = slash ? slash + 1 : path;
+	path[strcspn(path, ".")] = 0;
+	return path;
+}
+
+/* How many targets are there and not patched. */
+static int unpatched(const char *patch, char (*list)[PATH], int count)
+{
+	int n, other = 0;
+
+	for (n = 0; n < count; n++) {
+		char copy[PATH], file[PATH + 16];
+		int patched;
+
+		memcpy(copy, list[n], PATH);
+		snprintf(file, sizeof(file), "%s/patched", module_of(copy));
+		patched = attribute(patch, file);
+		/* Not all are targets: some are only needed by one. */
+		if (patched != -1 && patched != '1') {
+			printf("invivo-complaint: %s is not 1\n", file);
+			other++;
+		}
+	}
+	return other;
+}
+
+/*
+ * All modules go and come back, each after what it needs. Some cannot go: they
+ * are in use, or have no exit. Returns how many did not come back.
+ */
+static int round_of(char (*list)[PATH], int count, int *kept)
+{
+	static int gone[MODULES];
+	int n, refused = 0;
+
+	for (n = count - 1; n >= 0; n--) {
+		char copy[PATH];
+
+		memcpy(copy, list[n], PATH);
+		gone[n] = !syscall(SYS_delete_module, module_of(copy), O_NONBLOCK);
+		*kept += !gone[n];
+	}
+	for (n = 0; n < count; n++) {
+		int error = gone[n] ? load(list[n]) : 0;
+
+		if (error) {
+			printf("invivo-complaint: %s: %s\n", list[n], strerror(error));
+			refused++;
+		}
+	}
+	return refused;
+}
+
+/* How much of the beginning of a function is the place for the tracer. */
+static size_t place(const unsigned char *bytes)
+{
+	static const unsigned char endbr[] = { 0xf3, 0x0f, 0x1e, 0xfa };
+
+	return memcmp(bytes, endbr, sizeof(endbr)) ? 5 : 9;
+}
+
+/*
+ * Loads the patch once more, lets its targets come and go, and takes it off:
+ * the targets lie elsewhere then, and their functions begin as they did.
+ */
+static void rounds(const char *name, const struct code *codes, int count)
+{
+	static char list[MODULES][PATH];
+	static struct code again[FUNCTIONS];
+	int modules = paths(list, MODULES), kept = 0, refused = 0, other = 0, n;
+	long start;
+
+	if (!modules)
+		return;
+	say("rounds-load", load("/patch.ko"));
+	say("rounds-transition-ms", wait_for(name, "transition", '0'));
+	start = now_ms();
+	for (n = 0; n < ROUNDS; n++) {
+		refused += round_of(list, modules, &kept);
+		other += unpatched(name, list, modules);
+	}
+	say("rounds-ms", now_ms() - start);
+	say("rounds-kept", kept);
+	say("rounds-refused", refused);
+	say("rounds-unpatched", other);
+	say("rounds-disable", disable(name));
+	say("rounds-reverse-ms", wait_for(name, "enabled", -1));
+	say("rounds-unload", syscall(SYS_delete_module, name, O_NONBLOCK) ? errno : 0);
+	other = beginnings("/functions", again) == count ? 0 : count;
+	for (n = 0; n < count; n++)
+		other += !!memcmp(codes[n].bytes, again[n].bytes, place(codes[n].bytes));
+	say("rounds-left", other);
+}
+
 static void try(const char *name)
 {
 	static struct code codes[FUNCTIONS];
@@ -307,6 +433,9 @@ static void try(const char *name)
 	say("unload", syscall(SYS_delete_module, name, O_NONBLOCK) ? errno : 0);
 	check("reverted");
 	say("left", differing(codes, count));
+	/* What stays in memory cannot be loaded again. */
+	if (access("/stays", F_OK) == 0)
+		return;
 	/* Once more: what was left behind would be in the way now. */
 	say("again", load("/patch.ko"));
 	say("again-ms", wait_for(name, "transition", '0'));
@@ -315,12 +444,16 @@ static void try(const char *name)
 	say("again-reverse-ms", wait_for(name, "enabled", -1));
 	say("again-unload", syscall(SYS_delete_module, name, O_NONBLOCK) ? errno : 0);
 	say("again-left", differing(codes, count));
+	rounds(name, codes, count);
 }
 
 static struct code batch_codes[FUNCTIONS];
 
-/* Loads and takes back one of several patches. Returns the step that failed, NULL if none did. */
-static const char *try_one(const char *name, long *value)
+/*
+ * Loads and takes back one of several patches; it unloads with the errno @gone.
+ * Returns the step that failed, NULL if none did.
+ */
+static const char *try_one(const char *name, int gone, long *value)
 {
 	char path[256];
 	long before = complaints();
@@ -348,7 +481,7 @@ static const char *try_one(const char *name, long *value)
 	if (*value < 0)
 		return "reverse";
 	*value = syscall(SYS_delete_module, name, O_NONBLOCK) ? errno : 0;
-	if (*value)
+	if (*value != gone)
 		return "unload";
 	*value = differing(batch_codes, count);
 	if (*value)
@@ -357,7 +490,7 @@ static const char *try_one(const char *name, long *value)
 	return *value ? "complaints" : NULL;
 }
 
-/* Each patch that /names lists, one after the other. */
+/* Each patch that /names lists, one after the other: "name", or "name stays". */
 static void batch(FILE *names)
 {
 	char name[128];
@@ -365,10 +498,12 @@ static void batch(FILE *names)
 	modules();
 	while (fgets(name, sizeof(name), names)) {
 		const char *failed;
+		int stays;
 		long value;
 
-		name[strcspn(name, "\n")] = 0;
-		failed = try_one(name, &value);
+		stays = strstr(name, " stays") != NULL;
+		name[strcspn(name, " \n")] = 0;
+		failed = try_one(name, stays ? EAGAIN : 0, &value);
 		if (failed)
 			printf("invivo-batch: %s %s %ld\n", name, failed, value);
 		else

@@ -17,6 +17,7 @@ use crate::cache::{self, Cache};
 use crate::check;
 use crate::command::{self, clean};
 use crate::gates::Passed;
+use crate::judge::Code;
 use crate::progress::{Progress, Step};
 
 /// A module did not pass, or could not be tried.
@@ -96,18 +97,25 @@ impl Report {
 /// Longest life of the boot test's guest: some ten times what it needs under emulation on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-/// The same for several modules.
+/// The same for a patch of many modules: its redirections take their time, and it is loaded three times.
+fn patience(modules: &[GuestModule]) -> Duration {
+    if modules.len() > 8 { LONG_PATIENCE } else { PATIENCE }
+}
+
+/// The same for several patches.
 const LONG_PATIENCE: Duration = Duration::from_mins(10);
 
 const EINVAL: i64 = 22;
+const EAGAIN: i64 = 11;
 
-/// What the guest must see, in the order in which it looks; `functions` are replaced, and there are
-/// `checks`.
-fn wanted(functions: i64, checks: bool) -> Vec<(&'static str, i64)> {
+/// What the guest must see, in the order in which it looks; `functions` are replaced, there are
+/// `checks`, and `targets` come and go. What stays in memory is tried once, since it cannot be loaded
+/// again.
+fn wanted(functions: i64, checks: bool, targets: bool, code: Code) -> Vec<(&'static str, i64)> {
     // Without a check nothing is known of the hole, and the guest says so.
     let [open, closed] = if checks { [check::OPEN, check::CLOSED] } else { [-3, -3] };
     let (open, closed) = (i64::from(open), i64::from(closed));
-    vec![
+    let mut wanted = vec![
         ("modules", 0),
         ("functions", functions),
         ("before", open),
@@ -118,17 +126,30 @@ fn wanted(functions: i64, checks: bool) -> Vec<(&'static str, i64)> {
         ("redirected", functions),
         ("patched", closed),
         ("disable", 0),
-        ("unload", 0),
+        ("unload", if code == Code::Stays { EAGAIN } else { 0 }),
         ("reverted", open),
         ("left", 0),
-        ("again", 0),
-        ("again-patched", closed),
-        ("again-disable", 0),
-        ("again-unload", 0),
-        ("again-left", 0),
-        ("complaints", 0),
-        ("end", 0),
-    ]
+    ];
+    if code == Code::Goes {
+        wanted.extend([
+            ("again", 0),
+            ("again-patched", closed),
+            ("again-disable", 0),
+            ("again-unload", 0),
+            ("again-left", 0),
+        ]);
+        let rounds = [
+            ("rounds-load", 0),
+            ("rounds-refused", 0),
+            ("rounds-unpatched", 0),
+            ("rounds-disable", 0),
+            ("rounds-unload", 0),
+            ("rounds-left", 0),
+        ];
+        wanted.extend(rounds.into_iter().filter(|_| targets));
+    }
+    wanted.extend([("complaints", 0), ("end", 0)]);
+    wanted
 }
 
 /// A kernel module that is loaded in the guest before the patch.
@@ -193,20 +214,22 @@ pub fn try_module(
         archive = archive.file(&path, 0o444, &module.bytes);
         list.extend(["/", &path, "\n"]);
     }
-    let archive = archive.file("modules", 0o444, list.as_bytes());
+    let mut archive = archive.file("modules", 0o444, list.as_bytes());
+    if built.code == Code::Stays {
+        archive = archive.file("stays", 0o444, b"");
+    }
     progress(Step::Boot, &format!("loading {} in a guest with {}", built.name, built.kernel.release));
     let functions = i64::try_from(built.functions.lines().count()).unwrap_or_default();
-    let report =
-        judge(&console(cache, &built.image, archive, PATIENCE)?, &wanted(functions, !checks.is_empty()))?;
-    let seen = if checks.is_empty() {
-        "redirected and given back, twice"
-    } else {
-        "open, closed, open again, twice"
-    };
+    let report = judge(
+        &console(cache, &built.image, archive, patience(modules))?,
+        &wanted(functions, !checks.is_empty(), !modules.is_empty(), built.code),
+    )?;
+    let seen = if checks.is_empty() { "redirected and given back" } else { "open, closed, open again" };
+    let often = if built.code == Code::Goes { "twice" } else { "once, and stays in memory" };
     progress(
         Step::Boot,
         &format!(
-            "{seen}; loaded in {} ms, every task patched {} ms later, back in {} ms",
+            "{seen}, {often}; loaded in {} ms, every task patched {} ms later, back in {} ms",
             report.load_ms, report.transition_ms, report.reverse_ms
         ),
     );
@@ -234,7 +257,8 @@ pub fn batch(cache: &Cache, built: &[&Built], progress: Progress) -> Result<BTre
             0o444,
             one.functions.as_bytes(),
         );
-        names.extend([one.name.as_str(), "\n"]);
+        let stays = if one.code == Code::Stays { " stays" } else { "" };
+        names.extend([one.name.as_str(), stays, "\n"]);
         for module in one.modules.iter().filter(|module| there.insert(module.name.clone())) {
             let path = format!("modules.d/{}.ko", module.name);
             archive = archive.file(&path, 0o444, &module.bytes);
@@ -388,7 +412,7 @@ mod tests {
 
     fn failed(from: &str, to: &str) -> String {
         assert!(GOOD.contains(from));
-        match judge(&GOOD.replacen(from, to, 1), &wanted(1, true)).unwrap_err() {
+        match judge(&GOOD.replacen(from, to, 1), &wanted(1, true, false, Code::Goes)).unwrap_err() {
             Error::Seen { what, .. } => what.to_owned(),
             other => panic!("{other}"),
         }
@@ -396,8 +420,16 @@ mod tests {
 
     #[test]
     fn a_hole_that_was_closed_and_given_back_passes() {
-        let report = judge(GOOD, &wanted(1, true)).unwrap();
+        let report = judge(GOOD, &wanted(1, true, false, Code::Goes)).unwrap();
         assert_eq!(report, Report { load_ms: 359, transition_ms: 1033, reverse_ms: 1104 });
+    }
+
+    #[test]
+    fn what_stays_in_memory_is_tried_once_and_must_not_be_unloaded() {
+        let stays = GOOD.replace("unload 0", "unload 11").replace("boot: again", "boot: not");
+        judge(&stays, &wanted(1, true, false, Code::Stays)).unwrap();
+        assert!(judge(GOOD, &wanted(1, true, false, Code::Stays)).is_err());
+        assert!(judge(&stays, &wanted(1, true, false, Code::Goes)).is_err());
     }
 
     #[test]

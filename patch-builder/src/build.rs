@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::cache::{self, Cache};
 use crate::facts::{self, Facts};
 use crate::gates::{self, Passed};
+use crate::judge::Code;
 use crate::kallsyms::Symbols;
 use crate::klp::{self, Converted, KlpSymbol};
 use crate::lock::{self, KernelLock, Package};
@@ -19,7 +20,7 @@ use crate::object::extract::Replaced;
 use crate::part::{self, Made, Seen};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
-use crate::shop::Shop;
+use crate::shop::{self, Shop};
 use crate::{boot, cc, debug, fixed, tree, unpack};
 
 /// A module was not built. What it is of is in the source.
@@ -157,6 +158,8 @@ pub struct Built {
     pub objects: Vec<Changed>,
     /// What it closes, with words for people.
     pub recipes: Vec<Recipe>,
+    /// What becomes of its code when it was taken off.
+    pub code: Code,
     /// How it came to be.
     pub evidence: Evidence,
     /// The kernel's image, for a boot test.
@@ -244,6 +247,7 @@ pub fn finish(
         distribution: lock.distribution.clone(),
         objects: objects(&parts),
         functions: lines(&parts),
+        code: shop::code(&parts),
         modules: shop.guest_modules(&parts)?,
         recipes,
         evidence: Evidence {

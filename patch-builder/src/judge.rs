@@ -82,15 +82,27 @@ pub fn difference(case: &Case) -> Result<(), Refusal> {
     reproduced(case)
 }
 
-/// Judges what was taken out.
+/// What becomes of a patch's code when the patch was taken off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Code {
+    /// It is unloaded.
+    #[default]
+    Goes,
+    /// It stays in memory until the machine is booted again.
+    Stays,
+}
+
+/// Judges what was taken out. Returns what must become of the code: it stays only if it `may` and has
+/// to.
 ///
 /// # Errors
 ///
 /// The address of code that goes with the patch is given away.
-pub fn cut(cut: &Cut) -> Result<(), Refusal> {
-    match cut.escapes.first() {
-        None => Ok(()),
-        Some((function, holder)) => {
+pub fn cut(cut: &Cut, may: Code) -> Result<Code, Refusal> {
+    match (cut.escapes.first(), may) {
+        (None, _) => Ok(Code::Goes),
+        (Some(_), Code::Stays) => Ok(Code::Stays),
+        (Some((function, holder)), Code::Goes) => {
             Err(Refusal::new(Gate::Escape, format!("{holder} gives away the address of {function}")))
         }
     }

@@ -51,6 +51,7 @@ pub mod supply;
 pub mod template;
 pub mod tree;
 mod unpack;
+mod version;
 
 pub use build::{Built, Changed, Error, Evidence, PatchedObject, build, resolve};
 pub use cache::Cache;

@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::Cache;
 use crate::debug::{self, Debug};
-use crate::judge::{self, Case};
+use crate::judge::{self, Case, Code};
 use crate::object::extract::{Replaced, extract};
 use crate::object::kernel::{Names, NotFound};
 use crate::object::resolve::{VMLINUX, World};
-use crate::object::{Malformed, Object, compare, emit};
+use crate::object::{Kind, Malformed, Object, compare, emit};
 use crate::progress::{Progress, Step};
 use crate::refusal::{Gate, Refusal};
 use crate::reproduce::reproduce;
@@ -72,6 +72,8 @@ pub struct Made {
     pub replaced: Vec<Replaced>,
     /// The build id of the module that it patches; `None` for the kernel.
     pub build_id: Option<BuildId>,
+    /// What becomes of its code when the patch was taken off.
+    pub code: Code,
     /// What was seen.
     pub seen: Seen,
 }
@@ -95,7 +97,8 @@ pub struct Workshop<'w> {
 }
 
 impl Workshop<'_> {
-    /// Makes the part for the file `path`, of which the recipes name the functions `named`.
+    /// Makes the part for the file `path`, of which the recipes name the functions `named`. Its code may
+    /// stay in memory if they say so.
     ///
     /// # Errors
     ///
@@ -105,17 +108,26 @@ impl Workshop<'_> {
         path: &str,
         wishes: &[Wish],
         named: &[&str],
+        may: Code,
         progress: Progress,
     ) -> Result<Made, Error> {
         let source = self.tree.join(path);
         let original = std::fs::read_to_string(&source)
             .map_err(|_| Refusal::new(Gate::FileBuilt, format!("{path}: not in the source")))?;
         progress(Step::Compile, &format!("{path}, without the fix and with it"));
-        let before = compile::original(self.cache, self.tree, path)?;
+        let before = match compile::original(self.cache, self.tree, path) {
+            Ok(before) => before,
+            // What is in the kernel compiles; a file for another configuration may not.
+            Err(e) if !self.has_file(path)? => {
+                let why = e.to_string();
+                return Err(Refusal::new(Gate::FileBuilt, format!("{path}: {}", first_error(&why))).into());
+            }
+            Err(e) => return Err(e.into()),
+        };
         let mut with = |keys| {
             let text = select::compose(path, &original, wishes, keys)?;
             let after = compile::fixed(self.cache, self.tree, path, &text).map_err(refused_by_compiler)?;
-            self.judge_and_cut(path, named, &before, &after, progress)
+            self.judge_and_cut(path, named, may, [&before, &after], progress)
         };
         match with(Keys::AsWritten) {
             // The cure is known: the key is read instead.
@@ -132,8 +144,8 @@ impl Workshop<'_> {
         &self,
         path: &str,
         named: &[&str],
-        before: &compile::Compiled,
-        after: &compile::Compiled,
+        may: Code,
+        [before, after]: [&compile::Compiled; 2],
         progress: Progress,
     ) -> Result<Made, Error> {
         let (old, new) = (Object::parse(&before.object)?, Object::parse(&after.object)?);
@@ -177,7 +189,14 @@ impl Workshop<'_> {
             objtool_at_link: self.objtool_at_link,
         };
         let cut = extract(&old, &new, &difference, &world)?;
-        judge::cut(&cut)?;
+        let code = judge::cut(&cut, may)?;
+        let mut notes: Vec<String> = cut.notes.iter().cloned().collect();
+        if code == Code::Stays {
+            let stays = |(function, holder): &(String, String)| {
+                format!("{holder} gives away the address of {function}: the patch is never unloaded")
+            };
+            notes.extend(cut.escapes.iter().map(stays));
+        }
         let replaced: Vec<_> = cut.replaced.iter().map(|r| r.name.clone()).collect();
         progress(Step::Extract, &format!("{object}: {}", replaced.join(", ")));
         Ok(Made {
@@ -190,10 +209,28 @@ impl Workshop<'_> {
                 added: difference.new.clone(),
                 compared: report.total(),
                 same: report.same.len(),
-                notes: cut.notes.iter().cloned().collect(),
+                notes,
             },
             replaced: cut.replaced,
+            code,
         })
+    }
+
+    /// Whether a source file of this last name has left anything in the kernel or a module of it.
+    fn has_file(&self, path: &str) -> Result<bool, Error> {
+        let file = path.rsplit('/').next().unwrap_or(path);
+        let has = |object: &Object| object.symbols.iter().any(|s| s.kind == Kind::File && s.name == file);
+        if has(self.vmlinux) {
+            return Ok(true);
+        }
+        for name in self.debug.modules()? {
+            if let Some(module) = self.debug.module(&name)?
+                && has(&Object::parse(&module.debug)?)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The position of a symbol that another module exports.
@@ -205,12 +242,15 @@ impl Workshop<'_> {
     }
 }
 
+fn first_error(words: &str) -> &str {
+    words.lines().find(|line| line.contains("error")).or_else(|| words.lines().next()).unwrap_or_default()
+}
+
 /// What the compiler says of a fixed file is a refusal: the original was compiled just now.
 fn refused_by_compiler(error: compile::Error) -> Error {
     match error {
         compile::Error::Command(command::Error::Failed { words, .. }) => {
-            let first = words.lines().find(|line| line.contains("error")).unwrap_or(&words).to_owned();
-            Refusal::new(Gate::Compiles, first).into()
+            Refusal::new(Gate::Compiles, first_error(&words)).into()
         }
         other => other.into(),
     }

@@ -78,6 +78,10 @@ pub struct Recipe {
     pub patch: Option<String>,
     /// What to take from it.
     pub files: Vec<SourceFile>,
+    /// New code of the fix may be called after the patch was taken off: its address is stored somewhere.
+    /// The patch then stays in memory until the machine is booted again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub never_unload: bool,
     /// A C program in the recipe's folder that tells whether the running kernel has the hole, by
     /// its exit code: 0 closed, 10 open, anything else: could not tell. None where the hole cannot be
     /// shown without harm.

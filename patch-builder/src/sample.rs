@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::process::Command;
 
 use crate::compile::{Compiled, FLAGS};
-use crate::judge::{self, Case};
+use crate::judge::{self, Case, Code};
 use crate::object::extract::{Cut, extract};
 use crate::object::kernel::{Names, NotFound};
 use crate::object::resolve::World;
@@ -62,6 +62,13 @@ impl Sample {
 
     /// What the gates say and, if they let it pass, what is taken out.
     pub(crate) fn cut(&self) -> Result<Cut, Refusal> {
+        let cut = self.cut_out()?;
+        judge::cut(&cut, Code::Goes)?;
+        Ok(cut)
+    }
+
+    /// The same without the gates on what was taken out.
+    pub(crate) fn cut_out(&self) -> Result<Cut, Refusal> {
         let [old, new, kernel] =
             [&self.before, &self.after, &self.kernel].map(|c| Object::parse(&c.object).unwrap());
         let names = Names::of_vmlinux(&kernel);
@@ -82,9 +89,7 @@ impl Sample {
             of_module: &|_, _| Err(NotFound::Absent),
             objtool_at_link: false,
         };
-        let cut = extract(&old, &new, &difference, &world)?;
-        judge::cut(&cut)?;
-        Ok(cut)
+        extract(&old, &new, &difference, &world)
     }
 
     /// The gate that refuses.

@@ -4,14 +4,19 @@
 //! from a patch file. Lines keep their numbers: a `#line` follows everything that was put in, so that
 //! nothing but the fix differs when the file is compiled.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::refusal::{Gate, Refusal};
+use crate::version;
 
 pub mod patch;
+pub mod related;
 pub mod split;
 
+use crate::recipe::SourceFile;
+pub use related::related;
 use split::Part;
 
 /// What one fix wants of one file.
@@ -21,8 +26,29 @@ pub struct Wish<'a> {
     pub fix: &'a str,
     /// The file as it is with the fix, and with whatever else its version has.
     pub fixed: &'a str,
+    /// That version of the distribution's source; none for a patch.
+    pub version: Option<&'a str>,
     /// What of it.
     pub what: What<'a>,
+}
+
+impl<'a> Wish<'a> {
+    /// What a recipe says of one file, as it is in a version of the source.
+    pub fn of(fix: &'a str, fixed: &'a str, version: Option<&'a str>, file: &'a SourceFile) -> Self {
+        let what = if file.whole {
+            What::All
+        } else {
+            What::Functions {
+                functions: file.functions.iter().map(String::as_str).collect(),
+                also: file.also.iter().map(String::as_str).collect(),
+            }
+        };
+        Self { fix, fixed, version, what }
+    }
+
+    fn piece(&self, text: &'a str) -> Piece<'a> {
+        Piece { text, fix: self.fix, version: self.version }
+    }
 }
 
 /// What of a fixed file is the fix.
@@ -76,18 +102,30 @@ const AS_WRITTEN: &str = "\
 ///
 /// # Errors
 ///
-/// A file is not in the kernel's style, a function is not there, or two fixes contradict each other.
+/// A file is not in the kernel's style, a function is not there, or two fixes contradict each other: of
+/// one function they want different forms, and not two that follow each other in the distribution's
+/// versions.
 pub fn compose(path: &str, original: &str, wishes: &[Wish], keys: Keys) -> Result<String, Refusal> {
     let old = parts(path, original)?;
     let mut plan = Plan::default();
-    for wish in wishes {
+    for wish in &in_order(wishes) {
         let new = parts(path, wish.fixed)?;
         match &wish.what {
             What::All => return whole(path, original, wishes),
-            What::Functions { functions, also } => plan.add(path, &old, &new, wish.fix, functions, also)?,
+            What::Functions { functions, also } => plan.add(path, &old, &new, wish, functions, also)?,
         }
     }
     Ok(plan.write(&old, keys))
+}
+
+/// The oldest version first, patches before.
+fn in_order<'w, 'a>(wishes: &'w [Wish<'a>]) -> Vec<&'w Wish<'a>> {
+    let mut ordered: Vec<_> = wishes.iter().collect();
+    ordered.sort_by(|a, b| match (a.version, b.version) {
+        (Some(a), Some(b)) => version::compare(a, b),
+        (a, b) => a.cmp(&b),
+    });
+    ordered
 }
 
 fn parts<'a>(path: &str, text: &'a str) -> Result<Vec<Part<'a>>, Refusal> {
@@ -155,12 +193,30 @@ impl Lines {
 /// What is put in where, by the numbers of the original's parts.
 #[derive(Default)]
 struct Plan<'a> {
-    /// In place of a part: the text, and whose fix it is.
-    instead: BTreeMap<usize, (&'a str, &'a str)>,
+    /// In place of a part.
+    instead: BTreeMap<usize, Piece<'a>>,
     /// Behind a part, in order; 0 is the file's beginning, `n + 1` is behind part `n`.
     behind: BTreeMap<usize, Vec<&'a str>>,
-    /// New functions by name, and whose fix they are.
-    new: BTreeMap<&'a str, (&'a str, &'a str)>,
+    /// New functions by name.
+    new: BTreeMap<&'a str, Piece<'a>>,
+}
+
+/// A text that a fix wants somewhere.
+#[derive(Clone, Copy)]
+struct Piece<'a> {
+    text: &'a str,
+    /// Whose fix it is.
+    fix: &'a str,
+    /// The version of the source that it is of.
+    version: Option<&'a str>,
+}
+
+impl Piece<'_> {
+    /// A later form of the same: what the distribution made of it after that.
+    fn follows(&self, other: &Piece) -> bool {
+        matches!((self.version, other.version),
+            (Some(own), Some(other)) if version::compare(own, other) == Ordering::Greater)
+    }
 }
 
 impl<'a> Plan<'a> {
@@ -169,7 +225,7 @@ impl<'a> Plan<'a> {
         path: &str,
         old: &[Part],
         new: &[Part<'a>],
-        fix: &'a str,
+        wish: &Wish<'a>,
         functions: &[&str],
         also: &[&str],
     ) -> Result<(), Refusal> {
@@ -186,18 +242,18 @@ impl<'a> Plan<'a> {
             if ours.len() != theirs.len() {
                 return refuse(Gate::Applies, name, "is not defined as often as in the fixed source");
             }
-            for (ours, theirs) in ours.into_iter().zip(theirs) {
-                let text = new.get(theirs).map_or("", |part| part.text);
-                match self.instead.get(&ours) {
-                    Some((other, _)) if *other == text => {}
-                    Some((_, whose)) => return refuse(Gate::Conflict, name, &format!("{whose} and {fix}")),
-                    None if old.get(ours).is_some_and(|part| part.text == text) => {
-                        return refuse(Gate::Changed, name, "is the same in the fixed source");
-                    }
-                    None => {
-                        self.instead.insert(ours, (text, fix));
-                    }
-                }
+            // One that is defined once for each of several configurations may change in one alone.
+            let text = |parts: &[Part<'a>], n: usize| parts.get(n).map_or("", |part| part.text);
+            let same = |(ours, theirs): &(usize, usize)| {
+                old.get(*ours).is_some_and(|part| part.text == text(new, *theirs))
+            };
+            let pairs: Vec<_> = ours.into_iter().zip(theirs).collect();
+            if pairs.iter().all(same) {
+                return refuse(Gate::Changed, name, "is the same in the fixed source");
+            }
+            for (ours, theirs) in pairs.into_iter().filter(|pair| !same(pair)) {
+                let text = text(new, theirs);
+                self.put_instead(path, name, ours, wish.piece(text))?;
             }
         }
         for fragment in also {
@@ -216,20 +272,56 @@ impl<'a> Plan<'a> {
             if !needed.contains(&number) && !is_named {
                 continue;
             }
+            // What is there in another form makes room.
+            let makes_room = |o: &Part| o.stands_for(part) && !new.iter().any(|n| n.text == o.text);
+            if is_named && let Some(n) = old.iter().position(makes_room) {
+                let name = part.defines().next().unwrap_or_default();
+                self.put_instead(path, name, n, wish.piece(part.text))?;
+                continue;
+            }
             if let Some(name) = part.function() {
-                match self.new.get(name) {
-                    Some((other, _)) if *other == part.text => continue,
-                    Some((_, whose)) => return refuse(Gate::Conflict, name, &format!("{whose} and {fix}")),
-                    None => {
-                        self.new.insert(name, (part.text, fix));
-                    }
-                }
+                self.put_new(path, name, anchor, wish.piece(part.text))?;
+                continue;
             }
             let behind = self.behind.entry(anchor).or_default();
             if !behind.contains(&part.text) {
                 behind.push(part.text);
             }
         }
+        Ok(())
+    }
+
+    /// In place of the original's part `number`.
+    fn put_instead(
+        &mut self,
+        path: &str,
+        name: &str,
+        number: usize,
+        piece: Piece<'a>,
+    ) -> Result<(), Refusal> {
+        match self.instead.get(&number) {
+            Some(other) if other.text == piece.text => {}
+            Some(other) if !piece.follows(other) => return conflict(path, name, other, &piece),
+            _ => {
+                self.instead.insert(number, piece);
+            }
+        }
+        Ok(())
+    }
+
+    /// A function that the original does not have.
+    fn put_new(&mut self, path: &str, name: &'a str, anchor: usize, piece: Piece<'a>) -> Result<(), Refusal> {
+        let is_it = |text: &&'a str, other: &Piece| *text == other.text;
+        match self.new.get(name).copied() {
+            Some(other) if other.text == piece.text => return Ok(()),
+            Some(other) if !piece.follows(&other) => return conflict(path, name, &other, &piece),
+            Some(other) => {
+                let places = self.behind.values_mut().flatten();
+                places.filter(|text| is_it(text, &other)).for_each(|text| *text = piece.text);
+            }
+            None => self.behind.entry(anchor).or_default().push(piece.text),
+        }
+        self.new.insert(name, piece);
         Ok(())
     }
 
@@ -252,13 +344,17 @@ impl<'a> Plan<'a> {
         new(&mut out, 0);
         for (n, part) in old.iter().enumerate() {
             match self.instead.get(&n) {
-                Some((text, _)) => put(&mut out, text, Some(part.line)),
+                Some(piece) => put(&mut out, piece.text, Some(part.line)),
                 None => out.put(part.text, Some(part.line)),
             }
             new(&mut out, n + 1);
         }
         out.text
     }
+}
+
+fn conflict(path: &str, name: &str, one: &Piece, other: &Piece) -> Result<(), Refusal> {
+    Err(Refusal::new(Gate::Conflict, format!("{path}: {name}: {} and {}", one.fix, other.fix)))
 }
 
 /// What of `new` is neither in `old` under its name nor anything else, and is named by `functions`,

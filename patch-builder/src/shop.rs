@@ -13,6 +13,7 @@ use crate::cache::Cache;
 use crate::debug::{self, Debug};
 use crate::facts::{self, Kernel};
 use crate::gates::{self, Passed};
+use crate::judge::Code;
 use crate::klp::KlpSymbol;
 use crate::lock::KernelLock;
 use crate::modinfo::Modinfo;
@@ -131,7 +132,9 @@ impl<'s> Shop<'s> {
             let wishes: Vec<_> = wanted.iter().map(Wanted::wish).collect();
             let functions: Vec<_> =
                 wanted.iter().flat_map(|w| w.file.functions.iter().map(String::as_str)).collect();
-            made.push(shop.make(path, &wishes, &functions, progress)?);
+            let stays = wanted.iter().any(|w| w.recipe.never_unload);
+            let may = if stays { Code::Stays } else { Code::Goes };
+            made.push(shop.make(path, &wishes, &functions, may, progress)?);
         }
         Ok(made)
     }
@@ -174,6 +177,11 @@ impl<'s> Shop<'s> {
             vmlinux,
             names,
         }
+    }
+
+    /// The folder with the whole source.
+    pub fn source(&self) -> &Path {
+        &self.source
     }
 
     /// The kernel with all its symbols.
@@ -249,6 +257,7 @@ impl<'s> Shop<'s> {
                 ("invivo_build_id", self.kernel.facts.build_id.as_str()),
                 ("invivo_inputs", inputs.as_str()),
                 ("invivo_fixes", &template::fixes(recipes)),
+                ("invivo_unload", template::unload(code(parts))),
             ],
         )?);
         let info = Modinfo::of(&converted.bytes).map_err(gates::Error::from)?;
@@ -290,7 +299,9 @@ impl<'s> Shop<'s> {
     /// The module's name, the digest that it carries, and the module's sources, which carry both.
     fn name(&self, recipes: &[Recipe], parts: &[Made], level: Level, set: &SetName) -> Result<Named, Error> {
         let digests = parts.iter().map(|part| sha256(&part.bytes)).collect();
-        let of = Naming { lock: self.lock, recipes, table: &table(parts), parts: digests, level, set };
+        let table = table(parts);
+        let of =
+            Naming { lock: self.lock, recipes, table: &table, parts: digests, code: code(parts), level, set };
         of.name()
     }
 }
@@ -303,6 +314,7 @@ struct Naming<'a> {
     recipes: &'a [Recipe],
     table: &'a Table,
     parts: Vec<Digest>,
+    code: Code,
     level: Level,
     set: &'a SetName,
 }
@@ -320,6 +332,7 @@ impl Naming<'_> {
                 build_id: &self.lock.build_id,
                 inputs,
                 fixes: &fixes,
+                code: self.code,
                 objects: &[],
                 parts: &[],
             };
@@ -355,6 +368,11 @@ fn table(parts: &[Made]) -> Table {
     table
 }
 
+/// What becomes of a patch's code: it stays if one of its parts has to.
+pub(crate) fn code(parts: &[Made]) -> Code {
+    parts.iter().map(|part| part.code).max().unwrap_or_default()
+}
+
 /// What one recipe wants of one file.
 struct Wanted<'a> {
     recipe: &'a Recipe,
@@ -365,19 +383,10 @@ struct Wanted<'a> {
 
 impl Wanted<'_> {
     fn wish(&self) -> Wish<'_> {
-        let all = self.file.whole || self.recipe.patch.is_some();
-        Wish {
-            fix: &self.name,
-            fixed: &self.text,
-            what: if all {
-                What::All
-            } else {
-                What::Functions {
-                    functions: self.file.functions.iter().map(String::as_str).collect(),
-                    also: self.file.also.iter().map(String::as_str).collect(),
-                }
-            },
-        }
+        let version = self.recipe.source.as_ref().map(|source| source.version.as_str());
+        let wish = Wish::of(&self.name, &self.text, version, self.file);
+        // A patch has nothing but the fix.
+        if self.recipe.patch.is_some() { Wish { what: What::All, ..wish } } else { wish }
     }
 }
 
@@ -395,6 +404,7 @@ mod tests {
             lock: &lock,
             recipes: &[recipe],
             table: &table,
+            code: Code::Goes,
             parts: Vec::new(),
             level: Level(level),
             set: &set,

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Instant;
 
 use invivo_terms::{Level, SetName};
@@ -14,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::build::{self, Built, finish};
 use crate::cache::Cache;
+use crate::judge::Code;
 use crate::lock::{self, KernelLock, Package};
 use crate::object::kernel::Names;
 use crate::object::{Malformed, Object};
@@ -21,7 +24,7 @@ use crate::part;
 use crate::progress::{Progress, Step};
 use crate::recipe::{Fix, Recipe, SourceFile};
 use crate::refusal::{Gate, Refusal};
-use crate::select::{What, Wish};
+use crate::select::{self, Wish};
 use crate::shop::Shop;
 use crate::{boot, fetch, tree};
 
@@ -29,6 +32,8 @@ pub mod candidate;
 pub mod changelog;
 pub mod changes;
 pub mod index;
+pub mod near;
+pub mod steps;
 
 use candidate::{Candidate, Finder, Found, How};
 use changelog::Change;
@@ -85,6 +90,9 @@ pub enum Verdict {
         replaced: Vec<String>,
         /// The whole file had to be taken, not the functions alone.
         whole: bool,
+        /// It stays in memory when it was taken off, since the address of its code is stored.
+        #[serde(default)]
+        stays: bool,
         /// What the boot test saw: "ok", or what was wrong; none if there was no boot test.
         boot: Option<String>,
     },
@@ -142,8 +150,15 @@ impl Outcome {
 pub struct Order {
     /// The newer version of the distribution's source package.
     pub to: String,
+    /// Versions of it on the way there that the archive still has: what came in between two of them is
+    /// found more surely than between the first and the last.
+    pub through: Vec<String>,
     /// Stop after so many changes that touch the kernel build, drawn with this seed; all if none.
     pub sample: Option<(usize, String)>,
+    /// Try what is made in a guest.
+    pub boot: bool,
+    /// How many changes are worked on at a time.
+    pub jobs: usize,
     /// Where results and modules go; a run that was interrupted goes on there.
     pub out: PathBuf,
 }
@@ -162,77 +177,123 @@ pub fn run(
     order: &Order,
     progress: Progress,
 ) -> Result<Vec<Outcome>, Error> {
-    let name = &lock.packages.source.name;
-    let source = fetch::pin(cache, name, &order.to, "all", progress)?;
-    let changes =
-        changelog::between(&tree::changelog(cache, &source, progress)?, &lock.package_version, &order.to);
     let shop = Shop::open(cache, lock, progress)?;
-    let newer = tree::plain(cache, &source, progress)?;
-    progress(Step::Select, "comparing the two sources");
-    let differing = changes::between(&shop.source, &newer)
-        .map_err(|source| Error::File { path: newer.clone(), source })?;
+    let name = &lock.packages.source.name;
+    let way = [lock.package_version.as_str(), order.to.as_str()];
+    let steps = steps::steps(cache, &shop.source, name, way, &order.through, progress)?;
     let index = index::Index::of(&shop.debug, shop.vmlinux())?;
-    let finder = Finder::new(&differing, &index);
+    let finders: Vec<_> = steps
+        .iter()
+        .map(|step| Finder::new(&step.changes, step.brought.iter().map(|c| c.title.as_str()), &index))
+        .collect();
     let vmlinux = Object::parse(shop.vmlinux())?;
     let names = Names::of_vmlinux(&vmlinux);
-    let bench =
-        Bench { shop: &shop, source: &source, newer: &newer, vmlinux: &vmlinux, names: &names, order };
-    bench.work(&drawn(changes, order), &finder, progress)
+    let bench = Bench { shop: &shop, vmlinux: &vmlinux, names: &names, order };
+    let mut todo: Vec<Todo> = Vec::new();
+    for (step, finder) in steps.iter().zip(&finders) {
+        let flaws = step.brought.iter().filter(|change| !change.cves.is_empty());
+        todo.extend(flaws.map(|change| Todo { change, step, finder }));
+    }
+    bench.work(&drawn(todo, order), progress)
+}
+
+/// One change, and the step that brought it.
+#[derive(Clone, Copy)]
+struct Todo<'t> {
+    change: &'t Change,
+    step: &'t steps::Step,
+    finder: &'t Finder<'t>,
 }
 
 /// The changes in the order in which they are worked through.
-fn drawn(mut changes: Vec<Change>, order: &Order) -> Vec<Change> {
+fn drawn<'t>(mut todo: Vec<Todo<'t>>, order: &Order) -> Vec<Todo<'t>> {
     if let Some((_, seed)) = &order.sample {
-        let key = |change: &Change| {
+        let key = |todo: &Todo| {
             let mut hash = Sha256::new();
             hash.update(seed);
-            hash.update(change.cves.join(","));
+            hash.update(todo.change.cves.join(","));
             hash.finalize()
         };
-        changes.sort_by_key(key);
+        todo.sort_by_key(key);
     }
-    changes
+    todo
 }
 
 struct Bench<'b> {
     shop: &'b Shop<'b>,
-    source: &'b Package,
-    newer: &'b Path,
     vmlinux: &'b Object<'b>,
     names: &'b Names<'b>,
     order: &'b Order,
 }
 
 impl Bench<'_> {
-    fn work(&self, changes: &[Change], finder: &Finder, progress: Progress) -> Result<Vec<Outcome>, Error> {
+    fn work(&self, all: &[Todo], progress: Progress) -> Result<Vec<Outcome>, Error> {
         let mut results = Results::open(&self.order.out)?;
         let mut outcomes = Vec::new();
         let limit = self.order.sample.as_ref().map_or(usize::MAX, |(number, _)| *number);
         let mut waiting: Vec<(usize, Built)> = Vec::new();
         let mut affecting = 0;
-        for (n, change) in changes.iter().enumerate() {
+        let numbered: Vec<(usize, Todo)> = all.iter().copied().enumerate().collect();
+        for some in numbered.chunks(self.order.jobs.max(1)) {
             if affecting >= limit {
                 break;
             }
-            let outcome = if let Some(outcome) = results.known(change) {
-                outcome
-            } else {
-                let (outcome, built) = self.one(n, change, finder, progress)?;
-                if let Some(built) = built {
-                    waiting.push((outcomes.len(), built));
-                } else {
-                    results.keep(&outcome)?;
+            let unknown = some.iter().copied().filter(|(_, todo)| results.known(todo.change).is_none());
+            let mut fresh = self.together(unknown, progress)?.into_iter();
+            for (_, todo) in some {
+                // The rest was worked on beside the last that was asked for.
+                if affecting >= limit {
+                    break;
                 }
-                outcome
-            };
-            affecting += usize::from(outcome.affects());
-            outcomes.push(outcome);
+                let outcome = if let Some(outcome) = results.known(todo.change) {
+                    outcome
+                } else {
+                    let Some((outcome, built)) = fresh.next() else { continue };
+                    if let Some(built) = built.filter(|_| self.order.boot) {
+                        waiting.push((outcomes.len(), built));
+                    } else {
+                        results.keep(&outcome)?;
+                    }
+                    outcome
+                };
+                affecting += usize::from(outcome.affects());
+                outcomes.push(outcome);
+            }
             if waiting.len() >= BATCH {
                 self.boot(&mut waiting, &mut outcomes, &mut results, progress)?;
             }
         }
         self.boot(&mut waiting, &mut outcomes, &mut results, progress)?;
         Ok(outcomes)
+    }
+
+    /// Works on several changes at a time; what came of them, in their order.
+    fn together<'t>(
+        &self,
+        some: impl Iterator<Item = (usize, Todo<'t>)>,
+        progress: Progress,
+    ) -> Result<Vec<(Outcome, Option<Built>)>, Error> {
+        let (said, heard) = mpsc::channel();
+        thread::scope(|scope| {
+            let workers: Vec<_> = some
+                .map(|(n, todo)| {
+                    let said = said.clone();
+                    scope.spawn(move || {
+                        // Whoever listens is there as long as the workers are.
+                        let mut tell = |step, words: &str| drop(said.send((step, words.to_owned())));
+                        self.one(n, todo, &mut tell)
+                    })
+                })
+                .collect();
+            drop(said);
+            for (step, words) in heard {
+                progress(step, &words);
+            }
+            let joined = |worker: thread::ScopedJoinHandle<'_, _>| {
+                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            workers.into_iter().map(joined).collect()
+        })
     }
 
     /// Tries the modules made so far, all in one guest, one after the other.
@@ -243,6 +304,9 @@ impl Bench<'_> {
         results: &mut Results,
         progress: Progress,
     ) -> Result<(), Error> {
+        if waiting.is_empty() {
+            return Ok(());
+        }
         let modules: Vec<&Built> = waiting.iter().map(|(_, built)| built).collect();
         let seen = boot::batch(self.shop.cache, &modules, progress);
         for (n, built) in waiting.drain(..) {
@@ -260,14 +324,9 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn one(
-        &self,
-        n: usize,
-        change: &Change,
-        finder: &Finder,
-        progress: Progress,
-    ) -> Result<(Outcome, Option<Built>), Error> {
+    fn one(&self, n: usize, todo: Todo, progress: Progress) -> Result<(Outcome, Option<Built>), Error> {
         let start = Instant::now();
+        let change = todo.change;
         let mut outcome = Outcome {
             cves: change.cves.clone(),
             title: change.title.clone(),
@@ -279,17 +338,28 @@ impl Bench<'_> {
         };
         let mut made = None;
         if change.is_for_us() {
-            match finder.find(&change.title) {
+            match todo.finder.find(&change.title) {
                 Found::NotBuilt(path) => {
                     outcome.verdict = Verdict::NotAffected { why: format!("{path} is not built") }
                 }
                 Found::Unclear(why) => outcome.verdict = Verdict::NeedsPerson { why },
-                Found::Here(candidate) => {
+                Found::Header(path) => {
+                    let gate = Gate::OnlyCode.to_string();
+                    outcome.verdict = Verdict::Refused { gate, what: path.clone() };
+                    outcome.path = Some(path);
+                }
+                Found::Here(mut candidate) => {
                     outcome.how = Some(candidate.how);
                     outcome.path = Some(candidate.path.clone());
-                    let (verdict, built) = self.make(n, change, &candidate, progress)?;
-                    outcome.verdict = verdict;
-                    made = built;
+                    if self.leave_out_what_is_the_same(todo, &mut candidate)? {
+                        let (verdict, built) = self.make(n, todo, &candidate, progress)?;
+                        outcome.verdict = verdict;
+                        made = built;
+                    } else {
+                        let why =
+                            "it is in the kernel as it is after the fix: the flaw came later".to_owned();
+                        outcome.verdict = Verdict::NotAffected { why };
+                    }
                 }
             }
         }
@@ -298,17 +368,43 @@ impl Bench<'_> {
         Ok((outcome, made))
     }
 
-    /// First the functions alone; the whole file only if they do not compile without the rest.
+    /// A change of a later version may only undo what came after the kernel: of the candidate's functions
+    /// those stay that differ from the kernel's own. Whether any does.
+    fn leave_out_what_is_the_same(&self, todo: Todo, candidate: &mut Candidate) -> Result<bool, Error> {
+        let (original, fixed) = self.texts(todo, candidate)?;
+        let changes = changes::of_file(&original, &fixed);
+        if candidate.whole {
+            return Ok(original != fixed);
+        }
+        candidate
+            .functions
+            .retain(|name| changes.changed.contains_key(name) || changes.new.contains_key(name));
+        Ok(!candidate.functions.is_empty())
+    }
+
+    /// The kernel's own text of the candidate's file, and the fixed one.
+    fn texts(&self, todo: Todo, candidate: &Candidate) -> Result<(String, String), Error> {
+        let own = self.shop.source.join(&candidate.path);
+        let newer = todo.step.newer.join(&candidate.path);
+        let read = |path: &Path| {
+            fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })
+        };
+        // What is not kept of the newer version is the kernel's own.
+        Ok((read(&own)?, read(if newer.is_file() { &newer } else { &own })?))
+    }
+
+    /// First the functions alone; then with what they need, and the whole file, each only if what was
+    /// tried before does not compile.
     fn make(
         &self,
         n: usize,
-        change: &Change,
+        todo: Todo,
         candidate: &Candidate,
         progress: Progress,
     ) -> Result<(Verdict, Option<Built>), Error> {
         let mut refusal = None;
-        for whole in [false, true] {
-            match self.try_to_make(n, change, candidate, whole, progress) {
+        for file in self.tries(todo, candidate)? {
+            match self.try_to_make(n, todo, &file, progress) {
                 Ok(built) => {
                     let replaced = built
                         .objects
@@ -317,8 +413,13 @@ impl Bench<'_> {
                             object.functions.iter().map(move |f| format!("{}: {f}", object.name))
                         })
                         .collect();
-                    let verdict =
-                        Verdict::Made { module: built.name.to_string(), replaced, whole, boot: None };
+                    let verdict = Verdict::Made {
+                        module: built.name.to_string(),
+                        replaced,
+                        whole: file.whole,
+                        stays: built.code == Code::Stays,
+                        boot: None,
+                    };
                     return Ok((verdict, Some(built)));
                 }
                 Err(build::Error::Part(part::Error::Refused(Refusal { gate: Gate::FileBuilt, what }))) => {
@@ -339,6 +440,11 @@ impl Bench<'_> {
                     refusal.get_or_insert(Refusal::new(Gate::Compiles, format!("link: {e}")));
                     break;
                 }
+                // The file is in the kernel build, and the kernel's own text of it does not compile here.
+                Err(build::Error::Part(part::Error::Compile(e))) => {
+                    let why = format!("{} does not compile without the fix: {e}", file.path);
+                    return Ok((Verdict::NeedsPerson { why }, None));
+                }
                 Err(other) => return Err(other.into()),
             }
         }
@@ -346,33 +452,50 @@ impl Bench<'_> {
         Ok((Verdict::Refused { gate, what }, None))
     }
 
+    /// What is tried of a file, one after the other.
+    fn tries(&self, todo: Todo, candidate: &Candidate) -> Result<Vec<SourceFile>, Error> {
+        let file = |functions: Vec<String>, also: Vec<String>, whole| SourceFile {
+            path: candidate.path.clone(),
+            functions,
+            also,
+            whole,
+        };
+        let whole = file(candidate.functions.clone(), Vec::new(), true);
+        if candidate.whole {
+            return Ok(vec![whole]);
+        }
+        let (original, fixed) = self.texts(todo, candidate)?;
+        let plain = file(candidate.functions.clone(), Vec::new(), false);
+        let (functions, also) = select::related(&original, &fixed, &candidate.functions);
+        let related = file(functions, also, false);
+        Ok(if related == plain { vec![plain, whole] } else { vec![plain, related, whole] })
+    }
+
     fn try_to_make(
         &self,
         n: usize,
-        change: &Change,
-        candidate: &Candidate,
-        whole: bool,
+        todo: Todo,
+        file: &SourceFile,
         progress: Progress,
     ) -> Result<Built, build::Error> {
-        let path = self.newer.join(&candidate.path);
+        let change = todo.change;
+        let path = todo.step.newer.join(&file.path);
         let fixed =
             fs::read_to_string(&path).map_err(|source| build::Error::Write { path: path.clone(), source })?;
-        let named: Vec<&str> = candidate.functions.iter().map(String::as_str).collect();
-        let what =
-            if whole { What::All } else { What::Functions { functions: named.clone(), also: Vec::new() } };
-        let wish = Wish { fix: &change.title, fixed: &fixed, what };
+        let wish = Wish::of(&change.title, &fixed, Some(&todo.step.package.version), file);
         let workshop = self.shop.workshop(self.vmlinux, self.names);
-        let part = workshop.make(&candidate.path, &[wish], &[], progress)?;
-        let recipe = recipe(change, candidate, self.source, whole);
+        let part = workshop.make(&file.path, &[wish], &[], Code::Stays, progress)?;
+        let recipe = recipe(change, file, &part, &todo.step.package);
         let level = Level(u32::try_from(n + 1).unwrap_or(u32::MAX));
         let set: SetName = SET.parse()?;
         let out = self.order.out.join("modules");
         let recipe_folder = self.order.out.join("recipes").join(change.cves.join("-"));
         let text = serde_json::to_string_pretty(&recipe)?;
+        let built = finish(self.shop, vec![recipe], vec![part], level, &set, &out, progress)?;
         let written = fs::create_dir_all(&recipe_folder)
             .and_then(|()| fs::write(recipe_folder.join(crate::recipe::FILE), text));
         written.map_err(|source| build::Error::Write { path: recipe_folder, source })?;
-        finish(self.shop, vec![recipe], vec![part], level, &set, &out, progress)
+        Ok(built)
     }
 }
 
@@ -382,7 +505,12 @@ const BATCH: usize = 12;
 const SET: &str = "2000-01-01.1";
 
 /// A recipe for a person to read, complete and approve.
-fn recipe(change: &Change, candidate: &Candidate, source: &Package, whole: bool) -> Recipe {
+fn recipe(change: &Change, file: &SourceFile, part: &part::Made, source: &Package) -> Recipe {
+    let mut file = file.clone();
+    if file.functions.is_empty() {
+        let plain = |name: &String| name.split('.').next().unwrap_or(name).to_owned();
+        file.functions = part.seen.replaced.iter().map(plain).collect();
+    }
     Recipe {
         title: change.title.clone(),
         summary: "To be written by the person who approves it.".to_owned(),
@@ -400,12 +528,8 @@ fn recipe(change: &Change, candidate: &Candidate, source: &Package, whole: bool)
         fixed: change.version.clone(),
         source: Some(source.clone()),
         patch: None,
-        files: vec![SourceFile {
-            path: candidate.path.clone(),
-            functions: candidate.functions.clone(),
-            also: Vec::new(),
-            whole,
-        }],
+        files: vec![file],
+        never_unload: part.code == Code::Stays,
         check: None,
     }
 }
@@ -413,10 +537,11 @@ fn recipe(change: &Change, candidate: &Candidate, source: &Package, whole: bool)
 /// A verdict in a few words.
 pub fn words(verdict: &Verdict) -> String {
     match verdict {
-        Verdict::Made { replaced, whole, boot, .. } => {
+        Verdict::Made { replaced, whole, stays, boot, .. } => {
             let whole = if *whole { ", the whole file" } else { "" };
+            let stays = if *stays { ", never unloaded" } else { "" };
             let boot = boot.as_ref().map_or_else(String::new, |boot| format!(", boot test: {boot}"));
-            format!("made: {}{whole}{boot}", replaced.join(", "))
+            format!("made: {}{whole}{stays}{boot}", replaced.join(", "))
         }
         Verdict::NotAffected { why } => format!("not affected: {why}"),
         Verdict::Refused { gate, what } => format!("refused: {gate}: {what}"),

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use invivo_terms::{BuildId, Digest, Level, ModuleName, SetName};
 
 use crate::build::{PatchedObject, VMLINUX};
+use crate::judge::Code;
 use crate::recipe::Recipe;
 
 /// The template's files. They travel within the program, so that a build needs no source tree.
@@ -40,6 +41,8 @@ pub struct Fill<'a> {
     pub inputs: &'a Digest,
     /// What it closes, as its field lists it.
     pub fixes: &'a str,
+    /// What becomes of its code when it was taken off.
+    pub code: Code,
     /// What it replaces.
     pub objects: &'a [PatchedObject],
     /// The texts with the new functions.
@@ -106,12 +109,22 @@ fn build_header(fill: &Fill) -> String {
         ("BUILD_ID", id.to_owned()),
         ("INPUTS", fill.inputs.to_string()),
         ("FIXES", fill.fixes.to_owned()),
+        ("UNLOAD", unload(fill.code).to_owned()),
     ];
     for (name, value) in fields {
         let _ = writeln!(out, "#define INVIVO_{name} \"{value}\"");
     }
+    let _ = writeln!(out, "#define INVIVO_STAYS {}", u8::from(fill.code == Code::Stays));
     let _ = writeln!(out, "#define INVIVO_BUILD_ID_BYTES {{ {} }}", bytes.join(", "));
     out
+}
+
+/// Whether the module can be unloaded, as its field says it.
+pub(crate) fn unload(code: Code) -> &'static str {
+    match code {
+        Code::Goes => "yes",
+        Code::Stays => "never",
+    }
 }
 
 /// The CVEs of recipes as the module's field lists them.
@@ -166,6 +179,7 @@ mod tests {
             build_id: &"ab".repeat(20).parse().unwrap(),
             inputs: &Digest::from_bytes(&[0; 32]),
             fixes: "",
+            code: Code::Goes,
             objects: &objects,
             parts: &["int x;\n"],
         })

@@ -105,17 +105,42 @@ pub fn source(cache: &Cache, lock: &KernelLock, progress: Progress) -> Result<Pa
     })
 }
 
-/// A source package's own tree.
+/// The C files and headers of a source package that are not the same in the tree `own`, which [`source`] made.
 ///
 /// # Errors
 ///
 /// The package cannot be had, or is not laid out as Debian's are.
-pub fn plain(cache: &Cache, source: &Package, progress: Progress) -> Result<PathBuf, Error> {
-    cache.folder("plain-trees", source.sha256.as_str(), |tree| {
-        let deb = fetch::package(cache, source, progress)?;
-        progress(Step::Tree, &format!("unpacking the source of {}", source.version));
-        Ok(unpack::source_tree(&deb, &source.name, tree)?)
+pub fn differing(cache: &Cache, package: &Package, own: &Path, progress: Progress) -> Result<PathBuf, Error> {
+    let mut key = Sha256::new();
+    key.update(package.sha256.as_str());
+    key.update(own.file_name().unwrap_or_default().as_encoded_bytes());
+    cache.folder("differing", &hex::encode(key.finalize()), |kept| {
+        let deb = fetch::package(cache, package, progress)?;
+        progress(Step::Tree, &format!("unpacking the source of {}", package.version));
+        let unpacked = cache.scratch()?;
+        unpack::c_files(&deb, &package.name, unpacked.path())?;
+        let failed = |(path, source)| Error::Layout { release: package.version.clone(), path, source };
+        differing_in(unpacked.path(), own, kept).map_err(failed)
     })
+}
+
+/// Moves the files of `from` that are not the same in `own` into `to`.
+fn differing_in(from: &Path, own: &Path, to: &Path) -> Result<(), (PathBuf, io::Error)> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| (path, source)
+    };
+    for entry in fs::read_dir(from).map_err(at(from))? {
+        let entry = entry.map_err(at(from))?;
+        let (path, name) = (entry.path(), entry.file_name());
+        if entry.file_type().map_err(at(&path))?.is_dir() {
+            differing_in(&path, &own.join(&name), &to.join(&name))?;
+        } else if fs::read(own.join(&name)).ok() != Some(fs::read(&path).map_err(at(&path))?) {
+            fs::create_dir_all(to).map_err(at(to))?;
+            fs::rename(&path, to.join(&name)).map_err(at(&path))?;
+        }
+    }
+    Ok(())
 }
 
 /// The changelog that a source package carries.
@@ -181,6 +206,20 @@ fn overlay(from: &Path, to: &Path, skip: &[OsString]) -> Result<(), (PathBuf, io
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_later_source_only_what_differs_is_kept() {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in [("own/a/x.c", "1"), ("own/a/y.c", "1"), ("new/a/x.c", "1"), ("new/a/y.c", "2")] {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let at = |name: &str| root.path().join(name);
+        differing_in(&at("new"), &at("own"), &at("kept")).unwrap();
+        assert!(!at("kept/a/x.c").exists());
+        assert_eq!(fs::read_to_string(at("kept/a/y.c")).unwrap(), "2");
+    }
 
     #[test]
     fn the_later_layer_wins_and_skipped_names_stay_out() {

@@ -63,6 +63,32 @@ pub(crate) fn files(package: &Path, patterns: &[&str], folder: &Path) -> Result<
     }
 }
 
+/// Machines that the kernel knows besides ours; `um` shares code with it.
+const OTHERS: [&str; 22] = [
+    "alpha",
+    "arc",
+    "arm",
+    "arm64",
+    "csky",
+    "hexagon",
+    "ia64",
+    "loongarch",
+    "m68k",
+    "microblaze",
+    "mips",
+    "nios2",
+    "openrisc",
+    "parisc",
+    "powerpc",
+    "riscv",
+    "s390",
+    "sh",
+    "sparc",
+    "um",
+    "xtensa",
+    "nds32",
+];
+
 /// The source tree that a Debian source package carries, into `folder`, without documents, tests and
 /// other machines' code.
 ///
@@ -70,31 +96,35 @@ pub(crate) fn files(package: &Path, patterns: &[&str], folder: &Path) -> Result<
 ///
 /// A program fails.
 pub(crate) fn source_tree(package: &Path, tree: &str, folder: &Path) -> Result<(), Error> {
-    /// Machines that the kernel knows besides ours; `um` shares code with it.
-    const OTHERS: [&str; 22] = [
-        "alpha",
-        "arc",
-        "arm",
-        "arm64",
-        "csky",
-        "hexagon",
-        "ia64",
-        "loongarch",
-        "m68k",
-        "microblaze",
-        "mips",
-        "nios2",
-        "openrisc",
-        "parisc",
-        "powerpc",
-        "riscv",
-        "s390",
-        "sh",
-        "sparc",
-        "um",
-        "xtensa",
-        "nds32",
-    ];
+    let mut excluded: Vec<String> =
+        ["Documentation", "tools/testing", "tools/perf"].map(|unused| format!("{tree}/{unused}")).into();
+    for machine in OTHERS {
+        // What says how they are configured is read all the same.
+        excluded.push(format!("{tree}/arch/{machine}/*/*.[chS]"));
+        excluded.push(format!("{tree}/arch/{machine}/boot/dts"));
+    }
+    part_of_tree(package, tree, folder, &excluded, &[])
+}
+
+/// Only the C files and headers of that tree, without tools and other machines' code.
+///
+/// # Errors
+///
+/// A program fails.
+pub(crate) fn c_files(package: &Path, tree: &str, folder: &Path) -> Result<(), Error> {
+    let unused = ["Documentation", "tools", "samples", "scripts"].map(str::to_owned);
+    let machines = OTHERS.map(|machine| format!("arch/{machine}"));
+    let excluded: Vec<_> = unused.iter().chain(&machines).map(|unused| format!("{tree}/{unused}")).collect();
+    part_of_tree(package, tree, folder, &excluded, &["--wildcards", "*.[ch]"])
+}
+
+fn part_of_tree(
+    package: &Path,
+    tree: &str,
+    folder: &Path,
+    excluded: &[String],
+    wanted: &[&str],
+) -> Result<(), Error> {
     let failed = |program| Error::Failed { package: package.to_owned(), program };
     let (outer, stream) = data(package)?;
     let (middle, stream) = pipe(
@@ -104,19 +134,13 @@ pub(crate) fn source_tree(package: &Path, tree: &str, folder: &Path) -> Result<(
     let (inner, stream) = pipe(clean("xz").args(["--decompress", "--stdout"]).stdin(stream), "xz")?;
     let mut tar = clean("tar");
     tar.args(["--extract", "--no-same-owner", "--strip-components=1", "--directory"]).arg(folder);
-    for unused in ["Documentation", "tools/testing", "tools/perf"] {
-        tar.arg(format!("--exclude={tree}/{unused}"));
-    }
-    for machine in OTHERS {
-        // What says how they are configured is read all the same.
-        tar.arg(format!("--exclude={tree}/arch/{machine}/*/*.[chS]"));
-        tar.arg(format!("--exclude={tree}/arch/{machine}/boot/dts"));
-    }
+    tar.args(excluded.iter().map(|path| format!("--exclude={path}"))).args(wanted);
     let status = tar.stdin(stream).stderr(Stdio::null()).status().map_err(|e| not_run("tar", e))?;
+    let mut all = status.success();
     for mut child in [inner, middle, outer] {
-        child.wait().map_err(|_| failed("tar"))?;
+        all &= child.wait().map_err(|_| failed("tar"))?.success();
     }
-    if status.success() { Ok(()) } else { Err(failed("tar")) }
+    if all { Ok(()) } else { Err(failed("tar")) }
 }
 
 /// One file of the source tree that a Debian source package (`linux-source-X.Y`) carries.

@@ -178,6 +178,17 @@ fn an_address_of_new_code_that_is_given_away_is_refused_and_a_call_is_not() {
 }
 
 #[test]
+fn code_whose_address_is_given_away_passes_where_it_may_stay_and_nothing_else_stays() {
+    let cut = |used: &str| {
+        let new = "static noinline void done(struct sock *sk)\n{\n\tcount--;\n}\n";
+        let head = "int get(struct sock *sk, int n)\n{\n";
+        fixed(head, &format!("{new}{head}\t{used}\n")).cut_out().unwrap()
+    };
+    assert_eq!(super::cut(&cut("sk->done = done;"), Code::Stays), Ok(Code::Stays));
+    assert_eq!(super::cut(&cut("done(sk);"), Code::Stays), Ok(Code::Goes));
+}
+
+#[test]
 fn the_address_of_a_function_that_changed_is_the_originals() {
     let after = FILE.replacen("return sk->mark > 3;", "return sk->mark > 4;", 1).replacen(
         "int n)\n{\n",

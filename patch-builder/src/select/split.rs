@@ -104,6 +104,13 @@ impl<'a> Part<'a> {
         }
     }
 
+    /// Whether it is another form of `other`: of the same kind, with the same first name.
+    pub fn stands_for(&self, other: &Part) -> bool {
+        let same_kind = std::mem::discriminant(&self.piece) == std::mem::discriminant(&other.piece);
+        let name = self.defines().next();
+        same_kind && name.is_some() && name == other.defines().next()
+    }
+
     /// The names that it brings: of a function, a variable, a macro, a type, an included file.
     pub fn defines(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         let text = self.text;

@@ -47,7 +47,12 @@ int other(int n)
 ";
 
 fn wish<'a>(fix: &'a str, fixed: &'a str, functions: &[&'a str], also: &[&'a str]) -> Wish<'a> {
-    Wish { fix, fixed, what: What::Functions { functions: functions.to_vec(), also: also.to_vec() } }
+    Wish {
+        fix,
+        fixed,
+        version: None,
+        what: What::Functions { functions: functions.to_vec(), also: also.to_vec() },
+    }
 }
 
 fn composed(wishes: &[Wish]) -> Result<String, Refusal> {
@@ -97,8 +102,44 @@ fn two_fixes_that_want_different_things_of_a_function_are_refused_by_name() {
     assert_eq!(refusal, Refusal::new(Gate::Conflict, "x.c: other: A and B"));
     let same = [wish("A", FIXED, &["other"], &[]), wish("B", FIXED, &["other"], &[])];
     assert!(composed(&same).unwrap().contains("n + 1"));
-    let whole = Wish { fix: "C", fixed: FIXED, what: What::All };
+    let whole = Wish { fix: "C", fixed: FIXED, version: None, what: What::All };
     assert_eq!(composed(&[same[0].clone(), whole]).unwrap_err().gate, Gate::Conflict);
+}
+
+#[test]
+fn of_two_forms_that_follow_each_other_in_the_distributions_versions_the_later_is_taken() {
+    let later = FIXED.replace("n + 1", "n + 2").replace("n > MOST ?", "n >= MOST ?");
+    let mut wishes = [wish("B", &later, &["other", "get"], &[]), wish("A", FIXED, &["other", "get"], &[])];
+    wishes[0].version = Some("6.1.187-1");
+    wishes[1].version = Some("6.1.176-1");
+    let text = composed(&wishes).unwrap();
+    assert!(text.contains("n + 2") && !text.contains("n + 1"), "{text}");
+    assert!(text.contains("n >= MOST") && text.matches("int limit").count() == 1, "{text}");
+    wishes[1].version = Some("6.1.187-1");
+    assert_eq!(composed(&wishes).unwrap_err().gate, Gate::Conflict);
+}
+
+#[test]
+fn a_macro_that_is_named_takes_the_place_of_its_old_form() {
+    let (old, new) = (
+        "#define MOST 1\nint get(int n)\n{\n\treturn n + MOST;\n}\n",
+        "#define MOST 2\nint get(int n)\n{\n\treturn n - MOST;\n}\n",
+    );
+    let text =
+        compose("x.c", old, &[wish("A", new, &["get"], &["#define MOST 2"])], Keys::AsWritten).unwrap();
+    assert_eq!(text, new);
+}
+
+#[test]
+fn a_function_with_two_forms_of_which_one_changed_is_put_in() {
+    let old = "#ifdef A\nint f(void)\n{\n\treturn 1;\n}\n#else\nint f(void)\n{\n\treturn 2;\n}\n#endif\n";
+    let new = old.replace("return 1", "return 3");
+    let text = compose("x.c", old, &[wish("A", &new, &["f"], &[])], Keys::AsWritten).unwrap();
+    assert_eq!(text, new);
+    assert_eq!(
+        compose("x.c", old, &[wish("A", old, &["f"], &[])], Keys::AsWritten).unwrap_err().gate,
+        Gate::Changed
+    );
 }
 
 #[test]
@@ -114,7 +155,7 @@ fn a_function_that_is_not_there_is_refused() {
 
 #[test]
 fn a_whole_file_keeps_the_lines_of_what_did_not_change() {
-    let text = composed(&[Wish { fix: "A", fixed: FIXED, what: What::All }]).unwrap();
+    let text = composed(&[Wish { fix: "A", fixed: FIXED, version: None, what: What::All }]).unwrap();
     assert!(text.contains("#line 3\nstatic int check"), "{text}");
     assert!(text.contains("n + 1"));
 }

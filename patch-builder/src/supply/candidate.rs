@@ -1,22 +1,25 @@
-//! Which function of which file a change is in, by its title alone: distributions ship two trees and
-//! a list of titles, and no commits.
+//! Which functions of which source file a change is in, by its title alone: distributions ship two
+//! trees and a list of titles, and no commits.
 //!
-//! Two ways are known: a title that names a function that differs in exactly one file that is built;
-//! and a title whose words, weighed by how rare they are, fit the lines that differ in one function
-//! clearly better than in any other. Everything else needs a person.
+//! A title names a function, a file or a folder, and its words, weighed by how rare they are, fit the
+//! lines that differ in some functions better than in others. All titles of a step from one version to
+//! the next compete: a function belongs to the titles that fit it best, and a change is where the
+//! functions are that belong to its title, if that is clearly one file. Everything else needs a person.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::changes::Changes;
+use super::changes::{Changes, words};
 use super::index::Index;
-use crate::select::split::identifiers;
+use super::near::{Path, Places};
 
 /// How a candidate was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum How {
-    /// The title names the function.
+    /// The title names a function.
     ByName,
+    /// The title names the file.
+    ByFile,
     /// The title's words fit.
     ByWords,
 }
@@ -28,6 +31,8 @@ pub struct Candidate {
     pub path: String,
     /// The functions.
     pub functions: Vec<String>,
+    /// All that differs in the file, of which most is outside of functions.
+    pub whole: bool,
     /// How it was found.
     pub how: How,
 }
@@ -39,230 +44,328 @@ pub enum Found {
     Here(Candidate),
     /// What fits is not in the kernel build.
     NotBuilt(String),
+    /// What fits is in a header.
+    Header(String),
     /// A person must look.
     Unclear(String),
 }
 
-/// All that differs, ready for titles.
+/// A function that differs, or, under the name [`OUTSIDE`], the rest of a file.
+struct Unit<'f> {
+    path: &'f str,
+    name: &'f str,
+    /// How well the title fits that fits it best.
+    best: f64,
+}
+
+/// A title, and the units that it fits.
+struct Title<'f> {
+    text: &'f str,
+    /// By how well it fits, best first.
+    fits: Vec<(f64, usize)>,
+    /// Units whose functions it names.
+    named: BTreeSet<usize>,
+    /// The file that it fits best.
+    home: Option<&'f str>,
+}
+
+/// All that differs between two versions, shared out among the titles of the changes between them.
 pub struct Finder<'f> {
     changes: &'f BTreeMap<String, Changes>,
     index: &'f Index,
-    /// By a word: in how many functions its lines differ.
-    spread: HashMap<&'f str, usize>,
-    functions: usize,
+    units: Vec<Unit<'f>>,
+    by_path: HashMap<&'f str, Vec<usize>>,
+    titles: Vec<Title<'f>>,
+    by_text: HashMap<&'f str, usize>,
 }
 
-/// How much better the best must be than the next.
-const CLEARLY: f64 = 1.3;
-/// The least that words must weigh where the title names the file, or only its folder.
-const LEAST: [f64; 2] = [3.0, 8.0];
+/// The least that a title must fit the place where its change is.
+const LEAST: f64 = 12.0;
+/// How much better the best file must be than the next.
+const CLEARLY: f64 = 1.5;
+/// The same two where the title names the file.
+const NAMED_FILE: (f64, f64) = (4.5, 1.3);
+/// What a function's name in a title weighs: more than any words.
+const NAMED: f64 = 40.0;
+/// A title that fits a unit nearly as well as the best has it too.
+const NEARLY: f64 = 0.85;
+/// The places kept for each title.
+const KEPT: usize = 64;
+/// The name under which what is outside of all functions of a file competes.
+const OUTSIDE: &str = "";
 
 impl<'f> Finder<'f> {
-    /// For what differs between two trees, in a kernel build.
-    pub fn new(changes: &'f BTreeMap<String, Changes>, index: &'f Index) -> Self {
-        let mut spread: HashMap<&str, usize> = HashMap::new();
-        let mut functions = 0;
-        for words in changes.values().flat_map(|c| c.changed.values()) {
-            functions += 1;
-            for word in words {
-                *spread.entry(word).or_default() += 1;
+    /// For the `titles` of all changes between two versions, in a kernel build.
+    pub fn new(
+        changes: &'f BTreeMap<String, Changes>,
+        titles: impl IntoIterator<Item = &'f str>,
+        index: &'f Index,
+    ) -> Self {
+        let texts: Vec<&str> = titles.into_iter().collect();
+        let table = Table::new(changes, &texts);
+        let mut units: Vec<Unit> =
+            table.units.iter().map(|(path, name)| Unit { path, name, best: 0.0 }).collect();
+        let titles: Vec<Title> = texts.iter().map(|text| table.title(text)).collect();
+        for (score, number) in titles.iter().flat_map(|title| &title.fits) {
+            if let Some(unit) = units.get_mut(*number) {
+                unit.best = unit.best.max(*score);
             }
         }
-        Self { changes, index, spread, functions }
+        let mut by_path: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (number, unit) in units.iter().enumerate() {
+            by_path.entry(unit.path).or_default().push(number);
+        }
+        let by_text: HashMap<_, _> = texts.iter().enumerate().map(|(n, text)| (*text, n)).collect();
+        let mut finder = Self { changes, index, units, by_path, titles, by_text };
+        let homes: Vec<_> =
+            finder.titles.iter().map(|title| finder.files(title).first().map(|(_, path)| *path)).collect();
+        for (title, home) in finder.titles.iter_mut().zip(homes) {
+            title.home = home;
+        }
+        finder
     }
 
     /// Where the change with this title is.
-    pub fn find(&self, title: &str) -> Found {
-        let words: BTreeSet<&str> = identifiers(title).collect();
-        self.by_name(&words).unwrap_or_else(|| self.by_words(title, &words))
-    }
-
-    fn by_name(&self, words: &BTreeSet<&str>) -> Option<Found> {
-        let mut named: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (path, changes) in self.changes {
-            for name in changes.changed.keys() {
-                // A word without an underscore may be just a word.
-                if name.contains('_') && words.contains(name.as_str()) {
-                    named.entry(path).or_default().push(name);
-                }
-            }
-        }
-        if named.is_empty() {
-            return None;
-        }
-        let built: Vec<_> = named.iter().filter(|(path, names)| self.is_built(path, names)).collect();
-        match built.as_slice() {
-            [] => Some(Found::NotBuilt(named.keys().copied().collect::<Vec<_>>().join(" "))),
-            [(path, functions)] => Some(Found::Here(Candidate {
-                path: (**path).to_owned(),
-                functions: functions.iter().map(|n| (*n).to_owned()).collect(),
-                how: How::ByName,
-            })),
-            several => {
-                let paths: Vec<_> = several.iter().map(|(path, _)| **path).collect();
-                Some(Found::Unclear(paths.join(" ")))
-            }
-        }
-    }
-
-    fn is_built(&self, path: &str, functions: &[&str]) -> bool {
-        functions.iter().any(|name| self.index.has(path, name)) || self.index.has_file(path)
-    }
-
-    fn by_words(&self, title: &str, words: &BTreeSet<&str>) -> Found {
-        let (prefix, _) = title.rsplit_once(": ").unwrap_or(("", title));
-        let places: Vec<String> =
-            prefix.split([':', '/', ',', ' ']).filter(|w| !w.is_empty()).map(plain).collect();
-        let nearest = self.changes.keys().map(|path| near(path, &places)).max().unwrap_or_default();
-        if nearest == Near::Nowhere {
-            return Found::Unclear("no file fits the title".to_owned());
-        }
-        let there: Vec<_> = self.changes.iter().filter(|(path, _)| near(path, &places) == nearest).collect();
-        let built: Vec<_> = there.iter().filter(|(path, _)| self.index.has_file(path)).collect();
-        if built.is_empty() {
-            let paths: Vec<_> = there.iter().map(|(path, _)| path.as_str()).take(3).collect();
-            return Found::NotBuilt(paths.join(" "));
-        }
-        let mut best: Vec<(f64, &str, &str)> = Vec::new();
-        for (path, changes) in &built {
-            for (name, differing) in &changes.changed {
-                let in_name: f64 =
-                    name.split('_').filter(|p| p.len() > 3 && words.contains(p)).map(|_| 1.5).sum();
-                let in_lines: f64 = words
-                    .iter()
-                    .filter(|word| differing.contains(**word))
-                    .map(|word| self.weight(word))
-                    .sum();
-                best.push((in_name + in_lines, path, name));
-            }
-        }
-        best.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let here = |path: &str, name: &str| {
-            Found::Here(Candidate {
-                path: path.to_owned(),
-                functions: vec![name.to_owned()],
-                how: How::ByWords,
-            })
+    pub fn find(&self, text: &str) -> Found {
+        let title = self.by_text.get(text).and_then(|n| self.titles.get(*n));
+        let Some(title) = title else { return Found::Unclear("not one of the changes".to_owned()) };
+        let files = self.files(title);
+        let Some((score, path)) = files.first() else {
+            return Found::Unclear("nothing that differs fits the title".to_owned());
         };
-        match best.as_slice() {
-            [] => Found::Unclear("no function of the file differs".to_owned()),
-            // The title names the file, and only this function of it differs.
-            [(_, path, name)] if nearest == Near::File => here(path, name),
-            [(score, path, name), rest @ ..] => {
-                let next = rest.first().map_or(0.0, |(score, ..)| *score);
-                let least = if nearest == Near::Folder { LEAST[1] } else { LEAST[0] };
-                if *score < least || *score < next * CLEARLY {
-                    return Found::Unclear(format!("perhaps {path}: {name}"));
-                }
-                here(path, name)
+        let next = files.get(1).map_or(0.0, |(score, _)| *score);
+        let (least, clearly) =
+            if Places::of(text).names(&Path::of(path)) { NAMED_FILE } else { (LEAST, CLEARLY) };
+        if *score >= least && *score >= next * clearly {
+            return self.here(title, path);
+        }
+        let perhaps: Vec<_> =
+            files.iter().filter(|(s, _)| s * CLEARLY >= *score).map(|(_, path)| *path).collect();
+        let some = perhaps.iter().copied().take(3).collect::<Vec<_>>().join(" ");
+        // None of those that it could be is built.
+        if *score >= LEAST && !perhaps.iter().any(|path| self.is_built(path)) {
+            return Found::NotBuilt(some);
+        }
+        Found::Unclear(format!("perhaps {some}"))
+    }
+
+    /// The files that a title may be about, the best first: how well it fits what belongs to it there.
+    fn files(&self, title: &Title) -> Vec<(f64, &'f str)> {
+        let mut files: Vec<(f64, &str)> = Vec::new();
+        for (score, number) in &title.fits {
+            let Some(unit) = self.units.get(*number).filter(|unit| *score >= unit.best * NEARLY) else {
+                continue;
+            };
+            if !files.iter().any(|(_, path)| *path == unit.path) {
+                files.push((*score, unit.path));
             }
         }
+        files
     }
 
-    /// The rarer a word, the more it says.
-    fn weight(&self, word: &str) -> f64 {
-        let spread = self.spread.get(word).copied().unwrap_or(1).max(1);
-        let count = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
-        (count(self.functions) / count(spread)).ln().max(0.0)
+    /// The change is in the file `path`: its functions there.
+    fn here(&self, title: &Title, path: &str) -> Found {
+        if !self.is_built(path) {
+            return Found::NotBuilt(path.to_owned());
+        }
+        if is_header(path) {
+            return Found::Header(path.to_owned());
+        }
+        let units = self.by_path.get(path).map_or(&[][..], Vec::as_slice);
+        let functions = self.functions(title, path, units);
+        let how = if units.iter().any(|number| title.named.contains(number)) {
+            How::ByName
+        } else if Places::of(title.text).names(&Path::of(path)) {
+            How::ByFile
+        } else {
+            How::ByWords
+        };
+        let whole = functions.is_empty();
+        Found::Here(Candidate { path: path.to_owned(), functions, whole, how })
+    }
+
+    /// Which functions of a file that the change is in belong to it; none if what does is outside of
+    /// them all.
+    fn functions(&self, title: &Title, path: &str, units: &[usize]) -> Vec<String> {
+        let score = |number: usize| {
+            let score = title.fits.iter().find(|(_, n)| *n == number).map_or(0.0, |(score, _)| *score);
+            let unit = self.units.get(number);
+            if unit.is_none_or(|unit| score < unit.best * NEARLY) {
+                0.0
+            } else if title.named.contains(&number) {
+                score - NAMED
+            } else {
+                score
+            }
+        };
+        let best = units.iter().map(|number| score(*number)).fold(0.0, f64::max);
+        // Nobody else is about this file.
+        let is_rival = |other: &Title| other.text != title.text && other.home == Some(path);
+        let alone = !self.titles.iter().any(is_rival);
+        let Some(changed) = self.changes.get(path).map(|changes| &changes.changed) else {
+            return Vec::new();
+        };
+        let is_its_own = |number: usize| {
+            title.named.contains(&number) || (score(number) > 0.0 && score(number) * 1.6 >= best)
+        };
+        let names = |fits: &dyn Fn(usize) -> bool| -> BTreeSet<&str> {
+            let units = units.iter().filter(|n| fits(**n)).filter_map(|n| self.units.get(*n));
+            units.map(|unit| unit.name).filter(|name| changed.contains_key(*name)).collect()
+        };
+        let mut own = names(&is_its_own);
+        if alone && own.is_empty() {
+            own = names(&|_| true);
+        } else if alone {
+            own.extend(self.connected(path, changed, &own));
+        }
+        own.into_iter().map(str::to_owned).collect()
+    }
+
+    /// Functions of a file in whose lines something differs that differs in those of `own`, and in no
+    /// other file.
+    fn connected<'a>(
+        &self,
+        path: &str,
+        changed: &'a BTreeMap<String, BTreeSet<String>>,
+        own: &BTreeSet<&str>,
+    ) -> Vec<&'a str> {
+        let words: BTreeSet<&String> = own
+            .iter()
+            .filter_map(|name| changed.get(*name))
+            .flatten()
+            .filter(|word| word.contains('_'))
+            .collect();
+        let elsewhere = |word: &String| {
+            let others = self.changes.iter().filter(|(other, _)| *other != path);
+            others
+                .flat_map(|(_, c)| c.changed.values().chain(c.new.values()))
+                .any(|lines| lines.contains(word))
+        };
+        let confined: BTreeSet<&String> = words.into_iter().filter(|word| !elsewhere(word)).collect();
+        let shares = |lines: &BTreeSet<String>| lines.iter().any(|word| confined.contains(word));
+        changed.iter().filter(|(_, lines)| shares(lines)).map(|(name, _)| name.as_str()).collect()
+    }
+
+    fn is_built(&self, path: &str) -> bool {
+        if !is_header(path) {
+            return self.changes.get(path).is_some_and(|changes| self.index.has(path, &changes.functions));
+        }
+        // Who includes it is not known: a folder's own headers are built with its files.
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let beside = |other: &&&str| {
+            !is_header(other) && other.rsplit_once('/').is_some_and(|(other, _)| other == folder)
+        };
+        path.starts_with("include/")
+            || path.starts_with("arch/x86/include/")
+            || self.by_path.keys().filter(beside).any(|other| self.is_built(other))
     }
 }
 
-/// How near a file is to what the beginning of a title names.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Near {
-    #[default]
-    Nowhere,
-    /// One of its folders is named.
-    Folder,
-    /// Part of its name is named.
-    Part,
-    /// It is named.
-    File,
+fn is_header(path: &str) -> bool {
+    path.rsplit_once('.').is_some_and(|(_, extension)| extension == "h")
 }
 
-/// Of the places that a title begins with, the last is the narrowest: only that can name a file.
-fn near(path: &str, places: &[String]) -> Near {
-    let path = plain(path.trim_end_matches(".c"));
-    let (folders, stem) = path.rsplit_once('/').unwrap_or(("", &path));
-    let is_folder = |name: &str| folders.split('/').any(|folder| folder == name);
-    let last = places.last().map_or("", String::as_str);
-    if last == stem && !is_folder(stem) {
-        Near::File
-    } else if last.len() > 3 && stem.split('_').any(|part| part == last) {
-        Near::Part
-    } else if places.iter().any(|place| is_folder(place)) {
-        Near::Folder
-    } else {
-        Near::Nowhere
+/// What says how well a title fits a unit.
+struct Table<'f> {
+    /// Path and name.
+    units: Vec<(&'f str, &'f str)>,
+    /// By a word: the units whose lines have it, and those whose name has it.
+    lines: HashMap<String, Vec<usize>>,
+    names: HashMap<String, Vec<usize>>,
+    /// By a function's whole name.
+    whole: HashMap<&'f str, Vec<usize>>,
+    /// By a path: its parts, and the number of its first unit.
+    paths: Vec<(&'f str, Path, usize)>,
+    /// By a word: the titles that have it.
+    spread: HashMap<String, usize>,
+    titles: usize,
+}
+
+impl<'f> Table<'f> {
+    fn new(changes: &'f BTreeMap<String, Changes>, titles: &[&str]) -> Self {
+        let mut table = Self {
+            units: Vec::new(),
+            lines: HashMap::new(),
+            names: HashMap::new(),
+            whole: HashMap::new(),
+            paths: Vec::new(),
+            spread: HashMap::new(),
+            titles: titles.len(),
+        };
+        for (path, changes) in changes {
+            table.paths.push((path, Path::of(path), table.units.len()));
+            let functions = changes.changed.iter().chain(&changes.new);
+            let functions = functions.map(|(name, words)| (name.as_str(), words));
+            for (name, lines) in functions.chain([(OUTSIDE, &changes.other)]) {
+                let number = table.units.len();
+                table.units.push((path, name));
+                for word in lines {
+                    table.lines.entry(word.clone()).or_default().push(number);
+                }
+                for word in words(name) {
+                    table.names.entry(word).or_default().push(number);
+                }
+                table.whole.entry(name).or_default().push(number);
+            }
+        }
+        for word in titles.iter().flat_map(|title| words(title)) {
+            *table.spread.entry(word).or_default() += 1;
+        }
+        table
     }
-}
 
-/// A name as titles and files have it in common.
-fn plain(name: impl AsRef<str>) -> String {
-    name.as_ref().to_lowercase().replace('-', "_")
+    fn title(&self, text: &'f str) -> Title<'f> {
+        let said = words(text);
+        let mut scores: HashMap<usize, f64> = HashMap::new();
+        for (part, share) in [(&self.lines, 1.0), (&self.names, 0.8)] {
+            for word in &said {
+                for number in part.get(word).into_iter().flatten() {
+                    let weight = self.weight(word, part.get(word).map_or(1, Vec::len)) * share;
+                    *scores.entry(*number).or_default() += weight;
+                }
+            }
+        }
+        let called = |name: &str| text.contains(&format!("{name}()"));
+        let mut named = BTreeSet::new();
+        for name in crate::select::split::identifiers(text) {
+            // A word without an underscore may be just a word.
+            if name.contains('_') || called(name) {
+                named.extend(self.whole.get(name).into_iter().flatten().copied());
+            }
+        }
+        for number in &named {
+            *scores.entry(*number).or_default() += NAMED;
+        }
+        let places = Places::of(text);
+        // What no word fits counts only where the file itself is named.
+        let mut nearness: HashMap<&str, f64> = HashMap::new();
+        for (path, parts, first) in &self.paths {
+            nearness.insert(path, places.near(parts));
+            if places.names(parts) {
+                let units = self.units.iter().enumerate().skip(*first);
+                for (number, _) in units.take_while(|(_, (of, _))| of == path) {
+                    scores.entry(number).or_default();
+                }
+            }
+        }
+        let near = |number: usize| {
+            self.units.get(number).and_then(|(path, _)| nearness.get(path)).copied().unwrap_or_default()
+        };
+        let mut fits: Vec<(f64, usize)> = scores.into_iter().map(|(n, score)| (score + near(n), n)).collect();
+        fits.retain(|(score, _)| *score > 0.0);
+        fits.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        fits.truncate(KEPT);
+        Title { text, fits, named, home: None }
+    }
+
+    /// The rarer a word, in what differs and in titles, the more it says.
+    fn weight(&self, word: &str, spread: usize) -> f64 {
+        let count = |n: usize| f64::from(u32::try_from(n.max(1)).unwrap_or(u32::MAX));
+        let titles = self.spread.get(word).copied().unwrap_or_default();
+        let rare = 1.0 - count(titles).ln() / count(self.titles + 1).ln();
+        (count(self.units.len()) / count(spread)).ln() * rare
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    type Functions<'a> = &'a [(&'a str, &'a [&'a str])];
-
-    fn changes(list: &[(&str, Functions)]) -> BTreeMap<String, Changes> {
-        let of = |functions: Functions| Changes {
-            changed: functions
-                .iter()
-                .map(|(name, words)| ((*name).to_owned(), words.iter().map(|w| (*w).to_owned()).collect()))
-                .collect(),
-            ..Changes::default()
-        };
-        list.iter().map(|(path, functions)| ((*path).to_owned(), of(functions))).collect()
-    }
-
-    fn found(title: &str) -> Found {
-        let changes = changes(&[
-            ("net/unix/af_unix.c", &[("unix_ioctl", &["SIOCATMARK", "err"]), ("unix_bind", &["err"])]),
-            ("block/blk-iocost.c", &[("ioc_pd_free", &["iocg"])]),
-            ("drivers/gpu/drm/panel/panel-edp.c", &[("panel_edp_probe", &["err"])]),
-            ("net/ipv4/ip_options.c", &[("ip_options_get", &["IPOPT_SSRR", "ns_capable"])]),
-            ("net/ipv4/tcp.c", &[("tcp_close", &["sk"])]),
-        ]);
-        let index = Index::sample(&[
-            ("af_unix.c", &["unix_ioctl", "unix_bind"]),
-            ("blk-iocost.c", &["ioc_pd_free"]),
-            ("ip_options.c", &["ip_options_get"]),
-            ("tcp.c", &["tcp_close"]),
-        ]);
-        Finder::new(&changes, &index).find(title)
-    }
-
-    fn here(title: &str) -> (String, How) {
-        match found(title) {
-            Found::Here(candidate) => (candidate.functions.join(" "), candidate.how),
-            other => panic!("{title}: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_title_that_names_a_function_is_where_it_is() {
-        assert_eq!(here("af_unix: fix leak in unix_bind()"), ("unix_bind".to_owned(), How::ByName));
-    }
-
-    #[test]
-    fn a_title_that_names_a_file_in_which_one_function_differs_is_there() {
-        assert_eq!(here("blk-iocost: clear delay state"), ("ioc_pd_free".to_owned(), How::ByWords));
-    }
-
-    #[test]
-    fn rare_words_decide_between_functions() {
-        let title = "af_unix: Reject SIOCATMARK on non-stream sockets";
-        // Five functions differ: a word of one of them weighs ln 6.
-        assert!(matches!(found(title), Found::Unclear(why) if why.contains("unix_ioctl")));
-    }
-
-    #[test]
-    fn a_file_that_is_not_built_does_not_affect_and_an_unknown_one_needs_a_person() {
-        assert!(matches!(found("drm/panel-edp: fix i2c adapter leak"), Found::NotBuilt(_)));
-        assert!(matches!(found("what: is this"), Found::Unclear(_)));
-    }
-}
+mod tests;

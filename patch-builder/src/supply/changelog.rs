@@ -1,11 +1,12 @@
-//! A distribution's changelog of its kernel: which flaws each version closes, by their titles.
+//! A distribution's changelog of its kernel: which changes each version brings, by their titles, and
+//! which flaws they close.
 
-/// One change that closes a flaw.
+/// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The version of the distribution's kernel that brought it.
     pub version: String,
-    /// The names of the flaws.
+    /// The names of the flaws; none for a change that closes none, as far as is known.
     pub cves: Vec<String>,
     /// Its title, as its author wrote it.
     pub title: String,
@@ -21,44 +22,56 @@ impl Change {
     }
 }
 
-/// The changes with a flaw's name after the version `from`, up to and with `to`, newest version
-/// first.
+/// The changes after the version `from`, up to and with `to`, newest version first; also those that
+/// close no flaw that has a name.
 pub fn between(changelog: &str, from: &str, to: &str) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut version = None;
     let mut inside = false;
-    let mut item = String::new();
+    let mut item: Option<(usize, String)> = None;
     for line in changelog.lines().chain(["end"]) {
-        let continues = line.strip_prefix("      ").filter(|_| !item.is_empty());
-        if let Some(more) = continues {
-            item.push(' ');
-            item.push_str(more.trim());
+        let text = line.trim_start();
+        let indent = line.len() - text.len();
+        if let Some((start, so_far)) = &mut item
+            && indent >= *start + 2
+            && !["- ", "* "].iter().any(|bullet| text.starts_with(bullet))
+        {
+            so_far.push(' ');
+            so_far.push_str(text.trim_end());
             continue;
         }
-        if let Some(found) = version.filter(|_| inside) {
-            changes.extend(change(found, &item));
-        }
-        item.clear();
-        if let Some(found) = line.strip_prefix("linux (").and_then(|rest| rest.split_once(')')) {
-            version = Some(found.0);
-            inside = (inside || found.0 == to) && found.0 != from;
-        } else if let Some(text) = line.strip_prefix("    - ") {
-            item.push_str(text.trim());
+        let finished = item.take().map(|(_, text)| text);
+        changes.extend(version.filter(|_| inside).zip(finished).and_then(|(v, text)| change(v, &text)));
+        if let Some((found, _)) = line.strip_prefix("linux (").and_then(|rest| rest.split_once(')')) {
+            version = Some(found);
+            inside = (inside || found == to) && found != from;
+        } else if let Some(text) = text.strip_prefix("- ").or_else(|| text.strip_prefix("* ")) {
+            item = Some((indent, text.trim_end().to_owned()));
         }
     }
     changes
 }
 
+/// The versions of a changelog, newest first.
+pub fn versions(changelog: &str) -> Vec<&str> {
+    let heads = changelog.lines().filter_map(|line| line.strip_prefix("linux (")?.split_once(')'));
+    heads.map(|(version, _)| version).collect()
+}
+
 fn change(version: &str, item: &str) -> Option<Change> {
-    let (text, cves) = item.rsplit_once(" (CVE-")?;
-    let cves = format!("CVE-{}", cves.strip_suffix(')')?);
+    // "New upstream stable update:" and its address.
+    if item.is_empty() || item.starts_with("New upstream") {
+        return None;
+    }
+    let named = item.rsplit_once(" (CVE-").and_then(|(text, rest)| Some((text, rest.strip_suffix(')')?)));
+    let (text, cves) = named.map_or((item, String::new()), |(text, rest)| (text, format!("CVE-{rest}")));
     let (machines, title) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((machines, title)) => (machines.split(',').map(|m| m.trim().to_owned()).collect(), title.trim()),
         None => (Vec::new(), text),
     };
     Some(Change {
         version: version.to_owned(),
-        cves: cves.split(',').map(|cve| cve.trim().to_owned()).collect(),
+        cves: cves.split(',').map(|cve| cve.trim().to_owned()).filter(|cve| !cve.is_empty()).collect(),
         title: title.to_owned(),
         machines,
     })
@@ -72,10 +85,15 @@ mod tests {
 linux (3-1) bookworm-security; urgency=high
 
   * New upstream stable update:
+    https://example.org/ChangeLog-3
     - net: fix a thing
       in f() (CVE-2026-0003)
     - [arm64] no matter (CVE-2026-0004)
     - no flaw
+
+  [ A Person ]
+  * nfsd: look
+    first (CVE-2026-0005)
 
  -- A Person <a@example.org>  Thu, 01 Jan 2026 00:00:00 +0000
 
@@ -89,19 +107,23 @@ linux (1-1) bookworm; urgency=high
 ";
 
     #[test]
-    fn flaws_between_two_versions_are_found_with_whole_titles() {
+    fn changes_between_two_versions_are_found_with_whole_titles() {
         let found = between(TEXT, "1-1", "3-1");
         let titles: Vec<_> = found.iter().map(|c| c.title.as_str()).collect();
-        assert_eq!(titles, ["net: fix a thing in f()", "no matter", "both"]);
-        assert_eq!(found[2].cves, ["CVE-2026-0001", "CVE-2026-0002"]);
-        assert_eq!((found[0].version.as_str(), found[2].version.as_str()), ("3-1", "2-1"));
-        assert_eq!(found.iter().map(Change::is_for_us).collect::<Vec<_>>(), [true, false, true]);
+        let all = ["net: fix a thing in f()", "no matter", "no flaw", "nfsd: look first", "both"];
+        assert_eq!(titles, all);
+        assert_eq!(found[4].cves, ["CVE-2026-0001", "CVE-2026-0002"]);
+        assert!(found[2].cves.is_empty());
+        assert_eq!((found[0].version.as_str(), found[4].version.as_str()), ("3-1", "2-1"));
+        let ours: Vec<_> = found.iter().map(Change::is_for_us).collect();
+        assert_eq!(ours, [true, false, true, true, true]);
     }
 
     #[test]
     fn versions_outside_are_left_out() {
         assert_eq!(between(TEXT, "1-1", "2-1").len(), 1);
-        assert_eq!(between(TEXT, "2-1", "3-1").len(), 2);
+        assert_eq!(between(TEXT, "2-1", "3-1").len(), 4);
         assert!(between(TEXT, "2-1", "9-9").is_empty());
+        assert_eq!(versions(TEXT), ["3-1", "2-1", "1-1"]);
     }
 }

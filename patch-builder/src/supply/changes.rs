@@ -11,35 +11,47 @@ use crate::select::split::{self, Part, identifiers};
 pub struct Changes {
     /// Functions that are in both and differ: the words of the lines that differ.
     pub changed: BTreeMap<String, BTreeSet<String>>,
-    /// Functions that only the newer version has.
-    pub new: BTreeSet<String>,
-    /// Whether anything else differs: declarations, data, macros.
-    pub other: bool,
+    /// Functions that only the newer version has: their words.
+    pub new: BTreeMap<String, BTreeSet<String>>,
+    /// The words of everything else that differs: declarations, data, macros.
+    pub other: BTreeSet<String>,
+    /// All functions of the newer version.
+    pub functions: BTreeSet<String>,
 }
 
-/// The C files below `old` that differ in `new`, by their paths; of other machines only ours.
-///
-/// # Errors
-///
-/// A file or a folder cannot be read.
-pub fn between(old: &Path, new: &Path) -> io::Result<BTreeMap<String, Changes>> {
-    let mut all = BTreeMap::new();
-    let mut open = vec![PathBuf::new()];
-    while let Some(folder) = open.pop() {
-        for entry in fs::read_dir(new.join(&folder))? {
-            let entry = entry?;
-            let path = folder.join(entry.file_name());
-            if entry.file_type()?.is_dir() {
-                if !is_elsewhere(&path) {
-                    open.push(path);
-                }
+/// Two versions of a source, kept as what differs in them from the kernel's own.
+#[derive(Debug, Clone, Copy)]
+pub struct Versions<'v> {
+    /// The kernel's own source.
+    pub own: &'v Path,
+    /// The files of the older version that are not the kernel's own; none if the older is that.
+    pub older: Option<&'v Path>,
+    /// The files of the newer version that are not the kernel's own.
+    pub newer: &'v Path,
+}
+
+impl Versions<'_> {
+    /// The C files and headers that are in both and differ, by their paths; of other machines' only
+    /// ours.
+    ///
+    /// # Errors
+    ///
+    /// A file or a folder cannot be read.
+    pub fn changes(&self) -> io::Result<BTreeMap<String, Changes>> {
+        let mut paths = BTreeSet::new();
+        for tree in self.older.into_iter().chain([self.newer]) {
+            collect(tree, &mut paths)?;
+        }
+        let mut all = BTreeMap::new();
+        for path in paths {
+            let older = self.older.map(|tree| tree.join(&path)).filter(|file| file.is_file());
+            let newer = Some(self.newer.join(&path)).filter(|file| file.is_file());
+            let own = || self.own.join(&path);
+            let (older, newer) = (older.unwrap_or_else(own), newer.unwrap_or_else(own));
+            if !older.is_file() || !newer.is_file() {
                 continue;
             }
-            if path.extension().is_none_or(|extension| extension != "c") {
-                continue;
-            }
-            let Ok(before) = fs::read(old.join(&path)) else { continue };
-            let after = fs::read(new.join(&path))?;
+            let (before, after) = (fs::read(older)?, fs::read(newer)?);
             if before == after {
                 continue;
             }
@@ -48,8 +60,27 @@ pub fn between(old: &Path, new: &Path) -> io::Result<BTreeMap<String, Changes>> 
             };
             all.insert(path.to_string_lossy().into_owned(), of_file(&before, &after));
         }
+        Ok(all)
     }
-    Ok(all)
+}
+
+/// The C files and headers below `tree`, by their paths in it.
+fn collect(tree: &Path, paths: &mut BTreeSet<PathBuf>) -> io::Result<()> {
+    let mut open = vec![PathBuf::new()];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(tree.join(&folder))? {
+            let entry = entry?;
+            let path = folder.join(entry.file_name());
+            if entry.file_type()?.is_dir() {
+                if !is_elsewhere(&path) {
+                    open.push(path);
+                }
+            } else if path.extension().is_some_and(|extension| extension == "c" || extension == "h") {
+                paths.insert(path);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Folders of which nothing becomes part of our kernels.
@@ -63,7 +94,7 @@ fn is_elsewhere(path: &Path) -> bool {
 /// What differs between two texts of a file. What is not in the kernel's style differs as a whole.
 pub fn of_file(before: &str, after: &str) -> Changes {
     let (Ok(old), Ok(new)) = (split::parts(before), split::parts(after)) else {
-        return Changes { other: true, ..Changes::default() };
+        return Changes { other: differing(before, after), ..Changes::default() };
     };
     let functions = |parts: &[Part]| -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
@@ -77,18 +108,24 @@ pub fn of_file(before: &str, after: &str) -> Changes {
         all
     };
     let (ours, theirs) = (functions(&old), functions(&new));
-    let rest = |parts: &[Part]| -> Vec<String> {
+    let rest = |parts: &[Part]| -> String {
         let kept = parts.iter().filter(|p| p.function().is_none() && p.piece != split::Piece::Comment);
-        kept.map(|p| p.text.to_owned()).collect()
+        kept.map(|p| p.text).collect()
     };
-    let mut changes = Changes { other: rest(&old) != rest(&new), ..Changes::default() };
-    for (name, text) in &theirs {
-        match ours.get(name) {
+    let mut changes = Changes {
+        other: differing(&rest(&old), &rest(&new)),
+        functions: theirs.keys().cloned().collect(),
+        ..Changes::default()
+    };
+    for (name, text) in theirs {
+        match ours.get(&name) {
             None => {
-                changes.new.insert(name.clone());
+                let words = words(&text);
+                changes.new.insert(name, words);
             }
-            Some(other) if other != text => {
-                changes.changed.insert(name.clone(), words(other, text));
+            Some(other) if *other != text => {
+                let words = differing(other, &text);
+                changes.changed.insert(name, words);
             }
             Some(_) => {}
         }
@@ -96,28 +133,65 @@ pub fn of_file(before: &str, after: &str) -> Changes {
     changes
 }
 
-/// The identifiers of the lines that only one of two texts has.
-fn words(before: &str, after: &str) -> BTreeSet<String> {
+/// The words of the lines that only one of two texts has.
+fn differing(before: &str, after: &str) -> BTreeSet<String> {
     let lines = |text: &'_ str| text.lines().map(|l| l.trim().to_owned()).collect::<BTreeSet<_>>();
     let (old, new) = (lines(before), lines(after));
-    old.symmetric_difference(&new)
-        .flat_map(|line| identifiers(line).map(str::to_owned).collect::<Vec<_>>())
-        .collect()
+    old.symmetric_difference(&new).flat_map(|line| words(line)).collect()
+}
+
+/// The words of a text, as titles and code have them in common: names, and their parts.
+pub fn words(text: &str) -> BTreeSet<String> {
+    let mut words = BTreeSet::new();
+    for name in identifiers(text) {
+        let name = name.to_lowercase();
+        let is_word = |part: &&str| part.len() > 2 && !part.starts_with(|c: char| c.is_ascii_digit());
+        words.extend(name.split('_').filter(is_word).map(str::to_owned));
+        if name.len() > 2 {
+            words.insert(name);
+        }
+    }
+    words
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const BEFORE: &str = "#define A 1\nint f(int n)\n{\n\treturn n;\n}\nint g(void)\n{\n\treturn 0;\n}\n";
+    const AFTER: &str = "#define A 1\nint h(void)\n{\n\treturn 1;\n}\nint f(int n)\n{\n\treturn limit(n);\n}\nint g(void)\n{\n\treturn 0;\n}\n";
+
     #[test]
     fn what_differs_is_told_function_by_function() {
-        let before = "#define A 1\nint f(int n)\n{\n\treturn n;\n}\nint g(void)\n{\n\treturn 0;\n}\n";
-        let after = "#define A 1\nint h(void)\n{\n\treturn 1;\n}\nint f(int n)\n{\n\treturn limit(n);\n}\nint g(void)\n{\n\treturn 0;\n}\n";
-        let found = of_file(before, after);
+        let found = of_file(BEFORE, AFTER);
         assert_eq!(found.changed.keys().collect::<Vec<_>>(), ["f"]);
         assert!(found.changed["f"].contains("limit"));
-        assert_eq!(found.new.iter().collect::<Vec<_>>(), ["h"]);
-        assert!(!found.other);
-        assert!(of_file(before, &after.replace("A 1", "A 2")).other);
+        assert_eq!(found.new.keys().collect::<Vec<_>>(), ["h"]);
+        assert!(found.other.is_empty());
+        assert!(of_file(BEFORE, &AFTER.replace("#define A 1", "#define LIMIT 2")).other.contains("limit"));
+    }
+
+    #[test]
+    fn a_file_that_is_not_kept_of_a_version_is_the_kernels_own() {
+        let root = tempfile::tempdir().unwrap();
+        let put = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        put("own/a.c", BEFORE);
+        put("own/b.c", BEFORE);
+        put("one/a.c", AFTER);
+        put("two/a.c", AFTER);
+        put("two/b.c", AFTER);
+        put("two/only.c", AFTER);
+        let at = |name: &str| root.path().join(name);
+        let (own, one, two) = (at("own"), at("one"), at("two"));
+        let found = |older, newer| {
+            let changes = Versions { own: &own, older, newer }.changes().unwrap();
+            changes.into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(found(None, one.as_path()), ["a.c"]);
+        assert_eq!(found(Some(one.as_path()), &two), ["b.c"]);
     }
 }

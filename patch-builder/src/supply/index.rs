@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::debug::{self, Debug};
-use crate::object::{Malformed, Object};
+use crate::object::{Kind, Malformed, Object};
 
 /// The kernel build cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -43,12 +43,14 @@ impl Index {
     }
 
     fn add(&mut self, object: &Object) {
+        // One that has only functions for others has no local symbol.
+        let files = object.symbols.iter().filter(|symbol| symbol.kind == Kind::File);
+        self.files.extend(files.map(|symbol| symbol.name.to_owned()));
         for symbol in object.functions() {
             // What is left of a name when the compiler's additions are taken away.
             let name = symbol.name.split('.').next().unwrap_or(symbol.name);
             match symbol.file {
                 Some(file) => {
-                    self.files.insert(file.to_owned());
                     self.local.entry(file.to_owned()).or_default().insert(name.to_owned());
                 }
                 None => {
@@ -58,15 +60,14 @@ impl Index {
         }
     }
 
-    /// Whether the function `name` of the source file `path` is in the kernel build under its name.
-    pub fn has(&self, path: &str, name: &str) -> bool {
+    /// Whether the source file `path` with these functions has left anything in the kernel build: a file
+    /// of its last name, and one of its functions under its name.
+    pub fn has(&self, path: &str, functions: &BTreeSet<String>) -> bool {
         let file = path.rsplit('/').next().unwrap_or(path);
-        self.local.get(file).is_some_and(|names| names.contains(name)) || self.global.contains(name)
-    }
-
-    /// Whether a source file of this last name has left anything in the kernel build.
-    pub fn has_file(&self, path: &str) -> bool {
-        self.files.contains(path.rsplit('/').next().unwrap_or(path))
+        let local = self.local.get(file);
+        let is_there =
+            |name: &String| local.is_some_and(|names| names.contains(name)) || self.global.contains(name);
+        self.files.contains(file) && (functions.is_empty() || functions.iter().any(is_there))
     }
 
     /// An index that a test writes: local functions of files.

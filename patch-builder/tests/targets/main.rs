@@ -11,6 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use invivo_patch_builder::build::VMLINUX;
+use invivo_patch_builder::judge::Code;
 use invivo_patch_builder::template::{self, Entry, Fill, Table};
 use invivo_patch_builder::{Cache, KernelLock, Step, boot, cc, facts, gates, resolve, tree};
 use invivo_terms::{Digest, Level};
@@ -187,6 +188,7 @@ fn with_a_part_that_has_tables(release: &str) -> Result<invivo_patch_builder::Er
         build_id: &lock.build_id,
         inputs: &Digest::from_bytes(&[0; 32]),
         fixes: "",
+        code: Code::Goes,
         objects: &[],
         parts: &[],
     };

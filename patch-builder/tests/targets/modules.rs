@@ -9,7 +9,9 @@ use std::process::{Command, Stdio};
 use invivo_patch_builder::facts::Kernel;
 use invivo_patch_builder::modinfo::Modinfo;
 use invivo_patch_builder::{
-    Cache, KernelLock, PatchedObject, cc, fetch, resolve,
+    Cache, KernelLock, PatchedObject, cc, fetch,
+    judge::Code,
+    resolve,
     template::{self, Fill},
 };
 use invivo_terms::{Digest, Level, ModuleName};
@@ -85,6 +87,7 @@ impl Patch {
             build_id: &lock.build_id,
             inputs: &Digest::from_bytes(&[0; 32]),
             fixes: "",
+            code: Code::Goes,
             objects: &objects,
             parts: &parts.iter().map(String::as_str).collect::<Vec<_>>(),
         });

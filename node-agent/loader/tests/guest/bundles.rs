@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use invivo_feed::{Clocks, Floors, verify_proof};
 use invivo_guest::Initramfs;
 use invivo_patch_builder::{
-    Cache, KernelLock, PatchedObject, cc, facts, resolve,
+    Cache, KernelLock, PatchedObject, cc, facts,
+    judge::Code,
+    resolve,
     template::{self, Fill},
     tree,
 };
@@ -124,6 +126,7 @@ impl Made {
             build_id: &lock.build_id,
             inputs: &Digest::from_bytes(&[0; 32]),
             fixes: "",
+            code: Code::Goes,
             objects: &objects,
             parts: &parts.iter().map(String::as_str).collect::<Vec<_>>(),
         }))

@@ -1,0 +1,99 @@
+//! What a function of a fixed file needs that also differs there: where the functions of a fix alone do
+//! not compile, they were changed together with their macros, types and callers.
+
+use std::collections::BTreeSet;
+
+use super::split::{self, Part, Piece, identifiers};
+
+/// `functions` of the file that was `original` and is now `fixed`, with functions that changed together
+/// with them, and the texts of other pieces that changed and that they name. As given if a file is not
+/// in the kernel's style.
+pub fn related(original: &str, fixed: &str, functions: &[String]) -> (Vec<String>, Vec<String>) {
+    let (Ok(old), Ok(new)) = (split::parts(original), split::parts(fixed)) else {
+        return (functions.to_vec(), Vec::new());
+    };
+    let changed: Vec<&Part> = new.iter().filter(|part| differs(&old, part)).collect();
+    let mut taken: BTreeSet<usize> = (0..changed.len())
+        .filter(|n| {
+            let name = changed.get(*n).and_then(|part| part.function());
+            name.is_some_and(|name| functions.iter().any(|f| f == name))
+        })
+        .collect();
+    loop {
+        let chosen: Vec<&Part> = taken.iter().filter_map(|n| changed.get(*n)).copied().collect();
+        let words: BTreeSet<&str> = chosen.iter().flat_map(|part| identifiers(part.text)).collect();
+        // Whoever uses what has another form now must be taken along.
+        let reshaped: BTreeSet<&str> =
+            chosen.iter().filter(|part| is_reshaped(&old, part)).flat_map(|part| part.defines()).collect();
+        let more: Vec<usize> = changed
+            .iter()
+            .enumerate()
+            .filter(|(n, part)| {
+                !taken.contains(n)
+                    && ((is_reshaped(&old, part) && part.defines().any(|name| words.contains(name)))
+                        || (part.function().is_some()
+                            && identifiers(part.text).any(|word| reshaped.contains(word))))
+            })
+            .map(|(n, _)| n)
+            .collect();
+        if more.is_empty() {
+            break;
+        }
+        taken.extend(more);
+    }
+    let (mut names, mut also) = (functions.to_vec(), Vec::new());
+    for part in taken.iter().filter_map(|n| changed.get(*n)) {
+        match part.function() {
+            Some(name) if !names.iter().any(|n| n == name) => names.push(name.to_owned()),
+            Some(_) => {}
+            None => also.push(part.text.to_owned()),
+        }
+    }
+    (names, also)
+}
+
+/// Whether the original file has something of this name and kind, with another text.
+fn differs(old: &[Part], part: &Part) -> bool {
+    if part.piece == Piece::Comment || old.iter().any(|o| o.text == part.text) {
+        return false;
+    }
+    old.iter().any(|o| o.stands_for(part))
+}
+
+/// Whether others see that it changed: everything but the body of a function.
+fn is_reshaped(old: &[Part], part: &Part) -> bool {
+    match &part.piece {
+        Piece::Function(function) => {
+            let heads = old.iter().filter_map(|o| match &o.piece {
+                Piece::Function(other) if other.name == function.name => Some(other.head()),
+                _ => None,
+            });
+            !heads.into_iter().any(|head| head.split_whitespace().eq(function.head().split_whitespace()))
+        }
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &str = "#define LIMIT 1\nstatic int low(int n)\n{\n\treturn n;\n}\nint high(void)\n{\n\treturn low(1);\n}\nint other(void)\n{\n\treturn low(2);\n}\nint far(void)\n{\n\treturn 0;\n}\n";
+    const NEW: &str = "#define LIMIT 2\nstatic int low(int n, int m)\n{\n\treturn n < LIMIT;\n}\nint high(void)\n{\n\treturn low(1, 3);\n}\nint other(void)\n{\n\treturn low(2, 4);\n}\nint far(void)\n{\n\treturn 1;\n}\n";
+
+    fn of(function: &str) -> (Vec<String>, Vec<String>) {
+        related(OLD, NEW, &[function.to_owned()])
+    }
+
+    #[test]
+    fn callers_of_a_function_with_other_arguments_and_macros_that_changed_come_along() {
+        let (functions, also) = of("high");
+        assert_eq!(functions, ["high", "low", "other"]);
+        assert_eq!(also, ["#define LIMIT 2\n"]);
+    }
+
+    #[test]
+    fn what_has_nothing_to_do_with_it_stays() {
+        assert_eq!(of("far"), (vec!["far".to_owned()], Vec::new()));
+    }
+}
