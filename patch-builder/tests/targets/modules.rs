@@ -73,10 +73,10 @@ impl Patch {
         let own = OBJECTS.iter().take(self.objects);
         let own = own.map(|(name, function, text)| [name, function, text].map(|one| (*one).to_owned()));
         let [(_, function, text), ..] = OBJECTS;
-        let cloned = (0..if self.clones { clones } else { 0 })
+        let more = (0..if self.clones { clones } else { 0 })
             .map(|number| [TARGET, function, text].map(|one| one.replace(TARGET, &clone(number))));
         let (mut objects, mut parts) = (Vec::new(), Vec::new());
-        for [name, function, text] in own.chain(cloned) {
+        for [name, function, text] in own.chain(more) {
             objects.push(PatchedObject { name, functions: vec![function] });
             parts.push(format!("#define ADDED {}\n{text}", self.adds));
         }
@@ -143,11 +143,11 @@ fn compile(
     let mut sources = BTreeMap::new();
     let mut names = Vec::new();
     let plain = PLAIN.map(|(name, text)| (name.to_owned(), text.to_owned()));
-    let cloned = (0..clones).map(|number| {
+    let more = (0..clones).map(|number| {
         let [(name, text), ..] = PLAIN;
         (name.replace(TARGET, &clone(number)), text.replace(TARGET, &clone(number)))
     });
-    for (name, text) in plain.into_iter().chain(cloned) {
+    for (name, text) in plain.into_iter().chain(more) {
         sources.insert(format!("{name}/{name}.c"), text);
         sources.insert(format!("{name}/Kbuild"), format!("obj-m := {name}.o\nccflags-y := -Werror\n"));
         names.push(name);
