@@ -193,18 +193,18 @@ mod tests {
         format!("2026-11-22T{time}Z").parse().unwrap()
     }
 
-    fn policy(on_delete: &str, metadata: Value) -> PatchPolicy {
+    fn policy(on_delete: &str, metadata: &Value) -> PatchPolicy {
         let mut policy = json!({"metadata": metadata, "spec": {"feed": "f", "onDelete": on_delete}});
         policy["metadata"]["name"] = json!("workers");
         serde_json::from_value(policy).unwrap()
     }
 
     fn dying() -> PatchPolicy {
-        policy("RollBack", json!({"deletionTimestamp": at("12:00:00"), "finalizers": [FINALIZER]}))
+        policy("RollBack", &json!({"deletionTimestamp": at("12:00:00"), "finalizers": [FINALIZER]}))
     }
 
-    fn report(level: u32, observed: i64, state: NodeState) -> Option<Report> {
-        Some(Report {
+    fn report(level: u32, observed: i64, state: NodeState) -> Report {
+        Report {
             observed: Revision(observed),
             build_id: "b".repeat(40).parse().unwrap(),
             level: Level(level),
@@ -213,7 +213,7 @@ mod tests {
             excuse: None,
             since: at("11:00:00"),
             why: None,
-        })
+        }
     }
 
     /// A node that was told something in its fifth revision.
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn the_finalizer_stands_exactly_where_patches_are_to_come_off() {
         let guard = |on_delete: &str, finalizers: &[&str]| {
-            let policy = policy(on_delete, json!({"finalizers": finalizers}));
+            let policy = policy(on_delete, &json!({"finalizers": finalizers}));
             match decide(&policy, &BTreeMap::new(), |_| false, at("12:00:00")) {
                 Deletion::Alive { guard } => guard,
                 other => panic!("{other:?}"),
@@ -282,19 +282,19 @@ mod tests {
 
     #[test]
     fn a_deletion_that_keeps_the_patches_waits_for_nothing() {
-        let nodes =
-            BTreeMap::from([("n1".to_owned(), node(Instruction::Hold, report(4, 5, NodeState::Settled)))]);
+        let nodes = BTreeMap::from([(
+            "n1".to_owned(),
+            node(Instruction::Hold, Some(report(4, 5, NodeState::Settled))),
+        )]);
         let deleted = json!({"deletionTimestamp": at("12:00:00")});
-        assert_eq!(
-            decide(&policy("Keep", deleted.clone()), &nodes, |_| false, at("12:00:01")),
-            Deletion::Leaving
-        );
+        assert_eq!(decide(&policy("Keep", &deleted), &nodes, |_| false, at("12:00:01")), Deletion::Leaving);
         // Others keep it; it was never guarded, or is not any more.
         assert_eq!(
-            decide(&policy("RollBack", deleted), &nodes, |_| false, at("12:00:01")),
+            decide(&policy("RollBack", &deleted), &nodes, |_| false, at("12:00:01")),
             Deletion::Leaving
         );
-        let changed = policy("Keep", json!({"deletionTimestamp": at("12:00:00"), "finalizers": [FINALIZER]}));
+        let changed =
+            policy("Keep", &json!({"deletionTimestamp": at("12:00:00"), "finalizers": [FINALIZER]}));
         assert_eq!(
             decide(&changed, &nodes, |_| false, at("12:00:01")),
             Deletion::Over { left: BTreeSet::new() }
@@ -309,38 +309,44 @@ mod tests {
             (down("12:10:00"), NodeState::Failed),
             (down("12:10:00"), NodeState::Working),
         ] {
-            assert_eq!(decided(&node(instruction, report(4, 5, state)), "23:00:00"), "waits", "{state}");
+            assert_eq!(
+                decided(&node(instruction, Some(report(4, 5, state))), "23:00:00"),
+                "waits",
+                "{state}"
+            );
         }
     }
 
     #[test]
     fn a_node_without_a_patch_is_done_whether_it_is_ready_or_not() {
-        let off = node(down("12:10:00"), report(0, 5, NodeState::RolledBack));
+        let off = node(down("12:10:00"), Some(report(0, 5, NodeState::RolledBack)));
         assert_eq!(decided(&off, "12:00:01"), "off");
         assert_eq!(decided(&Node { ready: LOST, ..off }, "12:00:01"), "off");
         assert_eq!(decided(&node(Instruction::Hold, None), "12:00:01"), "off");
         assert_eq!(decided(&Node { spec: None, ..node(Instruction::Hold, None) }, "12:00:01"), "off");
-        let others =
-            Node { claimed_by_other: true, ..node(Instruction::Hold, report(4, 5, NodeState::Settled)) };
+        let others = Node {
+            claimed_by_other: true,
+            ..node(Instruction::Hold, Some(report(4, 5, NodeState::Settled)))
+        };
         assert_eq!(decided(&others, "12:00:01"), "off");
     }
 
     #[test]
     fn a_node_that_may_still_put_a_patch_on_is_waited_for() {
-        let unanswered = node(up("12:05:00"), report(0, 4, NodeState::Idle));
+        let unanswered = node(up("12:05:00"), Some(report(0, 4, NodeState::Idle)));
         assert_eq!(decided(&unanswered, "12:04:59"), "waits");
-        let seen = node(up("12:05:00"), report(0, 5, NodeState::Idle));
+        let seen = node(up("12:05:00"), Some(report(0, 5, NodeState::Idle)));
         assert_eq!(decided(&seen, "12:04:59"), "waits");
         assert_eq!(decided(&seen, "12:05:00"), "off", "it begins nothing any more");
-        let working = node(up("12:05:00"), report(0, 5, NodeState::Working));
+        let working = node(up("12:05:00"), Some(report(0, 5, NodeState::Working)));
         assert_eq!(decided(&working, "12:05:00"), "waits");
-        let failed = node(up("12:05:00"), report(0, 5, NodeState::Failed));
+        let failed = node(up("12:05:00"), Some(report(0, 5, NodeState::Failed)));
         assert_eq!(decided(&failed, "12:04:59"), "off");
     }
 
     #[test]
     fn a_node_that_is_not_ready_is_given_up_after_the_node_deadline() {
-        let node = Node { ready: LOST, ..node(Instruction::Hold, report(4, 5, NodeState::Settled)) };
+        let node = Node { ready: LOST, ..node(Instruction::Hold, Some(report(4, 5, NodeState::Settled))) };
         assert_eq!(decided(&node, "12:09:59"), "waits");
         assert_eq!(decided(&node, "12:10:00"), "given up");
         let nodes = BTreeMap::from([("n1".to_owned(), node)]);
@@ -352,11 +358,11 @@ mod tests {
 
     #[test]
     fn a_node_that_does_not_answer_is_given_up_after_its_own_deadline() {
-        let silent = node(down("12:15:00"), report(4, 4, NodeState::Settled));
+        let silent = node(down("12:15:00"), Some(report(4, 4, NodeState::Settled)));
         assert_eq!(decided(&silent, "12:14:59"), "waits");
         assert_eq!(decided(&silent, "12:15:00"), "given up");
         // It never answered its last rollout either; nobody can tell it anything.
-        let older = node(down("11:00:00"), report(4, 4, NodeState::Settled));
+        let older = node(down("11:00:00"), Some(report(4, 4, NodeState::Settled)));
         assert_eq!(decided(&older, "12:09:59"), "waits");
         assert_eq!(decided(&older, "12:10:00"), "given up");
         // Nor did one that never said a word.
@@ -365,8 +371,8 @@ mod tests {
 
     #[test]
     fn one_that_was_given_up_does_not_free_the_others() {
-        let lost = Node { ready: LOST, ..node(Instruction::Hold, report(4, 5, NodeState::Settled)) };
-        let well = node(Instruction::Hold, report(4, 5, NodeState::Settled));
+        let lost = Node { ready: LOST, ..node(Instruction::Hold, Some(report(4, 5, NodeState::Settled))) };
+        let well = node(Instruction::Hold, Some(report(4, 5, NodeState::Settled)));
         let nodes = BTreeMap::from([("lost".to_owned(), lost), ("well".to_owned(), well)]);
         let names = |name: &str| BTreeSet::from([name.to_owned()]);
         let wanted = Deletion::RollingBack { waits: names("well"), given_up: names("lost"), wake: None };
@@ -376,7 +382,7 @@ mod tests {
     #[test]
     fn a_node_that_can_be_told_nothing_is_given_up_after_the_node_deadline() {
         for known in
-            [node(Instruction::Hold, report(4, 5, NodeState::Settled)), node(Instruction::Hold, None)]
+            [node(Instruction::Hold, Some(report(4, 5, NodeState::Settled))), node(Instruction::Hold, None)]
         {
             let nodes = BTreeMap::from([("n1".to_owned(), known)]);
             let decided = |now: &str| decide(&dying(), &nodes, |node| node == "n1", at(now));

@@ -76,7 +76,7 @@ fn loss(patch: &SeenPatch) -> Option<Loss> {
             | NodeState::Convicted,
         ) => false,
     };
-    lost.then(|| Loss { policy, deadline: apply.deadline.0 })
+    lost.then_some(Loss { policy, deadline: apply.deadline.0 })
 }
 
 #[cfg(test)]

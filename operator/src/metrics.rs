@@ -210,10 +210,10 @@ impl Metrics {
     }
 
     /// What a policy's gates say.
-    pub fn gates(&self, policy: &str, verdicts: impl Iterator<Item = GateOutcome> + Clone) {
+    pub fn gates(&self, policy: &str, verdicts: &[GateOutcome]) {
         for verdict in GateOutcome::ALL {
             let labels = PolicyVerdict { policy: policy.to_owned(), verdict: Name(verdict.as_str()) };
-            let count = verdicts.clone().filter(|one| *one == verdict).count();
+            let count = verdicts.iter().filter(|one| **one == verdict).count();
             self.policy_gates.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
@@ -342,8 +342,8 @@ mod tests {
             prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
             text
         };
-        metrics.gates("fleet", [GateOutcome::Passed, GateOutcome::Failed, GateOutcome::Passed].into_iter());
-        metrics.gates("fleet", [GateOutcome::Passed, GateOutcome::Passed].into_iter());
+        metrics.gates("fleet", &[GateOutcome::Passed, GateOutcome::Failed, GateOutcome::Passed]);
+        metrics.gates("fleet", &[GateOutcome::Passed, GateOutcome::Passed]);
         for line in [r#"verdict="Passed"} 2"#, r#"verdict="Failed"} 0"#, r#"verdict="Unknown"} 0"#] {
             assert!(text().contains(&format!(r#"invivo_policy_gates{{policy="fleet",{line}"#)), "{}", text());
         }

@@ -236,7 +236,9 @@ pub fn view(
             nodes,
         };
         let mut plan = rollout::plan(&world);
-        unreadable.keys().for_each(|node| leave(&mut plan, node));
+        for node in unreadable.keys() {
+            leave(&mut plan, node);
+        }
         patches.retain(|node, _| plan.actions.contains_key(node));
         Decision { checked, world, plan, gates, deletion, patches, unreadable }
     });

@@ -151,7 +151,8 @@ fn measure(context: &Context, name: &str, status: &PatchPolicyStatus) {
             context.metrics.policy_nodes(name, state, count);
         }
     }
-    context.metrics.gates(name, status.gates.iter().map(|gate| gate.verdict));
+    let verdicts: Vec<_> = status.gates.iter().map(|gate| gate.verdict).collect();
+    context.metrics.gates(name, &verdicts);
     if let Some(rollout) = &status.rollout {
         let stage = status.stage.as_ref().map(|stage| stage.index);
         context.metrics.rollout(name, stage, rollout.started, rollout.finished, rollout.failed);

@@ -151,7 +151,7 @@ fn status(
     entry: &SetEntry,
     verified: &Verified,
     why: Option<Ineligible>,
-    nodes: SetNodes,
+    mut nodes: SetNodes,
     old: &PatchSetStatus,
     generation: Option<i64>,
     now: Timestamp,
@@ -162,7 +162,7 @@ fn status(
     };
     let eligible = condition(ConditionType::Eligible, why.is_none(), reason, &message, generation, Time(now));
     let conditions = vec![eligible, quarantined(&verdict_of(old), generation, now)];
-    let convicted = old.nodes.as_ref().map_or(0, |nodes| nodes.convicted);
+    nodes.convicted = old.nodes.as_ref().map_or(0, |nodes| nodes.convicted);
     let mut fixes = fixes(entry, verified);
     let more = fixes.split_off(fixes.len().min(FIXES)).len();
     PatchSetStatus {
@@ -178,7 +178,7 @@ fn status(
         summary: Some(entry.summary.chars().take(1024).collect()),
         fixes,
         more_fixes: u32::try_from(more).ok().filter(|more| *more > 0),
-        nodes: Some(SetNodes { convicted, ..nodes }),
+        nodes: Some(nodes),
         evidence: old.evidence.clone(),
         quarantine: old.quarantine.clone(),
     }

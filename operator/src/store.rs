@@ -374,8 +374,10 @@ mod tests {
         })
     }
 
+    type Way = fn(&Store<SeenNode>, Told<SeenNode>) -> Vec<Change<SeenNode>>;
+
     /// By the watch, and by a list.
-    fn ways() -> [fn(&Store<SeenNode>, Told<SeenNode>) -> Vec<Change<SeenNode>>; 2] {
+    fn ways() -> [Way; 2] {
         [
             |store, told| store.watched(told).into_iter().collect(),
             |store, told| {

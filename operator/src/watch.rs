@@ -27,7 +27,7 @@ pub async fn follow<T: Seen>(
         match event {
             Ok(event) => {
                 let ends = matches!(event, watcher::Event::InitDone);
-                heed(&store, event).iter().for_each(|change| {
+                for change in &heed(&store, event) {
                     if let Some(unreadable) = store.unreadable_of(&change.name) {
                         metrics.watch_fault(T::KIND, WatchFault::Unreadable);
                         tracing::error!(
@@ -38,7 +38,7 @@ pub async fn follow<T: Seen>(
                         );
                     }
                     tell(change);
-                });
+                }
                 metrics.unreadable(T::KIND, store.unreadable().len());
                 if ends {
                     tracing::info!(kind = T::KIND, objects = store.len(), "store complete");

@@ -250,12 +250,13 @@ fn cause(
         })
         .filter(|_| asked.plan.is_err());
     // A node at its target is not held in the plan, but the next rollout will find it so.
-    let held = held_by_person(asked).filter(|held| held.until.is_none_or(|until| now < until)).map(|held| Cause {
-        name: Some(Hold::HeldByPerson.to_string()),
-        check: Some(held.check),
-        remedy: Some(Hold::HeldByPerson.remedy().to_owned()),
-        until: held.until,
-    });
+    let held =
+        held_by_person(asked).filter(|held| held.until.is_none_or(|until| now < until)).map(|held| Cause {
+            name: Some(Hold::HeldByPerson.to_string()),
+            check: Some(held.check),
+            remedy: Some(Hold::HeldByPerson.remedy().to_owned()),
+            until: held.until,
+        });
     failed.or(hold).or(from_status).or(unanswered).or(held).unwrap_or_default()
 }
 

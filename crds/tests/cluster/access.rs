@@ -2,6 +2,7 @@
 //! against the list in `tests/access.txt`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use kube::Client;
 use serde_json::{Value, json};
@@ -297,15 +298,15 @@ async fn every_account_may_what_the_list_says_and_nothing_else() {
     );
     let plain = plain(&rights);
     for account in &chart.accounts {
-        text += &format!("\n{}\n", account.called);
+        writeln!(text, "\n{}", account.called).unwrap();
         for (what, verbs) in &plain[account.called.as_str()] {
-            text += &format!("  {what}: {}\n", verbs.join(" "));
+            writeln!(text, "  {what}: {}", verbs.join(" ")).unwrap();
         }
         let paths = paths(&admin, account).await;
         let own: Vec<_> =
             paths.iter().filter(|path| account.called == PERSON || !anybody.contains(*path)).collect();
         for path in own {
-            text += &format!("  {path}: get\n");
+            writeln!(text, "  {path}: get").unwrap();
         }
     }
     let path = root().join("crds/tests/access.txt");

@@ -41,7 +41,7 @@ pub(super) fn brakes(stage: &Stage<'_>) -> anyhow::Result<()> {
 
     // A blackout begins in the middle: what was started goes on, nothing else starts.
     let from = Timestamp::now();
-    let until = from + Duration::from_secs(60);
+    let until = from + Duration::from_mins(1);
     let blackout = format!("  blackouts: [{{from: \"{from}\", until: \"{until}\", reason: drill}}]\n");
     stage.product.apply(&(stage.product.policy("Latest") + &blackout))?;
     held(stage, "node2", Hold::Blackout)?;

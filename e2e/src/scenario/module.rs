@@ -65,9 +65,10 @@ fn told(stage: &Stage<'_>, round: &str, what: &str) -> anyhow::Result<()> {
     stage.fleet.wait(&format!("a module that is {what}"), PATIENCE, || {
         let told = stage.product.kubectl(&["get", "--raw", &metrics])?;
         let of = |line: &&str| line.starts_with("invivo_node_targets") && !line.ends_with(" 0");
-        Ok(match told.lines().any(|line| line == wanted) {
-            true => Seen::Answer(()),
-            false => Seen::NotYet(told.lines().filter(of).collect::<Vec<_>>().join(", ")),
+        Ok(if told.lines().any(|line| line == wanted) {
+            Seen::Answer(())
+        } else {
+            Seen::NotYet(told.lines().filter(of).collect::<Vec<_>>().join(", "))
         })
     })?;
     let took = began.elapsed();

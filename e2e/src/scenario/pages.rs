@@ -62,7 +62,7 @@ fn do_pages(stage: &Stage<'_>) -> anyhow::Result<()> {
         for block in &blocks {
             match block.language.as_str() {
                 "yaml" => {
-                    stage.product.apply(&block.text).with_context(|| format!("{name}: {}", block.text))?
+                    stage.product.apply(&block.text).with_context(|| format!("{name}: {}", block.text))?;
                 }
                 "sh" => run(stage, block).with_context(|| format!("{name}: {}", block.text))?,
                 other => bail!("{name} has a block in {other:?}, which nobody tries"),

@@ -368,11 +368,11 @@ mod tests {
         }
     }
 
-    fn job(conditions: Value) -> Job {
+    fn job(conditions: &Value) -> Job {
         serde_json::from_value(json!({"status": {"conditions": conditions}})).unwrap()
     }
 
-    fn pod(created: &str, state: Value) -> Pod {
+    fn pod(created: &str, state: &Value) -> Pod {
         serde_json::from_value(json!({"metadata": {"creationTimestamp": format!("2026-11-22T{created}Z")},
             "status": {"containerStatuses": [{"name": "gate", "state": state, "image": "", "imageID": "",
                 "ready": false, "restartCount": 0}]}}))
@@ -438,18 +438,18 @@ mod tests {
     #[test]
     fn only_the_controllers_last_word_ends_a_job() {
         assert_eq!(state(&Job::default()), JobState::Running);
-        assert_eq!(state(&job(json!([{"type": "FailureTarget", "status": "True"}]))), JobState::Running);
-        assert_eq!(state(&job(json!([{"type": "Complete", "status": "False"}]))), JobState::Running);
-        assert_eq!(state(&job(json!([{"type": "Complete", "status": "True"}]))), JobState::Complete);
+        assert_eq!(state(&job(&json!([{"type": "FailureTarget", "status": "True"}]))), JobState::Running);
+        assert_eq!(state(&job(&json!([{"type": "Complete", "status": "False"}]))), JobState::Running);
+        assert_eq!(state(&job(&json!([{"type": "Complete", "status": "True"}]))), JobState::Complete);
         let failed = json!([{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]);
-        assert_eq!(state(&job(failed)), JobState::Failed { reason: "BackoffLimitExceeded".into() });
+        assert_eq!(state(&job(&failed)), JobState::Failed { reason: "BackoffLimitExceeded".into() });
     }
 
     #[test]
     fn a_job_that_failed_leaves_its_last_words_and_no_more_than_a_kibibyte_of_them() {
-        let log: String = (0..500).map(|n| format!("line {n} \u{1b}[31m\n")).collect();
-        let end = json!({"terminated": {"exitCode": 3, "message": log}});
-        let pods = [pod("12:00:00", json!({"waiting": {"reason": "x"}})), pod("12:00:09", end)];
+        let log: Vec<_> = (0..500).map(|n| format!("line {n} \u{1b}[31m\n")).collect();
+        let end = json!({"terminated": {"exitCode": 3, "message": log.concat()}});
+        let pods = [pod("12:00:00", &json!({"waiting": {"reason": "x"}})), pod("12:00:09", &end)];
         let (failed, message) = words(failure("j", "BackoffLimitExceeded", &pods));
         assert!(failed);
         let (head, tail) = message.split_once(":\n").unwrap();
@@ -469,12 +469,12 @@ mod tests {
     #[test]
     fn a_job_that_never_ran_says_nothing_and_one_that_ran_too_long_has_failed() {
         let waiting = json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}});
-        let (failed, message) = words(failure("j", "DeadlineExceeded", &[pod("12:00:00", waiting)]));
+        let (failed, message) = words(failure("j", "DeadlineExceeded", &[pod("12:00:00", &waiting)]));
         assert!(!failed && message.contains("ImagePullBackOff: no such image"), "{message}");
         let (failed, message) = words(failure("j", "DeadlineExceeded", &[]));
         assert!(!failed && message.contains("it has no pod"), "{message}");
         let killed = json!({"terminated": {"exitCode": 137}});
-        let (failed, message) = words(failure("j", "BackoffLimitExceeded", &[pod("12:00:00", killed)]));
+        let (failed, message) = words(failure("j", "BackoffLimitExceeded", &[pod("12:00:00", &killed)]));
         assert!(failed && message.ends_with("exit code 137"), "{message}");
         // Its pod ran, or it could not have failed so, and was taken away since.
         assert!(words(failure("j", "BackoffLimitExceeded", &[])).0);

@@ -302,7 +302,7 @@ async fn with_tls(prometheus: Prometheus) -> (String, String) {
     (format!("https://{address}/prefix"), signed.cert.pem())
 }
 
-fn with(gate: &PrometheusGate, fields: Value) -> PrometheusGate {
+fn with(gate: &PrometheusGate, fields: &Value) -> PrometheusGate {
     let mut whole = serde_json::to_value(gate).unwrap();
     whole.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     serde_json::from_value(whole).unwrap()
@@ -312,7 +312,7 @@ fn with(gate: &PrometheusGate, fields: Value) -> PrometheusGate {
 async fn a_certificate_counts_if_the_bundle_has_its_authority() {
     let (address, authority) = with_tls(Prometheus::says(200, empty())).await;
     let bundle = json!({"caBundle": {"secret": {"name": "prometheus", "key": "ca.crt"}}});
-    let believing = with(&gate(&address), bundle);
+    let believing = with(&gate(&address), &bundle);
     assert_eq!(asked(&believing, &authority).await, Answer::Nothing);
     // Another authority, or the well-known ones.
     let other = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap().cert.pem();
@@ -328,7 +328,7 @@ async fn credentials_come_from_a_secret_and_are_told_to_nobody_else() {
     let with_key = |name: &str, key: &str| {
         with(
             &gate(&address),
-            json!({"caBundle": {"secret": {"name": "prometheus", "key": "ca.crt"}},
+            &json!({"caBundle": {"secret": {"name": "prometheus", "key": "ca.crt"}},
                 "authorization": {"secret": {"name": name, "key": key}}}),
         )
     };

@@ -102,8 +102,12 @@ fn hold_of(fake: &Fake, node: &str) -> String {
 #[tokio::test]
 async fn what_a_failed_rollout_moved_goes_back_two_at_a_time_after_the_evidence_is_written_down() {
     let fake = fleet();
-    ["c", "d", "e", "f"].iter().for_each(|node| add_node(&fake, node));
-    ["a", "b", "c", "d", "e", "f"].iter().for_each(|node| settle(&fake, node));
+    for node in ["c", "d", "e", "f"] {
+        add_node(&fake, node);
+    }
+    for node in ["a", "b", "c", "d", "e", "f"] {
+        settle(&fake, node);
+    }
     with_policy(&fake, |policy| {
         policy["spec"]["rollout"] =
             json!({"onFailure": "RollBack", "stages": [{"name": "all", "maxParallel": 2, "soak": "10m"}]});
@@ -122,7 +126,9 @@ async fn what_a_failed_rollout_moved_goes_back_two_at_a_time_after_the_evidence_
     answer(&fake, "a", &well);
     turn(&fake, &context, "12:20:00").await.unwrap();
     assert_eq!(["b", "c", "d"].map(|node| told(&fake, node).0), ["apply", "apply", "hold"]);
-    ["b", "c"].iter().for_each(|node| answer(&fake, node, &well));
+    for node in ["b", "c"] {
+        answer(&fake, node, &well);
+    }
     turn(&fake, &context, "12:20:30").await.unwrap();
     assert_eq!(["d", "e", "f"].map(|node| told(&fake, node).0), ["apply", "apply", "hold"]);
 
@@ -130,7 +136,9 @@ async fn what_a_failed_rollout_moved_goes_back_two_at_a_time_after_the_evidence_
     let evidence = json!({"digest": "a".repeat(64), "excerpt": excerpt});
     let bad = json!({"state": "Convicted", "reason": "PanicNamesPatch", "message": "it went down",
         "level": 0, "set": null, "evidence": evidence});
-    ["d", "e"].iter().for_each(|node| answer(&fake, node, &bad));
+    for node in ["d", "e"] {
+        answer(&fake, node, &bad);
+    }
     fake.break_down(Some("patchsets"));
     turn(&fake, &context, "12:21:00").await.unwrap_err();
     assert_eq!(["a", "b", "c"].map(|node| told(&fake, node).0), ["apply"; 3], "nothing before it is written");
@@ -160,7 +168,9 @@ async fn what_a_failed_rollout_moved_goes_back_two_at_a_time_after_the_evidence_
     let mut second = 10;
     for pair in [&["a", "b"][..], &["c"]] {
         for words in [&off, &on] {
-            pair.iter().for_each(|node| answer(&fake, node, words));
+            for node in pair {
+                answer(&fake, node, words);
+            }
             turn(&fake, &context, &format!("12:21:{second}")).await.unwrap();
             second += 10;
         }
@@ -237,7 +247,9 @@ async fn a_node_that_comes_late_gets_what_is_proven_or_waits_for_its_stage() {
         let mut canary = fake.get("/api/v1/nodes/a");
         canary["metadata"]["labels"] = json!({"canary": "true"});
         fake.put("/api/v1/nodes/a", canary);
-        ["a", "b"].iter().for_each(|node| settle(&fake, node));
+        for node in ["a", "b"] {
+            settle(&fake, node);
+        }
         let context = operator(&fake);
         offer(&context, &[(OLD, "active"), (NEW, "active")]);
         turn(&fake, &context, "12:00:00").await.unwrap();

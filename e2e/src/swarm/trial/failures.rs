@@ -1,6 +1,6 @@
 //! What follows when nodes fail.
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use invivo_api::{Outcome, RolloutEvidence};
 use invivo_terms::Hold;
 
@@ -20,15 +20,12 @@ pub(super) fn budget(trial: &Trial<'_>) -> anyhow::Result<()> {
     trial.nothing_moves()?;
     let status = trial.status()?;
     let rollout = status.rollout.context("no rollout")?;
-    ensure!(
-        rollout.failed == 2 && rollout.evidence.len() == 2,
-        "{} failed: {:?}",
-        rollout.failed,
-        rollout.evidence
-    );
+    let ([first, _], 2) = (rollout.evidence.as_slice(), rollout.failed) else {
+        bail!("{} failed: {:?}", rollout.failed, rollout.evidence);
+    };
     let current = status.nodes.unwrap_or_default().current;
     ensure!(usize::try_from(current)? == CANARIES, "{current} nodes are at the target");
-    println!("  two of {} refused it, {held} were not asked: {}", NODES - CANARIES, rollout.evidence[0].what);
+    println!("  two of {} refused it, {held} were not asked: {}", NODES - CANARIES, first.what);
     Ok(())
 }
 

@@ -57,14 +57,15 @@ pub(super) fn superseded(trial: &Trial<'_>) -> anyhow::Result<()> {
 
 pub(super) fn new_nodes(trial: &Trial<'_>) -> anyhow::Result<()> {
     // One kernel build has been through it, the other has not.
-    let (known, unknown): (Vec<_>, Vec<_>) =
-        trial.nodes.iter().partition(|node| node.build == trial.nodes[0].build);
+    let known = trial.nodes.first().context("no nodes")?;
+    let unknown: Vec<_> = trial.nodes.iter().filter(|node| node.build != known.build).collect();
+    let like = unknown.first().context("all nodes have one kernel build")?;
     for node in &unknown {
         trial.product()?.kubectl(&["delete", "node", &node.name])?;
     }
     trial.policy("Latest", AT_ONCE, "", "")?;
     trial.wait("the set to be proven", |status| {
-        status.proven.iter().any(|proven| proven.build_id == known[0].build && proven.set.as_str() == LATEST)
+        status.proven.iter().any(|proven| proven.build_id == known.build && proven.set.as_str() == LATEST)
     })?;
     // A newer one is watched on the canaries for long.
     let watched = STAGES.replace("maxParallel: 100%", "maxParallel: 100%, soak: 1h");
@@ -74,8 +75,8 @@ pub(super) fn new_nodes(trial: &Trial<'_>) -> anyhow::Result<()> {
         let newer = status.rollout.as_ref().is_some_and(|rollout| rollout.key.target == LATEST_TEST);
         newer && status.stage.as_ref().is_some_and(|stage| stage.soak_until.is_some())
     })?;
-    let same = trial.join("newcomer", known[0])?;
-    let other = trial.join("stranger", unknown[0])?;
+    let same = trial.join("newcomer", known)?;
+    let other = trial.join("stranger", like)?;
     trial.stand.fleet().wait("the newcomer at the proven level", super::PATIENCE, || {
         let told = trial.ledger()?.told(LATEST).contains(&same.name.as_str());
         let patch = trial.stand.fleet().patches()?.remove(&same.name);
@@ -91,8 +92,8 @@ pub(super) fn new_nodes(trial: &Trial<'_>) -> anyhow::Result<()> {
         })
     };
     let status = held(&other.name)?;
-    let why: Vec<_> = status.holds.iter().filter(|hold| hold.examples.contains(&other.name)).collect();
-    println!("  {} got {}; {} waits: {}", same.name, LATEST, other.name, why[0].reason);
+    let why = status.holds.iter().find(|hold| hold.examples.contains(&other.name)).context("not held")?;
+    println!("  {} got {}; {} waits: {}", same.name, LATEST, other.name, why.reason);
     trial.nothing_moves()?;
     let ledger = trial.ledger()?;
     let told = |name: &str| ledger.instructions().any(|line| line.name == name);
@@ -101,7 +102,7 @@ pub(super) fn new_nodes(trial: &Trial<'_>) -> anyhow::Result<()> {
 
     // Staged: the next one waits for its stage.
     trial.policy("Latest", &watched, "", "  newNodes: Staged\n")?;
-    let late = trial.join("latecomer", known[0])?;
+    let late = trial.join("latecomer", known)?;
     let status = held(&late.name)?;
     let why: Vec<_> = status.holds.iter().filter(|hold| hold.examples.contains(&late.name)).collect();
     ensure!(why.iter().any(|hold| hold.reason == Hold::StageSoaking), "held as {why:?}");

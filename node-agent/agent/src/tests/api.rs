@@ -138,7 +138,7 @@ impl FakeApi {
     }
 
     /// A feed asks for something else, or for something at all.
-    pub(super) fn feed(&self, name: &str, change: Value) {
+    pub(super) fn feed(&self, name: &str, change: &Value) {
         let mut world = self.world();
         let spec = world.feeds.entry(name.to_owned()).or_insert_with(|| json!({}));
         for (key, value) in change.as_object().unwrap() {
@@ -147,7 +147,7 @@ impl FakeApi {
     }
 
     /// What people decided about a set and what the operator wrote down.
-    pub(super) fn set(&self, feed: &str, bundle: &Bundle, approvals: Value, status: Value) {
+    pub(super) fn set(&self, feed: &str, bundle: &Bundle, approvals: &Value, status: &Value) {
         let name = format!("{feed}.{}", bundle.set);
         let object = json!({
             "apiVersion": "invivo.dev/v1alpha1", "kind": "PatchSet", "metadata": {"name": name},

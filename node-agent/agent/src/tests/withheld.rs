@@ -29,17 +29,17 @@ fn approval(user: &str, decision: &str, bundle: &Bundle) -> Value {
 
 #[tokio::test]
 async fn a_set_that_is_too_young_is_not_loaded() {
-    withheld(|api, _| api.feed("production", json!({"delay": "30d"})), "Delayed until").await;
+    withheld(|api, _| api.feed("production", &json!({"delay": "30d"})), "Delayed until").await;
 }
 
 #[tokio::test]
 async fn a_set_after_the_sticky_date_is_not_loaded() {
-    withheld(|api, _| api.feed("production", json!({"asOf": "2020-01-01"})), "AfterDate").await;
+    withheld(|api, _| api.feed("production", &json!({"asOf": "2020-01-01"})), "AfterDate").await;
 }
 
 #[tokio::test]
 async fn a_suspended_feed_loads_nothing() {
-    withheld(|api, _| api.feed("production", json!({"suspend": true})), "is suspended").await;
+    withheld(|api, _| api.feed("production", &json!({"suspend": true})), "is suspended").await;
 }
 
 #[tokio::test]
@@ -47,8 +47,8 @@ async fn in_manual_mode_a_set_without_enough_approvals_is_not_loaded() {
     let manual = json!({"approval": {"mode": "Manual", "required": 2}});
     withheld(
         |api, bundle| {
-            api.feed("production", manual);
-            api.set("production", bundle, json!([approval("ada", "Approve", bundle)]), json!({}));
+            api.feed("production", &manual);
+            api.set("production", bundle, &json!([approval("ada", "Approve", bundle)]), &json!({}));
         },
         "AwaitingApproval",
     )
@@ -58,12 +58,12 @@ async fn in_manual_mode_a_set_without_enough_approvals_is_not_loaded() {
 #[tokio::test]
 async fn an_approval_that_comes_before_the_deadline_is_enough() {
     let (trial, bundle) =
-        told(|api, _| api.feed("production", json!({"approval": {"mode": "Manual"}}))).await;
+        told(|api, _| api.feed("production", &json!({"approval": {"mode": "Manual"}}))).await;
     let deadline = Instant::now() + Duration::from_secs(3);
     while trial.api.reads() < 2 && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    trial.api.set("production", &bundle, json!([approval("ada", "Approve", &bundle)]), json!({}));
+    trial.api.set("production", &bundle, &json!([approval("ada", "Approve", &bundle)]), &json!({}));
     assert_eq!(trial.observed(1).await.state, NodeState::Applied);
 }
 
@@ -72,7 +72,7 @@ async fn a_rejection_stops_it_in_every_mode() {
     withheld(
         |api, bundle| {
             let both = json!([approval("ada", "Approve", bundle), approval("bob", "Reject", bundle)]);
-            api.set("production", bundle, both, json!({}));
+            api.set("production", bundle, &both, &json!({}));
         },
         "Rejected",
     )
@@ -84,7 +84,7 @@ async fn a_quarantined_set_is_not_loaded() {
     withheld(
         |api, bundle| {
             let status = json!({"quarantine": {"since": "2026-11-22T12:00:00Z"}});
-            api.set("production", bundle, json!([]), status);
+            api.set("production", bundle, &json!([]), &status);
         },
         "Quarantined",
     )
@@ -96,14 +96,14 @@ async fn a_feed_over_another_takes_its_mirror_and_what_that_one_decided() {
     let over = json!({"source": {"feed": "production"}});
     let trial = Trial::new().await;
     let bundle = trial.author.publish(&node::build_id(), 1, "2026-11-21.1");
-    trial.api.feed("custom", over);
+    trial.api.feed("custom", &over);
     trial.api.policy_takes_from("custom");
     let mut what = apply(&bundle);
     what["feed"] = json!("custom");
     trial.instruct(1, &what);
     assert_eq!(trial.observed(1).await.state, NodeState::Applied);
 
-    trial.api.feed("production", json!({"delay": "30d"}));
+    trial.api.feed("production", &json!({"delay": "30d"}));
     what["apply"]["deadline"] = json!(Timestamp::now() + SignedDuration::from_secs(4));
     trial.instruct(2, &what);
     let status = trial.observed(2).await;
@@ -114,8 +114,8 @@ async fn a_feed_over_another_takes_its_mirror_and_what_that_one_decided() {
 #[tokio::test]
 async fn feeds_that_take_from_one_another_are_not_allowed() {
     let (trial, _) = told(|api, _| {
-        api.feed("production", json!({"source": {"feed": "other"}, "trust": null}));
-        api.feed("other", json!({"source": {"feed": "production"}}));
+        api.feed("production", &json!({"source": {"feed": "other"}, "trust": null}));
+        api.feed("other", &json!({"source": {"feed": "production"}}));
     })
     .await;
     let status = trial.observed(1).await;

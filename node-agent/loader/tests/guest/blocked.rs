@@ -38,7 +38,7 @@ fn whoever_waits_in_vfork_blocks_a_patch_of_it_and_is_named_with_its_pod_and_los
         container: Some(CONTAINER.to_owned()),
     };
     for look in &looks[2..5] {
-        assert_eq!(look.state.blockers, [parent.clone()], "{look:?}");
+        assert_eq!(look.state.blockers, std::slice::from_ref(&parent), "{look:?}");
         assert!(look.kernel.on.is_empty() && look.kernel.modules.is_empty(), "{look:?}");
     }
     let message = looks[2].state.message.as_deref().unwrap_or_default();

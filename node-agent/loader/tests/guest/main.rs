@@ -50,7 +50,7 @@ use plan::{Bytes, End, Look, Plan, Said, Step};
 
 /// Longest life of a guest that ends by itself: many times what the longest needs under emulation, since
 /// machines are busy.
-const PATIENCE: Duration = Duration::from_mins(60);
+const PATIENCE: Duration = Duration::from_hours(1);
 const POWER_CUTS: u32 = 40;
 /// Without one of them there is nothing to try.
 const NEEDED: [&str; 3] = ["qemu-system-x86_64", "mke2fs", "openssl"];

@@ -87,6 +87,7 @@ fn lock_down() {
 }
 
 /// By a program of its own, since whoever calls code that oopses dies of it.
+#[allow(clippy::zombie_processes, reason = "it ends with the guest")]
 fn read_often() {
     sleepers::start("reader");
 }
