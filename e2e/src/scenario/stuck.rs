@@ -57,6 +57,7 @@ fn start_pod(stage: &Stage<'_>) -> anyhow::Result<String> {
 }
 
 fn named_and_reversed(stage: &Stage<'_>, pod: &str) -> anyhow::Result<()> {
+    stage.forget_deadlines()?;
     let policy = stage.product.policy(SET).replace("  rollout:\n", "  rollout:\n    nodeDeadline: 40s\n");
     stage.product.apply(&policy)?;
     let status = wait(stage, "Blocked", |status| status.state == NodeState::Blocked)?;
