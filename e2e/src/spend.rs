@@ -75,25 +75,35 @@ pub(crate) fn processor_time(lab: &Lab) -> anyhow::Result<ProcessorTime> {
     for name in NODES {
         let node = lab.node(name)?;
         for program in ON_A_NODE {
-            // The name is in brackets and may hold anything; from the third field on there are none.
-            let script = format!("sed 's/.*) //' /proc/$(pidof {program})/stat | cut -d' ' -f12,13");
-            ticks.insert((name.to_owned(), program), sum(&node, &script)?);
+            ticks.insert((name.to_owned(), program), ticks_of(&node, program)?);
         }
     }
     Ok(ProcessorTime(ticks))
 }
 
 impl ProcessorTime {
+    /// The lab's Prometheus scrapes twelve times a minute, for the scenarios' sake; others do once or twice.
     pub(crate) fn tell_since(&self, before: &Self, length: Duration) {
         for (key, ticks) in &self.0 {
             let spent = ticks.saturating_sub(before.0.get(key).copied().unwrap_or_default());
-            let milli = Duration::from_millis(spent * 10).as_secs_f64() * 1000.0 / length.as_secs_f64();
             println!(
-                "| processor at rest, {} on {}, probes and scrapes within | {milli:.2} mCPU |",
-                key.1, key.0
+                "| processor at rest, {} on {}, probes and a scrape each 5 s within | {:.2} mCPU |",
+                key.1,
+                key.0,
+                milli(spent, length)
             );
         }
     }
+}
+
+fn ticks_of(node: &Node, program: &str) -> anyhow::Result<u64> {
+    // The name is in brackets and may hold anything; from the third field on there are none.
+    sum(node, &format!("sed 's/.*) //' /proc/$(pidof {program})/stat | cut -d' ' -f12,13"))
+}
+
+/// Thousandths of a processor.
+fn milli(ticks: u64, length: Duration) -> f64 {
+    Duration::from_millis(ticks * 10).as_secs_f64() * 1000.0 / length.as_secs_f64()
 }
 
 /// A bundle of a MiB goes on: the most memory that both programs ever had, and their containers.
@@ -141,28 +151,39 @@ END",
     let counted = count_wake_ups(&node);
     let loud = node.run("nft delete table inet invivo_lab_quiet; kill -CONT $(pidof kubelet)", AT_ONCE)?;
     ensure!(loud.success(), "end the quiet of {}: {}", node.name(), loud.text());
-    for (program, count) in counted? {
+    for Quiet { program, wakes, ticks } in counted? {
         let minutes = WATCHED.as_secs_f64() / 60.0;
         #[allow(clippy::cast_precision_loss, reason = "a handful")]
-        let each = count as f64 / minutes;
+        let each = wakes as f64 / minutes;
         println!("| wake-ups per minute at rest, {program} | {each:.1} |");
+        let spent = milli(ticks, WATCHED);
+        println!("| processor at rest, {program}, no probes and no scrapes | {spent:.2} mCPU |");
     }
     Ok(())
 }
 
-fn count_wake_ups(node: &Node) -> anyhow::Result<Vec<(&'static str, u64)>> {
+/// What a program did while nobody asked it for anything.
+struct Quiet {
+    program: &'static str,
+    wakes: u64,
+    ticks: u64,
+}
+
+fn count_wake_ups(node: &Node) -> anyhow::Result<Vec<Quiet>> {
     std::thread::sleep(Duration::from_secs(5));
-    let before = ON_A_NODE.map(|program| wake_ups_by_thread(node, program));
+    let now = |program| anyhow::Ok((wake_ups_by_thread(node, program)?, ticks_of(node, program)?));
+    let before = ON_A_NODE.map(now);
     std::thread::sleep(WATCHED);
     let mut counts = Vec::new();
     for (program, before) in ON_A_NODE.into_iter().zip(before) {
-        let before = before?;
+        let (before, ticks) = before?;
         let after = wake_ups_by_thread(node, program)?;
         // A thread that has ended takes its count along; one that has begun brings all of it.
         let since = |(thread, count): (&u64, &u64)| {
             count.saturating_sub(before.get(thread).copied().unwrap_or_default())
         };
-        counts.push((program, after.iter().map(since).sum()));
+        let ticks = ticks_of(node, program)?.saturating_sub(ticks);
+        counts.push(Quiet { program, wakes: after.iter().map(since).sum(), ticks });
     }
     Ok(counts)
 }
