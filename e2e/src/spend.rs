@@ -96,7 +96,8 @@ impl ProcessorTime {
     }
 }
 
-fn ticks_of(node: &Node, program: &str) -> anyhow::Result<u64> {
+/// Processor time of a program on a node since it began, user and system, in hundredths of a second.
+pub(crate) fn ticks_of(node: &Node, program: &str) -> anyhow::Result<u64> {
     // The name is in brackets and may hold anything; from the third field on there are none.
     sum(node, &format!("sed 's/.*) //' /proc/$(pidof {program})/stat | cut -d' ' -f12,13"))
 }

@@ -72,12 +72,6 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Takes the policy away, which leaves the nodes as they are. A policy's next deadline is later than all
-    /// it has given out, up to ten minutes ahead; a new one has given out none.
-    pub(crate) fn forget_deadlines(&self) -> anyhow::Result<()> {
-        self.product.kubectl(&["delete", "patchpolicy", POLICY]).map(|_| ())
-    }
-
     pub(crate) fn node(&self, name: &str) -> anyhow::Result<Node> {
         Ok(self.lab.node(name)?)
     }

@@ -58,8 +58,6 @@ pub(super) fn brakes(stage: &Stage<'_>) -> anyhow::Result<()> {
 
 /// The window closes while the canary is watched: that goes on, the rest waits for the next one.
 pub(super) fn window_closes(stage: &Stage<'_>) -> anyhow::Result<()> {
-    // Nobody starts whose deadline a window would cut.
-    stage.forget_deadlines()?;
     let begun = Timestamp::now().to_zoned(TimeZone::UTC);
     // A window begins and ends with a minute, and nobody starts in its last 30 s: this one leaves the
     // canary at least as long again.

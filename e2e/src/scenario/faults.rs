@@ -13,6 +13,7 @@ use crate::demo::NODES;
 use crate::fleet::Seen;
 use crate::loader;
 use crate::product::{POLICY, SET};
+use crate::spend;
 use crate::stage::{PATIENCE, Stage};
 
 /// Kills both as soon as the kernel has the patch, before either can report it.
@@ -72,6 +73,9 @@ pub(super) fn reset_after_settling(stage: &Stage<'_>) -> anyhow::Result<()> {
     );
     let unpatched = status.unpatched_seconds.context("the unpatched seconds were not reported")?;
     println!("  node2 was {unpatched} s without its patch after the boot");
+    let spent = spend::ticks_of(&stage.node("node2")?, "invivo-loader")?;
+    let spent = Duration::from_millis(spent * 10);
+    println!("  its loader has had {} ms of processor time since it began", spent.as_millis());
     own_time(stage)
 }
 

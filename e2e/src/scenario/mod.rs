@@ -25,6 +25,11 @@ use crate::stage::Stage;
 /// A sentence and how it is shown.
 type Scenario = (&'static str, fn(&Stage) -> anyhow::Result<()>);
 
+/// If all are wanted, or by name, before any node was told anything: a node's next deadline is later than its
+/// last one, and nobody starts whose deadline a window would cut.
+const FIRST: Scenario =
+    ("a_window_that_closes_in_the_middle_leaves_the_rest_for_the_next", cautious::window_closes);
+
 /// In this order; the ones that end a node's life come last.
 const SCENARIOS: &[Scenario] = &[
     ("canary_then_rest_and_nothing_of_the_rest_before_the_soak_ended", rollout::canary_then_rest),
@@ -61,7 +66,6 @@ const MORE: &[Scenario] = &[
     ("a_gate_that_prometheus_answers_stops_a_rollout_whose_canary_breaks_what_it_watches", gates::prometheus),
     ("a_prometheus_behind_tls_and_a_password_is_asked_with_both", gates::guarded_prometheus),
     ("a_job_that_fails_holds_all_and_one_that_succeeds_lets_them_go", gates::job),
-    ("a_window_that_closes_in_the_middle_leaves_the_rest_for_the_next", cautious::window_closes),
     ("two_people_approve_and_nobody_writes_in_anothers_name", decisions::two_people_approve),
     (
         "a_new_node_goes_straight_to_the_proven_level_and_one_that_vanishes_halts_the_rollout",
@@ -112,8 +116,9 @@ pub fn run(filter: Option<&str>, choice: Choice) -> anyhow::Result<bool> {
         Stage::set(&lab)?
     };
     let (mut passed, mut failed) = (0, 0);
-    let more = if all || filter.is_some() { MORE } else { &[] };
-    for (name, scenario) in SCENARIOS.iter().chain(more).chain([&LAST]) {
+    let every = all || filter.is_some();
+    let (first, more) = if every { (&[FIRST][..], MORE) } else { (&[][..], &[][..]) };
+    for (name, scenario) in first.iter().chain(SCENARIOS).chain(more).chain([&LAST]) {
         if filter.is_some_and(|filter| !name.contains(filter)) {
             continue;
         }

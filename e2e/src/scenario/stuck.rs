@@ -5,13 +5,15 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use invivo_terms::{Level, NodeState};
 
-use super::verdicts::wait;
 use crate::demo::CANARY;
+use crate::fleet::Seen;
 use crate::rebundle::{ByHand, TELL_EAGAIN};
 use crate::stage::{PATIENCE, Stage};
 
 const SET: &str = "2026-11-23.3";
 
+/// A node's next deadline is later than its last one, which is ten minutes ahead at most.
+const UNTIL_BLOCKED: Duration = Duration::from_mins(12);
 /// A pod of somebody's.
 const POD: &str = "sleeper";
 /// A thread of the pod whose uid stands before this makes a link on a file system that is frozen: it
@@ -57,10 +59,17 @@ fn start_pod(stage: &Stage<'_>) -> anyhow::Result<String> {
 }
 
 fn named_and_reversed(stage: &Stage<'_>, pod: &str) -> anyhow::Result<()> {
-    stage.forget_deadlines()?;
     let policy = stage.product.policy(SET).replace("  rollout:\n", "  rollout:\n    nodeDeadline: 40s\n");
     stage.product.apply(&policy)?;
-    let status = wait(stage, "Blocked", |status| status.state == NodeState::Blocked)?;
+    let status = stage.fleet.wait("Blocked", UNTIL_BLOCKED, || {
+        let patch = stage.fleet.patches()?.remove(CANARY);
+        let status = patch.and_then(|patch| patch.status).unwrap_or_default();
+        Ok(if status.state == NodeState::Blocked {
+            Seen::Answer(status)
+        } else {
+            Seen::NotYet(format!("{} {:?}", status.state, status.reason))
+        })
+    })?;
     println!("  {CANARY}: {}", status.message.as_deref().unwrap_or_default());
     ensure!(status.level == Level::UNPATCHED, "level {} is on", status.level);
     let blocker = status.blockers.iter().find(|blocker| blocker.comm == "ln").context("ln is not named")?;
