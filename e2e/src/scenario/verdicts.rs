@@ -281,7 +281,7 @@ fn oops_in_the_log(stage: &Stage<'_>) -> anyhow::Result<()> {
     println!("  {CANARY}: evidence: {excerpt}");
     ensure!(excerpt.contains("[invivo_l7_"), "it does not name the patch");
     panic_on_oops(stage, CANARY, true)?;
-    cleared_by_root_alone(stage, &stage.node(CANARY)?, "suspected since")
+    cleared_by_root_alone(stage, &stage.node(CANARY)?, "convicted since")
 }
 
 fn panic_on_oops(stage: &Stage<'_>, name: &str, panics: bool) -> anyhow::Result<()> {
