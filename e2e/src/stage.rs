@@ -76,6 +76,22 @@ impl<'a> Stage<'a> {
         Ok(self.lab.node(name)?)
     }
 
+    /// The name of the pod in which a node's agent runs.
+    pub(crate) fn agent_on(&self, node: &str) -> anyhow::Result<String> {
+        self.product.kubectl(&[
+            "get",
+            "pods",
+            "-n",
+            "invivo-system",
+            "-l",
+            "app.kubernetes.io/name=invivo-agent",
+            "--field-selector",
+            &format!("spec.nodeName={node}"),
+            "-o",
+            "jsonpath={.items[0].metadata.name}",
+        ])
+    }
+
     /// The kernel itself is asked.
     pub(crate) fn require(&self, node: &str, wanted: Hole) -> anyhow::Result<()> {
         let seen = self.check.run(&self.node(node)?)?;

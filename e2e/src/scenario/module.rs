@@ -59,7 +59,7 @@ fn does(node: &Node, command: &str) -> anyhow::Result<()> {
 /// What the node's metrics tell: which modules are loaded is no news to the cluster.
 fn told(stage: &Stage<'_>, round: &str, what: &str) -> anyhow::Result<()> {
     let wanted = format!("invivo_node_targets{{state=\"{what}\"}} 1");
-    let pod = agent_on(stage)?;
+    let pod = stage.agent_on(NODE)?;
     let metrics = format!("/api/v1/namespaces/invivo-system/pods/{pod}:9464/proxy/metrics");
     let began = Instant::now();
     stage.fleet.wait(&format!("a module that is {what}"), PATIENCE, || {
@@ -75,19 +75,4 @@ fn told(stage: &Stage<'_>, round: &str, what: &str) -> anyhow::Result<()> {
     println!("  {NODE}, the {round} time: {what}, told after {:.1} s", took.as_secs_f64());
     ensure!(took < HEARD, "it was told only after {took:?}: was it not heard?");
     Ok(())
-}
-
-fn agent_on(stage: &Stage<'_>) -> anyhow::Result<String> {
-    stage.product.kubectl(&[
-        "get",
-        "pods",
-        "-n",
-        "invivo-system",
-        "-l",
-        "app.kubernetes.io/name=invivo-agent",
-        "--field-selector",
-        &format!("spec.nodeName={NODE}"),
-        "-o",
-        "jsonpath={.items[0].metadata.name}",
-    ])
 }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use invivo_api::NodePatchStatus;
 use invivo_terms::{Level, NodeState};
 
+use super::verdicts::wait_within;
 use crate::demo::CANARY;
-use crate::fleet::Seen;
 use crate::rebundle::{ByHand, TELL_EAGAIN};
 use crate::stage::{PATIENCE, Stage};
 
@@ -61,15 +62,8 @@ fn start_pod(stage: &Stage<'_>) -> anyhow::Result<String> {
 fn named_and_reversed(stage: &Stage<'_>, pod: &str) -> anyhow::Result<()> {
     let policy = stage.product.policy(SET).replace("  rollout:\n", "  rollout:\n    nodeDeadline: 40s\n");
     stage.product.apply(&policy)?;
-    let status = stage.fleet.wait("Blocked", UNTIL_BLOCKED, || {
-        let patch = stage.fleet.patches()?.remove(CANARY);
-        let status = patch.and_then(|patch| patch.status).unwrap_or_default();
-        Ok(if status.state == NodeState::Blocked {
-            Seen::Answer(status)
-        } else {
-            Seen::NotYet(format!("{} {:?}", status.state, status.reason))
-        })
-    })?;
+    let blocked = |status: &NodePatchStatus| status.state == NodeState::Blocked;
+    let status = wait_within(UNTIL_BLOCKED, stage, CANARY, "Blocked", blocked)?;
     println!("  {CANARY}: {}", status.message.as_deref().unwrap_or_default());
     ensure!(status.level == Level::UNPATCHED, "level {} is on", status.level);
     let blocker = status.blockers.iter().find(|blocker| blocker.comm == "ln").context("ln is not named")?;

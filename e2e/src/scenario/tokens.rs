@@ -7,18 +7,7 @@ use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use crate::stage::Stage;
 
 pub(super) fn stolen_agent_token(stage: &Stage<'_>) -> anyhow::Result<()> {
-    let pod = stage.product.kubectl(&[
-        "get",
-        "pods",
-        "-n",
-        "invivo-system",
-        "-l",
-        "app.kubernetes.io/name=invivo-agent",
-        "--field-selector",
-        "spec.nodeName=node1",
-        "-o",
-        "jsonpath={.items[0].metadata.name}",
-    ])?;
+    let pod = stage.agent_on("node1")?;
     let token = stage.product.kubectl(&[
         "create",
         "token",
@@ -28,7 +17,7 @@ pub(super) fn stolen_agent_token(stage: &Stage<'_>) -> anyhow::Result<()> {
         "--bound-object-kind",
         "Pod",
         "--bound-object-name",
-        pod.trim(),
+        &pod,
     ])?;
     let thief = client(stage, token.trim())?;
     let own = stage.fleet.patches()?.remove("node1").context("node1 has no NodePatch")?;

@@ -321,7 +321,18 @@ pub(super) fn wait_of(
     what: &str,
     wanted: impl Fn(&NodePatchStatus) -> bool,
 ) -> anyhow::Result<NodePatchStatus> {
-    stage.fleet.wait(&format!("{what} of {node}"), PATIENCE, || {
+    wait_within(PATIENCE, stage, node, what, wanted)
+}
+
+/// The same with another patience.
+pub(super) fn wait_within(
+    patience: Duration,
+    stage: &Stage<'_>,
+    node: &str,
+    what: &str,
+    wanted: impl Fn(&NodePatchStatus) -> bool,
+) -> anyhow::Result<NodePatchStatus> {
+    stage.fleet.wait(&format!("{what} of {node}"), patience, || {
         let patch = stage.fleet.patches()?.remove(node);
         let status = patch.and_then(|patch| patch.status).unwrap_or_default();
         Ok(if wanted(&status) {

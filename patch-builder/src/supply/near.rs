@@ -5,8 +5,7 @@
 pub struct Places(Vec<String>);
 
 /// Names that titles use for folders and files of another name.
-const ALIASES: [(&str, &str); 22] = [
-    ("acpica", "acpica"),
+const ALIASES: [(&str, &str); 21] = [
     ("afs", "afs"),
     ("bonding", "bond"),
     ("cfg80211", "net/wireless"),
