@@ -29,6 +29,10 @@ pub struct SupplyArguments {
     /// found.
     #[arg(long, value_delimiter = ',')]
     through: Vec<String>,
+    /// A folder with the flaws' records, as the kernel's own list publishes them: they name the files of
+    /// each fix. Without it there are titles alone.
+    #[arg(long)]
+    records: Option<PathBuf>,
     /// Make modules without trying them in a guest.
     #[arg(long)]
     no_boot: bool,
@@ -52,13 +56,9 @@ struct Answer(Vec<Outcome>);
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = Table::new(&["FLAW", "FILE", "VERDICT"]);
+        let mut table = Table::new(&["FLAW", "FILES", "VERDICT"]);
         for outcome in self.0.iter().filter(|outcome| outcome.affects()) {
-            table.row([
-                outcome.cves.join(" "),
-                outcome.path.clone().unwrap_or_default(),
-                supply::words(&outcome.verdict),
-            ]);
+            table.row([outcome.cves.join(" "), outcome.paths.join(" "), supply::words(&outcome.verdict)]);
         }
         writeln!(f, "{table}")?;
         for (end, number) in supply::count(&self.0) {
@@ -80,6 +80,7 @@ pub fn run(arguments: &SupplyArguments) -> Result<(), Failure> {
     let order = Order {
         to: arguments.to.clone(),
         through: arguments.through.clone(),
+        records: arguments.records.clone(),
         boot: !arguments.no_boot,
         jobs: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         sample: arguments.sample.zip(arguments.seed.clone()),

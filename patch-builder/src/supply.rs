@@ -2,41 +2,39 @@
 //! patch of for an older one, with no hand at work. What comes out is a list for a person: nothing is
 //! published by this.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Instant;
 
-use invivo_terms::{Level, SetName};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::build::{self, Built, finish};
+use crate::build::{self, Built};
 use crate::cache::Cache;
-use crate::judge::Code;
-use crate::lock::{self, KernelLock, Package};
+use crate::lock::{self, KernelLock};
 use crate::object::kernel::Names;
 use crate::object::{Malformed, Object};
-use crate::part;
-use crate::progress::{Progress, Step};
-use crate::recipe::{Fix, Recipe, SourceFile};
-use crate::refusal::{Gate, Refusal};
-use crate::select::{self, Wish};
+use crate::progress::Progress;
 use crate::shop::Shop;
 use crate::{boot, fetch, tree};
 
+mod attempt;
 pub mod candidate;
 pub mod changelog;
 pub mod changes;
+pub mod fit;
 pub mod index;
 pub mod near;
+pub mod records;
+mod results;
 pub mod steps;
 
-use candidate::{Candidate, Finder, Found, How};
+use candidate::{Finder, How, Told};
 use changelog::Change;
+use records::{Record, Records};
+use results::Results;
 
 /// A release cannot be worked through.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +54,9 @@ pub enum Error {
     /// The kernel build cannot be read.
     #[error(transparent)]
     Index(#[from] index::Error),
+    /// Records of flaws cannot be read.
+    #[error("records")]
+    Records(#[from] records::Error),
     /// The kernel is not an object.
     #[error(transparent)]
     Object(#[from] Malformed),
@@ -88,8 +89,12 @@ pub enum Verdict {
         module: String,
         /// The objects and functions that it replaces.
         replaced: Vec<String>,
-        /// The whole file had to be taken, not the functions alone.
+        /// A whole file had to be taken, not the functions alone.
         whole: bool,
+        /// Functions of these files that differ and were left out: a gate refuses them, and they belong
+        /// to other changes.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        left: Vec<String>,
         /// It stays in memory when it was taken off, since the address of its code is stored.
         #[serde(default)]
         stays: bool,
@@ -128,9 +133,9 @@ pub struct Outcome {
     /// How its place was found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub how: Option<How>,
-    /// The file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
+    /// The files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
     /// What became of it.
     #[serde(flatten)]
     pub verdict: Verdict,
@@ -153,6 +158,8 @@ pub struct Order {
     /// Versions of it on the way there that the archive still has: what came in between two of them is
     /// found more surely than between the first and the last.
     pub through: Vec<String>,
+    /// A folder with the flaws' records, which tell the files of each fix; titles alone if none.
+    pub records: Option<PathBuf>,
     /// Stop after so many changes that touch the kernel build, drawn with this seed; all if none.
     pub sample: Option<(usize, String)>,
     /// Try what is made in a guest.
@@ -182,9 +189,20 @@ pub fn run(
     let way = [lock.package_version.as_str(), order.to.as_str()];
     let steps = steps::steps(cache, &shop.source, name, way, &order.through, progress)?;
     let index = index::Index::of(&shop.debug, shop.vmlinux())?;
+    let records = order.records.as_deref().map_or_else(|| Ok(Records::default()), Records::of)?;
+    let mut told: Vec<Vec<Option<Record>>> = Vec::new();
+    for step in &steps {
+        let each = step.brought.iter().map(|change| records.find(&change.cves));
+        told.push(each.collect::<Result<_, _>>()?);
+    }
     let finders: Vec<_> = steps
         .iter()
-        .map(|step| Finder::new(&step.changes, step.brought.iter().map(|c| c.title.as_str()), &index))
+        .zip(&told)
+        .map(|(step, told)| {
+            let all = step.brought.iter().zip(told);
+            let all = all.map(|(change, record)| Told { title: &change.title, record: record.as_ref() });
+            Finder::new(&step.changes, all, &index)
+        })
         .collect();
     let vmlinux = Object::parse(shop.vmlinux())?;
     let names = Names::of_vmlinux(&vmlinux);
@@ -323,225 +341,20 @@ impl Bench<'_> {
         }
         Ok(())
     }
-
-    fn one(&self, n: usize, todo: Todo, progress: Progress) -> Result<(Outcome, Option<Built>), Error> {
-        let start = Instant::now();
-        let change = todo.change;
-        let mut outcome = Outcome {
-            cves: change.cves.clone(),
-            title: change.title.clone(),
-            version: change.version.clone(),
-            how: None,
-            path: None,
-            verdict: Verdict::NotAffected { why: format!("for {}", change.machines.join(", ")) },
-            ms: 0,
-        };
-        let mut made = None;
-        if change.is_for_us() {
-            match todo.finder.find(&change.title) {
-                Found::NotBuilt(path) => {
-                    outcome.verdict = Verdict::NotAffected { why: format!("{path} is not built") }
-                }
-                Found::Unclear(why) => outcome.verdict = Verdict::NeedsPerson { why },
-                Found::Header(path) => {
-                    let gate = Gate::OnlyCode.to_string();
-                    outcome.verdict = Verdict::Refused { gate, what: path.clone() };
-                    outcome.path = Some(path);
-                }
-                Found::Here(mut candidate) => {
-                    outcome.how = Some(candidate.how);
-                    outcome.path = Some(candidate.path.clone());
-                    if self.leave_out_what_is_the_same(todo, &mut candidate)? {
-                        let (verdict, built) = self.make(n, todo, &candidate, progress)?;
-                        outcome.verdict = verdict;
-                        made = built;
-                    } else {
-                        let why =
-                            "it is in the kernel as it is after the fix: the flaw came later".to_owned();
-                        outcome.verdict = Verdict::NotAffected { why };
-                    }
-                }
-            }
-        }
-        outcome.ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        progress(Step::Gates, &format!("{}: {}", change.cves.join(" "), words(&outcome.verdict)));
-        Ok((outcome, made))
-    }
-
-    /// A change of a later version may only undo what came after the kernel: of the candidate's functions
-    /// those stay that differ from the kernel's own. Whether any does.
-    fn leave_out_what_is_the_same(&self, todo: Todo, candidate: &mut Candidate) -> Result<bool, Error> {
-        let (original, fixed) = self.texts(todo, candidate)?;
-        let changes = changes::of_file(&original, &fixed);
-        if candidate.whole {
-            return Ok(original != fixed);
-        }
-        candidate
-            .functions
-            .retain(|name| changes.changed.contains_key(name) || changes.new.contains_key(name));
-        Ok(!candidate.functions.is_empty())
-    }
-
-    /// The kernel's own text of the candidate's file, and the fixed one.
-    fn texts(&self, todo: Todo, candidate: &Candidate) -> Result<(String, String), Error> {
-        let own = self.shop.source.join(&candidate.path);
-        let newer = todo.step.newer.join(&candidate.path);
-        let read = |path: &Path| {
-            fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })
-        };
-        // What is not kept of the newer version is the kernel's own.
-        Ok((read(&own)?, read(if newer.is_file() { &newer } else { &own })?))
-    }
-
-    /// First the functions alone; then with what they need, and the whole file, each only if what was
-    /// tried before does not compile.
-    fn make(
-        &self,
-        n: usize,
-        todo: Todo,
-        candidate: &Candidate,
-        progress: Progress,
-    ) -> Result<(Verdict, Option<Built>), Error> {
-        let mut refusal = None;
-        for file in self.tries(todo, candidate)? {
-            match self.try_to_make(n, todo, &file, progress) {
-                Ok(built) => {
-                    let replaced = built
-                        .objects
-                        .iter()
-                        .flat_map(|object| {
-                            object.functions.iter().map(move |f| format!("{}: {f}", object.name))
-                        })
-                        .collect();
-                    let verdict = Verdict::Made {
-                        module: built.name.to_string(),
-                        replaced,
-                        whole: file.whole,
-                        stays: built.code == Code::Stays,
-                        boot: None,
-                    };
-                    return Ok((verdict, Some(built)));
-                }
-                Err(build::Error::Part(part::Error::Refused(Refusal { gate: Gate::FileBuilt, what }))) => {
-                    return Ok((Verdict::NotAffected { why: format!("{what} is not built") }, None));
-                }
-                Err(build::Error::Part(part::Error::Refused(found))) => {
-                    let again = found.gate == Gate::Compiles;
-                    refusal.get_or_insert(found);
-                    if !again {
-                        break;
-                    }
-                }
-                Err(build::Error::Gates(e)) => {
-                    refusal.get_or_insert(Refusal::new(Gate::OneSymbol, e.to_string()));
-                    break;
-                }
-                Err(build::Error::Compile(e)) => {
-                    refusal.get_or_insert(Refusal::new(Gate::Compiles, format!("link: {e}")));
-                    break;
-                }
-                // The file is in the kernel build, and the kernel's own text of it does not compile here.
-                Err(build::Error::Part(part::Error::Compile(e))) => {
-                    let why = format!("{} does not compile without the fix: {e}", file.path);
-                    return Ok((Verdict::NeedsPerson { why }, None));
-                }
-                Err(other) => return Err(other.into()),
-            }
-        }
-        let (gate, what) = refusal.map_or_else(Default::default, |r| (r.gate.to_string(), r.what));
-        Ok((Verdict::Refused { gate, what }, None))
-    }
-
-    /// What is tried of a file, one after the other.
-    fn tries(&self, todo: Todo, candidate: &Candidate) -> Result<Vec<SourceFile>, Error> {
-        let file = |functions: Vec<String>, also: Vec<String>, whole| SourceFile {
-            path: candidate.path.clone(),
-            functions,
-            also,
-            whole,
-        };
-        let whole = file(candidate.functions.clone(), Vec::new(), true);
-        if candidate.whole {
-            return Ok(vec![whole]);
-        }
-        let (original, fixed) = self.texts(todo, candidate)?;
-        let plain = file(candidate.functions.clone(), Vec::new(), false);
-        let (functions, also) = select::related(&original, &fixed, &candidate.functions);
-        let related = file(functions, also, false);
-        Ok(if related == plain { vec![plain, whole] } else { vec![plain, related, whole] })
-    }
-
-    fn try_to_make(
-        &self,
-        n: usize,
-        todo: Todo,
-        file: &SourceFile,
-        progress: Progress,
-    ) -> Result<Built, build::Error> {
-        let change = todo.change;
-        let path = todo.step.newer.join(&file.path);
-        let fixed =
-            fs::read_to_string(&path).map_err(|source| build::Error::Write { path: path.clone(), source })?;
-        let wish = Wish::of(&change.title, &fixed, Some(&todo.step.package.version), file);
-        let workshop = self.shop.workshop(self.vmlinux, self.names);
-        let part = workshop.make(&file.path, &[wish], &[], Code::Stays, progress)?;
-        let recipe = recipe(change, file, &part, &todo.step.package);
-        let level = Level(u32::try_from(n + 1).unwrap_or(u32::MAX));
-        let set: SetName = SET.parse()?;
-        let out = self.order.out.join("modules");
-        let recipe_folder = self.order.out.join("recipes").join(change.cves.join("-"));
-        let text = serde_json::to_string_pretty(&recipe)?;
-        let built = finish(self.shop, vec![recipe], vec![part], level, &set, &out, progress)?;
-        let written = fs::create_dir_all(&recipe_folder)
-            .and_then(|()| fs::write(recipe_folder.join(crate::recipe::FILE), text));
-        written.map_err(|source| build::Error::Write { path: recipe_folder, source })?;
-        Ok(built)
-    }
 }
 
 /// Modules that are tried in one guest.
 const BATCH: usize = 12;
-/// The set that modules of a trial carry; it is never published.
-const SET: &str = "2000-01-01.1";
-
-/// A recipe for a person to read, complete and approve.
-fn recipe(change: &Change, file: &SourceFile, part: &part::Made, source: &Package) -> Recipe {
-    let mut file = file.clone();
-    if file.functions.is_empty() {
-        let plain = |name: &String| name.split('.').next().unwrap_or(name).to_owned();
-        file.functions = part.seen.replaced.iter().map(plain).collect();
-    }
-    Recipe {
-        title: change.title.clone(),
-        summary: "To be written by the person who approves it.".to_owned(),
-        fixes: change
-            .cves
-            .iter()
-            .map(|cve| Fix {
-                cve: cve.clone(),
-                cvss: None,
-                severity: None,
-                title: change.title.clone(),
-                url: format!("https://security-tracker.debian.org/tracker/{cve}"),
-            })
-            .collect(),
-        fixed: change.version.clone(),
-        source: Some(source.clone()),
-        patch: None,
-        files: vec![file],
-        never_unload: part.code == Code::Stays,
-        check: None,
-    }
-}
 
 /// A verdict in a few words.
 pub fn words(verdict: &Verdict) -> String {
     match verdict {
-        Verdict::Made { replaced, whole, stays, boot, .. } => {
+        Verdict::Made { replaced, whole, left, stays, boot, .. } => {
             let whole = if *whole { ", the whole file" } else { "" };
+            let left = if left.is_empty() { String::new() } else { format!(", without {}", left.join(", ")) };
             let stays = if *stays { ", never unloaded" } else { "" };
             let boot = boot.as_ref().map_or_else(String::new, |boot| format!(", boot test: {boot}"));
-            format!("made: {}{whole}{stays}{boot}", replaced.join(", "))
+            format!("made: {}{whole}{left}{stays}{boot}", replaced.join(", "))
         }
         Verdict::NotAffected { why } => format!("not affected: {why}"),
         Verdict::Refused { gate, what } => format!("refused: {gate}: {what}"),
@@ -564,38 +377,4 @@ pub fn count(outcomes: &[Outcome]) -> BTreeMap<String, usize> {
         *counts.entry(key).or_default() += 1;
     }
     counts
-}
-
-/// What earlier runs found, and what this one finds.
-struct Results {
-    file: fs::File,
-    path: PathBuf,
-    known: BTreeMap<BTreeSet<String>, Outcome>,
-}
-
-impl Results {
-    fn open(out: &Path) -> Result<Self, Error> {
-        let path = out.join(RESULTS);
-        let failed = |source| Error::File { path: path.clone(), source };
-        fs::create_dir_all(out).map_err(failed)?;
-        let mut known = BTreeMap::new();
-        if path.exists() {
-            for line in fs::read_to_string(&path).map_err(failed)?.lines() {
-                let outcome: Outcome = serde_json::from_str(line)?;
-                known.insert(outcome.cves.iter().cloned().collect(), outcome);
-            }
-        }
-        let file = fs::OpenOptions::new().append(true).create(true).open(&path).map_err(failed)?;
-        Ok(Self { file, path, known })
-    }
-
-    fn known(&self, change: &Change) -> Option<Outcome> {
-        self.known.get(&change.cves.iter().cloned().collect::<BTreeSet<_>>()).cloned()
-    }
-
-    fn keep(&mut self, outcome: &Outcome) -> Result<(), Error> {
-        let line = serde_json::to_string(outcome)?;
-        let failed = |source| Error::File { path: self.path.clone(), source };
-        writeln!(self.file, "{line}").and_then(|()| self.file.flush()).map_err(failed)
-    }
 }

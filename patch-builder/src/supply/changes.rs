@@ -72,7 +72,7 @@ fn collect(tree: &Path, paths: &mut BTreeSet<PathBuf>) -> io::Result<()> {
             let entry = entry?;
             let path = folder.join(entry.file_name());
             if entry.file_type()?.is_dir() {
-                if !is_elsewhere(&path) {
+                if !is_elsewhere(&path.to_string_lossy()) {
                     open.push(path);
                 }
             } else if path.extension().is_some_and(|extension| extension == "c" || extension == "h") {
@@ -83,12 +83,14 @@ fn collect(tree: &Path, paths: &mut BTreeSet<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-/// Folders of which nothing becomes part of our kernels.
-fn is_elsewhere(path: &Path) -> bool {
-    let text = path.to_string_lossy();
-    let ours = ["arch/x86"];
-    ["tools", "samples", "scripts", "Documentation", "debian"].contains(&text.as_ref())
-        || (text.starts_with("arch/") && !ours.iter().any(|ours| text.starts_with(ours)))
+/// Whether a folder, or a file in one, is one of which nothing becomes part of our kernels.
+pub fn is_elsewhere(path: &str) -> bool {
+    let mut parts = path.split('/');
+    match (parts.next(), parts.next()) {
+        (Some("tools" | "samples" | "scripts" | "Documentation" | "debian"), _) => true,
+        (Some("arch"), Some(machine)) => machine != "x86",
+        _ => false,
+    }
 }
 
 /// What differs between two texts of a file. What is not in the kernel's style differs as a whole.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::supply::changes::words;
 
 type Functions<'a> = &'a [(&'a str, &'a [&'a str])];
 
@@ -19,6 +20,16 @@ fn changes(list: &[(&str, Functions)]) -> BTreeMap<String, Changes> {
 
 /// Where `title` is, among `others`.
 fn among(title: &str, others: &[&str]) -> Found {
+    find(title, None, others)
+}
+
+/// The same of a change whose flaw's record names `files` and has some words.
+fn recorded(title: &str, files: &[&str], text: &str, others: &[&str]) -> Found {
+    let files = files.iter().map(|path| (*path).to_owned()).collect();
+    find(title, Some(&Record { files, text: text.to_owned() }), others)
+}
+
+fn find(title: &str, record: Option<&Record>, others: &[&str]) -> Found {
     let named: &[(&str, Functions)] = &[
         ("net/unix/af_unix.c", &[("unix_ioctl", &["SIOCATMARK", "err"]), ("unix_bind", &["err", "addr"])]),
         ("block/blk-iocost.c", &[("ioc_pd_free", &["iocg"]), ("ioc_pd_init", &["iocg"])]),
@@ -39,34 +50,87 @@ fn among(title: &str, others: &[&str]) -> Found {
         ("tcp.c", &["tcp_close"]),
     ]);
     let beside = (0..50).map(|n| format!("misc: thing{n}: fix leak")).collect::<Vec<_>>();
-    let all = beside.iter().map(String::as_str).chain(others.iter().copied()).chain([title]);
+    let rest = beside.iter().map(String::as_str).chain(others.iter().copied());
+    let all = rest.map(|title| Told { title, record: None }).chain([Told { title, record }]);
     Finder::new(&changes, all, &index).find(title)
 }
 
-fn here(title: &str, others: &[&str]) -> (String, How) {
-    match among(title, others) {
-        Found::Here(candidate) => (candidate.functions.join(" "), candidate.how),
-        other => panic!("{title}: {other:?}"),
+fn names(functions: &[String]) -> String {
+    functions.join(" ")
+}
+
+/// The only place of a change.
+fn place(found: Found) -> (Place, How) {
+    match found {
+        Found::Here(Candidate { mut places, how }) if places.len() == 1 => (places.remove(0), how),
+        other => panic!("{other:?}"),
     }
 }
 
 #[test]
 fn a_title_that_names_a_function_is_where_it_is() {
-    let others = ["af_unix: Reject SIOCATMARK on non-stream sockets"];
-    assert_eq!(here("af_unix: fix leak in unix_bind()", &others), ("unix_bind".to_owned(), How::ByName));
+    let (place, how) = place(among("af_unix: fix leak in unix_bind()", &[]));
+    assert_eq!((place.path.as_str(), how), ("net/unix/af_unix.c", How::ByName));
 }
 
 #[test]
-fn all_that_differs_in_a_file_that_only_one_title_names_belongs_to_it() {
-    let found = here("block: blk-iocost: clear iocg delay state", &[]);
-    assert_eq!(found, ("ioc_pd_free ioc_pd_init".to_owned(), How::ByFile));
+fn all_that_differs_in_a_file_that_a_title_names_is_taken() {
+    let (place, how) = place(among("block: blk-iocost: clear iocg delay state", &[]));
+    assert_eq!((names(&place.functions).as_str(), how), ("ioc_pd_free ioc_pd_init", How::ByFile));
+    assert!(place.of_others.is_empty());
 }
 
 #[test]
-fn of_titles_that_name_one_file_each_has_the_functions_that_fit_it_best() {
+fn what_clearly_belongs_to_another_title_of_the_file_is_told_apart() {
     let (one, other) = ("af_unix: Reject SIOCATMARK on streams", "af_unix: fix leak in unix_bind()");
-    assert_eq!(here(one, &[other]), ("unix_ioctl".to_owned(), How::ByFile));
-    assert_eq!(here(other, &[one]), ("unix_bind".to_owned(), How::ByName));
+    let (first, _) = place(among(one, &[other]));
+    assert_eq!(
+        (names(&first.functions).as_str(), names(&first.of_others).as_str()),
+        ("unix_bind unix_ioctl", "unix_bind")
+    );
+    let (second, _) = place(among(other, &[one]));
+    assert_eq!(names(&second.of_others), "unix_ioctl");
+}
+
+#[test]
+fn words_that_name_neither_file_nor_function_need_a_person() {
+    let title = "net: look at ns_capable before IPOPT_SSRR";
+    assert!(matches!(among(title, &[]), Found::Unclear(_)));
+    // The record knows.
+    let (place, how) = place(recorded(title, &["net/ipv4/ip_options.c"], "", &[]));
+    assert_eq!((names(&place.functions).as_str(), how), ("ip_options_get", How::ByRecord));
+}
+
+#[test]
+fn a_record_counts_for_more_than_the_title() {
+    let files = ["block/blk-iocost.c", "net/ipv4/tcp.c", "drivers/gpu/drm/panel/panel-edp.c"];
+    let Found::Here(found) = recorded("af_unix: fix leak in unix_bind()", &files, "", &[]) else { panic!() };
+    let paths: Vec<_> = found.places.iter().map(|place| place.path.as_str()).collect();
+    // What is not built is not affected.
+    assert_eq!(paths, files[..2]);
+}
+
+#[test]
+fn a_record_shares_a_file_with_another_title_by_its_words() {
+    let others = ["af_unix: fix leak in unix_bind()"];
+    let found = recorded("af_unix: be strict", &["net/unix/af_unix.c"], "SIOCATMARK on a stream", &others);
+    assert_eq!(names(&place(found).0.of_others), "unix_bind");
+}
+
+#[test]
+fn files_of_other_machines_do_not_affect_and_a_file_that_moved_is_found() {
+    let found = recorded("arm64: fix it", &["arch/arm64/kernel/entry.c", "tools/perf/x.c"], "", &[]);
+    assert!(matches!(found, Found::NotBuilt(_)), "{found:?}");
+    let (place, _) = place(recorded("what: is this", &["net/elsewhere/ip_options.c"], "", &[]));
+    assert_eq!(place.path, "net/ipv4/ip_options.c");
+    let found = recorded("what: is this", &["net/ipv4/nothing.c"], "", &[]);
+    assert!(matches!(found, Found::Unclear(_)), "{found:?}");
+}
+
+#[test]
+fn a_fix_that_is_in_a_header_too_is_in_a_header() {
+    let found = recorded("tcp: fix it", &["net/ipv4/tcp.c", "include/net/tcp.h"], "", &[]);
+    assert_eq!(found, Found::Header("include/net/tcp.h".to_owned()));
 }
 
 #[test]

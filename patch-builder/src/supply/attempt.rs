@@ -1,0 +1,300 @@
+//! One change: where it is, what of it becomes a module, and what refuses.
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use invivo_terms::{Level, SetName};
+
+use super::candidate::{Candidate, Found, Place};
+use super::changelog::Change;
+use super::{Bench, Error, Outcome, Todo, Verdict, changes, words};
+use crate::build::{self, Built, finish};
+use crate::judge::Code;
+use crate::lock::Package;
+use crate::part;
+use crate::progress::{Progress, Step};
+use crate::recipe::{Fix, Recipe, SourceFile};
+use crate::refusal::{Gate, Refusal};
+use crate::select::{self, Wish};
+
+/// What was taken of one file.
+struct Taken {
+    file: SourceFile,
+    part: part::Made,
+    /// Functions that differ and were not taken.
+    left: Vec<String>,
+}
+
+/// Why nothing was taken.
+enum End {
+    Refused(Refusal),
+    Unclear(String),
+    Error(Error),
+}
+
+/// The set that modules of a trial carry; it is never published.
+const SET: &str = "2000-01-01.1";
+
+/// A recipe for a person to read, complete and approve.
+fn recipe(change: &Change, taken: &[Taken], source: &Package) -> Recipe {
+    let file = |Taken { file, part, .. }: &Taken| {
+        let mut file = file.clone();
+        if file.functions.is_empty() {
+            let plain = |name: &String| name.split('.').next().unwrap_or(name).to_owned();
+            file.functions = part.seen.replaced.iter().map(plain).collect();
+        }
+        file
+    };
+    Recipe {
+        title: change.title.clone(),
+        summary: "To be written by the person who approves it.".to_owned(),
+        fixes: change
+            .cves
+            .iter()
+            .map(|cve| Fix {
+                cve: cve.clone(),
+                cvss: None,
+                severity: None,
+                title: change.title.clone(),
+                url: format!("https://security-tracker.debian.org/tracker/{cve}"),
+            })
+            .collect(),
+        fixed: change.version.clone(),
+        source: Some(source.clone()),
+        patch: None,
+        files: taken.iter().map(file).collect(),
+        never_unload: taken.iter().any(|taken| taken.part.code == Code::Stays),
+        check: None,
+    }
+}
+
+impl Bench<'_> {
+    pub(super) fn one(
+        &self,
+        n: usize,
+        todo: Todo,
+        progress: Progress,
+    ) -> Result<(Outcome, Option<Built>), Error> {
+        let start = Instant::now();
+        let change = todo.change;
+        let mut outcome = Outcome {
+            cves: change.cves.clone(),
+            title: change.title.clone(),
+            version: change.version.clone(),
+            how: None,
+            paths: Vec::new(),
+            verdict: Verdict::NotAffected { why: format!("for {}", change.machines.join(", ")) },
+            ms: 0,
+        };
+        let mut made = None;
+        if change.is_for_us() {
+            match todo.finder.find(&change.title) {
+                Found::NotBuilt(path) => {
+                    outcome.verdict = Verdict::NotAffected { why: format!("{path} is not built") }
+                }
+                Found::Unclear(why) => outcome.verdict = Verdict::NeedsPerson { why },
+                Found::Header(path) => {
+                    let gate = Gate::OnlyCode.to_string();
+                    outcome.verdict = Verdict::Refused { gate, what: path.clone() };
+                    outcome.paths = vec![path];
+                }
+                Found::Here(mut candidate) => {
+                    outcome.how = Some(candidate.how);
+                    outcome.paths = candidate.places.iter().map(|place| place.path.clone()).collect();
+                    if self.leave_out_what_is_the_same(todo, &mut candidate)? {
+                        let (verdict, built) = self.make(n, todo, &candidate, progress)?;
+                        outcome.verdict = verdict;
+                        made = built;
+                    } else {
+                        let why =
+                            "it is in the kernel as it is after the fix: the flaw came later".to_owned();
+                        outcome.verdict = Verdict::NotAffected { why };
+                    }
+                }
+            }
+        }
+        outcome.ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        progress(Step::Gates, &format!("{}: {}", change.cves.join(" "), words(&outcome.verdict)));
+        Ok((outcome, made))
+    }
+
+    /// A change of a later version may only undo what came after the kernel: of the candidate's functions
+    /// those stay that differ from the kernel's own. Whether anything does.
+    fn leave_out_what_is_the_same(&self, todo: Todo, candidate: &mut Candidate) -> Result<bool, Error> {
+        let mut differing = Vec::new();
+        for mut place in std::mem::take(&mut candidate.places) {
+            let (original, fixed) = self.texts(todo, &place.path)?;
+            let had_functions = !place.functions.is_empty();
+            let changed = changes::of_file(&original, &fixed).changed;
+            place.functions.retain(|name| changed.contains_key(name));
+            if original != fixed && had_functions == !place.functions.is_empty() {
+                differing.push(place);
+            }
+        }
+        candidate.places = differing;
+        Ok(!candidate.places.is_empty())
+    }
+
+    /// The kernel's own text of a file, and the fixed one.
+    fn texts(&self, todo: Todo, path: &str) -> Result<(String, String), Error> {
+        let own = self.shop.source.join(path);
+        let newer = todo.step.newer.join(path);
+        let read = |path: &Path| {
+            fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })
+        };
+        // What is not kept of the newer version is the kernel's own.
+        Ok((read(&own)?, read(if newer.is_file() { &newer } else { &own })?))
+    }
+
+    /// A module of all files that the change is in.
+    fn make(
+        &self,
+        n: usize,
+        todo: Todo,
+        candidate: &Candidate,
+        progress: Progress,
+    ) -> Result<(Verdict, Option<Built>), Error> {
+        let mut taken = Vec::new();
+        let mut nothing = None;
+        for place in &candidate.places {
+            match self.part(todo, place, progress) {
+                Ok(part) => taken.push(part),
+                // What differs in this file is not compiled, or comes out the same.
+                Err(End::Refused(refusal)) if matches!(refusal.gate, Gate::FileBuilt | Gate::Changed) => {
+                    nothing = Some(refusal);
+                }
+                Err(End::Refused(Refusal { gate, what })) => {
+                    return Ok((Verdict::Refused { gate: gate.to_string(), what }, None));
+                }
+                Err(End::Unclear(why)) => return Ok((Verdict::NeedsPerson { why }, None)),
+                Err(End::Error(e)) => return Err(e),
+            }
+        }
+        if let Some(refusal) = nothing.filter(|_| taken.is_empty()) {
+            let verdict = match refusal.gate {
+                Gate::FileBuilt => Verdict::NotAffected { why: format!("{} is not built", refusal.what) },
+                gate => Verdict::Refused { gate: gate.to_string(), what: refusal.what },
+            };
+            return Ok((verdict, None));
+        }
+        let whole = taken.iter().any(|taken| taken.file.whole);
+        let left = taken.iter().flat_map(|taken| taken.left.clone()).collect();
+        match self.finish(n, todo, taken, progress) {
+            Ok(built) => {
+                let names = |object: &build::Changed| {
+                    let of = |f: &String| format!("{}: {f}", object.name);
+                    object.functions.iter().map(of).collect::<Vec<_>>()
+                };
+                let verdict = Verdict::Made {
+                    module: built.name.to_string(),
+                    replaced: built.objects.iter().flat_map(names).collect(),
+                    whole,
+                    left,
+                    stays: built.code == Code::Stays,
+                    boot: None,
+                };
+                Ok((verdict, Some(built)))
+            }
+            Err(build::Error::Gates(e)) => {
+                Ok((Verdict::Refused { gate: Gate::OneSymbol.to_string(), what: e.to_string() }, None))
+            }
+            Err(build::Error::Compile(e)) => {
+                let what = format!("link: {e}");
+                Ok((Verdict::Refused { gate: Gate::Compiles.to_string(), what }, None))
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// The part for one file: of all functions that differ; if that is refused, without those that
+    /// clearly belong to other changes. Tells the refusal of the former.
+    fn part(&self, todo: Todo, place: &Place, progress: Progress) -> Result<Taken, End> {
+        let first = match self.try_part(todo, &place.path, &place.functions, Vec::new(), progress) {
+            Err(End::Refused(refusal)) if !matches!(refusal.gate, Gate::FileBuilt | Gate::Changed) => refusal,
+            other => return other,
+        };
+        let is_own = |name: &&String| !place.of_others.contains(name);
+        let own: Vec<String> = place.functions.iter().filter(is_own).cloned().collect();
+        if own.is_empty() || own.len() == place.functions.len() {
+            return Err(End::Refused(first));
+        }
+        let left = place.functions.iter().filter(|name| !own.contains(name)).cloned().collect();
+        match self.try_part(todo, &place.path, &own, left, progress) {
+            Err(End::Refused(_)) => Err(End::Refused(first)),
+            other => other,
+        }
+    }
+
+    /// First the functions with what they name and what changed together with them; the whole file if that
+    /// does not compile and nothing was left out.
+    fn try_part(
+        &self,
+        todo: Todo,
+        path: &str,
+        functions: &[String],
+        left: Vec<String>,
+        progress: Progress,
+    ) -> Result<Taken, End> {
+        let (original, fixed) = self.texts(todo, path).map_err(End::Error)?;
+        let (functions, also) = select::related(&original, &fixed, functions);
+        let whole = functions.is_empty();
+        let file = |whole| SourceFile {
+            path: path.to_owned(),
+            functions: functions.clone(),
+            also: also.clone(),
+            whole,
+        };
+        let mut tries = vec![file(whole)];
+        if !whole && left.is_empty() {
+            tries.push(SourceFile { also: Vec::new(), ..file(true) });
+        }
+        let mut refusal = None;
+        for file in tries {
+            let version = Some(todo.step.package.version.as_str());
+            let wish = Wish::of(&todo.change.title, &fixed, version, &file);
+            let workshop = self.shop.workshop(self.vmlinux, self.names);
+            let made = workshop.make(path, &[wish], &[], Code::Stays, progress);
+            match made {
+                Ok(part) => return Ok(Taken { file, part, left }),
+                Err(part::Error::Refused(found)) => {
+                    let again = found.gate == Gate::Compiles;
+                    refusal.get_or_insert(found);
+                    if !again {
+                        break;
+                    }
+                }
+                // The file is in the kernel build, and the kernel's own text of it does not compile here.
+                Err(part::Error::Compile(e)) => {
+                    return Err(End::Unclear(format!("{path} does not compile without the fix: {e}")));
+                }
+                Err(other) => return Err(End::Error(build::Error::from(other).into())),
+            }
+        }
+        let nothing = || Refusal::new(Gate::Changed, path);
+        Err(End::Refused(refusal.unwrap_or_else(nothing)))
+    }
+
+    /// Puts the parts together, and writes the recipe that a person may approve.
+    fn finish(
+        &self,
+        n: usize,
+        todo: Todo,
+        taken: Vec<Taken>,
+        progress: Progress,
+    ) -> Result<Built, build::Error> {
+        let change = todo.change;
+        let recipe = recipe(change, &taken, &todo.step.package);
+        let level = Level(u32::try_from(n + 1).unwrap_or(u32::MAX));
+        let set: SetName = SET.parse()?;
+        let out = self.order.out.join("modules");
+        let recipe_folder = self.order.out.join("recipes").join(change.cves.join("-"));
+        let text = serde_json::to_string_pretty(&recipe)?;
+        let parts = taken.into_iter().map(|taken| taken.part).collect();
+        let built = finish(self.shop, vec![recipe], parts, level, &set, &out, progress)?;
+        let written = fs::create_dir_all(&recipe_folder)
+            .and_then(|()| fs::write(recipe_folder.join(crate::recipe::FILE), text));
+        written.map_err(|source| build::Error::Write { path: recipe_folder, source })?;
+        Ok(built)
+    }
+}
