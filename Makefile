@@ -132,3 +132,5 @@ bench-supply: host-packages own-target ## How many of the distribution's fixes b
 	  --to 6.12.117-1~deb12u1 --through 6.12.111-1~deb12u1,6.12.113-1~deb12u1,6.12.115-2~deb12u1
 	cargo test --locked -p invivo-patch-builder --lib nothing_of_the_negative_set -- --nocapture
 	cargo test --locked -p invivo-patch-builder --test refused -- --ignored --nocapture
+	$(if $(SUPPLY_RECORDS),INVIVO_RECORDS=$(abspath $(SUPPLY_RECORDS)) \
+	  cargo test --locked -p invivo-patch-builder --test placement -- --ignored --nocapture)

@@ -61,6 +61,9 @@ pub struct Types<'a> {
 
 /// How deep a description goes into types without a name.
 const DEPTH: u32 = 12;
+/// Longer than the description of any type of a kernel, in bytes: one that holds itself without a pointer,
+/// which no compiler writes, would have no end.
+const LONGEST: usize = 1 << 20;
 /// More types than any file of a kernel has.
 const MOST: usize = 4_000_000;
 
@@ -182,15 +185,21 @@ impl<'a> Types<'a> {
         Ok(Self { types: found })
     }
 
-    /// The types that have a name, each described as far as its layout goes.
+    /// The types that have a name, each described as far as its layout goes; what is longer than
+    /// [`LONGEST`] is cut off.
     fn described(&self) -> BTreeMap<(&'static str, &'a str), String> {
         let mut all = BTreeMap::new();
         for kind in &self.types {
-            let (key, text) = match kind {
+            let mut text = String::new();
+            let key = match kind {
                 Type::Record { union, name, .. } => {
-                    ((if *union { "union" } else { "struct" }, *name), self.record(kind, 0))
+                    self.record(kind, 0, &mut text);
+                    (if *union { "union" } else { "struct" }, *name)
                 }
-                Type::Alias { name, of, .. } => (("typedef", *name), self.name(*of, 0)),
+                Type::Alias { name, of, .. } => {
+                    self.name(*of, 0, &mut text);
+                    ("typedef", *name)
+                }
                 _ => continue,
             };
             if !key.1.is_empty() {
@@ -200,36 +209,58 @@ impl<'a> Types<'a> {
         all
     }
 
-    fn record(&self, kind: &Type, depth: u32) -> String {
-        let Type::Record { union, size, members, .. } = kind else { return String::new() };
-        let mut text = format!("{}{size}{{", if *union { "union " } else { "" });
+    fn record(&self, kind: &Type, depth: u32, text: &mut String) {
+        let Type::Record { union, size, members, .. } = kind else { return };
+        let _ = write!(text, "{}{size}{{", if *union { "union " } else { "" });
         for (name, of, place) in members {
-            let _ = write!(text, "{name}@{place}:{};", self.name(*of, depth + 1));
+            if text.len() > LONGEST {
+                return;
+            }
+            let _ = write!(text, "{name}@{place}:");
+            self.name(*of, depth + 1, text);
+            text.push(';');
         }
         text.push('}');
-        text
     }
 
-    fn name(&self, index: u32, depth: u32) -> String {
-        if depth > DEPTH {
-            return "...".to_owned();
+    fn name(&self, index: u32, depth: u32, text: &mut String) {
+        if depth > DEPTH || text.len() > LONGEST {
+            text.push_str("...");
+            return;
         }
         let kind = usize::try_from(index).ok().and_then(|n| self.types.get(n));
-        let deeper = |of: u32| self.name(of, depth + 1);
         match kind {
-            None | Some(Type::Void | Type::Other) => "void".to_owned(),
-            Some(Type::Integer { name, size, encoding }) => format!("{name}.{size}.{encoding:x}"),
-            Some(Type::Pointer(of)) => format!("*{}", deeper(*of)),
-            Some(Type::Array { of, number }) => format!("[{number}]{}", deeper(*of)),
-            Some(kind @ Type::Record { name: "", .. }) => self.record(kind, depth + 1),
-            Some(Type::Enumeration { name, size, .. }) => format!("enum {name}.{size}"),
-            Some(Type::Alias { name: "", mark, of }) => format!("{mark}{}", deeper(*of)),
+            None | Some(Type::Void | Type::Other) => text.push_str("void"),
+            Some(Type::Integer { name, size, encoding }) => {
+                let _ = write!(text, "{name}.{size}.{encoding:x}");
+            }
+            Some(Type::Pointer(of)) => {
+                text.push('*');
+                self.name(*of, depth + 1, text);
+            }
+            Some(Type::Array { of, number }) => {
+                let _ = write!(text, "[{number}]");
+                self.name(*of, depth + 1, text);
+            }
+            Some(kind @ Type::Record { name: "", .. }) => self.record(kind, depth + 1, text),
+            Some(Type::Enumeration { name, size, .. }) => {
+                let _ = write!(text, "enum {name}.{size}");
+            }
+            Some(Type::Alias { name: "", mark, of }) => {
+                text.push_str(mark);
+                self.name(*of, depth + 1, text);
+            }
             Some(Type::Record { name, .. } | Type::Forward(name) | Type::Alias { name, .. }) => {
-                (*name).to_owned()
+                text.push_str(name);
             }
             Some(Type::Prototype { returns, parameters }) => {
-                let parameters: Vec<_> = parameters.iter().map(|p| deeper(*p)).collect();
-                format!("({})->{}", parameters.join(","), deeper(*returns))
+                text.push('(');
+                for parameter in parameters {
+                    self.name(*parameter, depth + 1, text);
+                    text.push(',');
+                }
+                text.push_str(")->");
+                self.name(*returns, depth + 1, text);
             }
         }
     }
@@ -248,7 +279,9 @@ impl<'a> Types<'a> {
 /// constants with two values. What only one of them has is no contradiction.
 pub fn contradictions(before: &Types, after: &Types) -> Vec<String> {
     let (old, new) = (before.described(), after.described());
-    let differ = new.iter().filter(|(key, text)| old.get(*key).is_some_and(|other| other != *text));
+    // Of what was cut off, the rest may differ.
+    let unlike = |one: &String, other: &String| one != other || one.len() > LONGEST;
+    let differ = new.iter().filter(|(key, text)| old.get(*key).is_some_and(|other| unlike(other, text)));
     let mut found: Vec<_> = differ.map(|((kind, name), _)| format!("{kind} {name}")).collect();
     let (old, new) = (before.constants(), after.constants());
     let differ = new.iter().filter(|(name, value)| old.get(*name).is_some_and(|other| other != *value));

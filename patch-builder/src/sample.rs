@@ -32,6 +32,35 @@ pub(crate) fn compile(text: &str, more: &[&str]) -> Compiled {
     Compiled { object, module: None, checksums: BTreeMap::new() }
 }
 
+/// `number` damaged forms of `good`, the same in every run: bytes that are others, bytes of the file's
+/// sizes and places that are at their limits, and an early end.
+pub(crate) fn damaged(good: &[u8], number: usize) -> impl Iterator<Item = Vec<u8>> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    // xorshift64
+    let mut next = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state >> 8).unwrap() % below.max(1)
+    };
+    (0..number).map(move |_| {
+        let mut bytes = good.to_vec();
+        for _ in 0..=next(4) {
+            let at = next(bytes.len());
+            match next(4) {
+                0 => bytes.truncate(at),
+                1 => bytes.iter_mut().skip(at).take(8).for_each(|byte| *byte = 0xff),
+                2 => bytes.iter_mut().skip(at).take(4).for_each(|byte| *byte = 0),
+                _ => {
+                    let value = u8::try_from(next(256)).unwrap();
+                    bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = value);
+                }
+            }
+        }
+        bytes
+    })
+}
+
 /// A fix of a kernel that consists of one file.
 pub(crate) struct Sample {
     pub(crate) before: Compiled,

@@ -184,6 +184,11 @@ impl<'s> Shop<'s> {
         &self.source
     }
 
+    /// The modules of the kernel build with all their symbols.
+    pub fn debug(&self) -> &Debug {
+        &self.debug
+    }
+
     /// The kernel with all its symbols.
     pub fn vmlinux(&self) -> &[u8] {
         &self.vmlinux
@@ -203,8 +208,12 @@ impl<'s> Shop<'s> {
             return Ok(fixed::of_package(self.cache, package, &file.path, progress)?);
         };
         let text = fixed::text(&folder.join(name), name)?;
-        let original = fixed::text(&self.source.join(&file.path), &file.path)?;
         let refused = |refusal| Error::from(part::Error::from(refusal));
+        let path = self.source.join(&file.path);
+        if !path.is_file() {
+            return Err(refused(Refusal::new(Gate::FileBuilt, format!("{}: not in the source", file.path))));
+        }
+        let original = fixed::text(&path, &file.path)?;
         let patches = patch::parse(&text).map_err(refused)?;
         let named = |path: &str| recipe.files.iter().any(|file| file.path == path);
         if let Some(other) = patches.iter().find(|patch| !named(patch.path)) {

@@ -233,7 +233,7 @@ fn what_a_person_gets_wrong_is_told_in_one_line_and_leaves_the_tree_as_it_was() 
     let cases: Vec<(Vec<PathBuf>, PathBuf, &str)> = vec![
         (vec![of("context", OPTIONS, "ip_options_get", &one_character)], recipes(LOCK), "Applies: "),
         (vec![of("unbuilt", "drivers/gpu/drm/radeon/r100.c", "f", radeon)], recipes(LOCK), "FileBuilt: "),
-        (vec![of("nowhere", "net/ipv4/nothing.c", "f", hunk)], recipes(LOCK), "net/ipv4/nothing.c"),
+        (vec![of("nowhere", "net/ipv4/nothing.c", "f", hunk)], recipes(LOCK), "FileBuilt: "),
         (vec![header], recipes(LOCK), "OnlyCode: "),
         (vec![assembly], recipes(LOCK), "OnlyCode: "),
         (vec![kconfig], recipes(LOCK), "OnlyCode: "),

@@ -130,3 +130,33 @@ fn a_damaged_section_is_refused_wherever_it_is_damaged() {
         }
     }
 }
+
+#[test]
+fn a_type_that_holds_itself_comes_to_an_end_and_is_no_type_to_rely_on() {
+    let mut section = Section::new();
+    // 200 members without a name, each of the record itself.
+    let members: Vec<u32> = (0..200).flat_map(|n| [0, 1, n]).collect();
+    section.add("", 4, 200, 8, &members);
+    section.add("outer", 4, 1, 8, &[0, 1, 0]);
+    let bytes = section.bytes();
+    let types = Types::parse(&bytes).unwrap();
+    assert_eq!(contradictions(&types, &types), ["struct outer"]);
+}
+
+#[test]
+fn damaged_types_are_refused_or_read_but_never_end_the_builder() {
+    let text = "struct s { int a; union { long b; char c[8]; }; enum { ONE, TWO } d; int (*f)(struct s *); };\n\
+                struct s use(struct s *s) { return *s; }";
+    let compiled = crate::sample::compile(text, &[]);
+    let object = crate::object::Object::parse(&compiled.object).unwrap();
+    let good = object.section(".BTF").unwrap().data;
+    let types = Types::parse(good).unwrap();
+    let mut refused = 0;
+    for bytes in crate::sample::damaged(good, 5000) {
+        match Types::parse(&bytes) {
+            Ok(other) => drop(contradictions(&types, &other)),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > 500, "{refused}");
+}

@@ -139,3 +139,41 @@ fn a_damaged_object_is_refused_or_read_and_nothing_panics() {
     }
     assert!(read > 100, "{read}");
 }
+
+#[test]
+fn damaged_objects_are_refused_or_read_but_never_end_the_builder() {
+    let sample = sample();
+    let good = Object::parse(&sample.before.object).unwrap();
+    let names = Names::of_vmlinux(&good);
+    let world = World {
+        object: "vmlinux",
+        own: &names,
+        exports: &sample.exports,
+        of_module: &|_, _| Err(NotFound::Absent),
+        objtool_at_link: false,
+    };
+    let (mut unread, mut refused, mut taken) = (0, 0, 0);
+    for bytes in crate::sample::damaged(&sample.after.object, 4000) {
+        drop(slim::slim(bytes.as_slice()));
+        drop(crate::klp::undefined(&bytes));
+        drop(crate::modinfo::Modinfo::of(&bytes));
+        let Ok(object) = Object::parse(&bytes) else {
+            unread += 1;
+            continue;
+        };
+        drop(crate::reproduce::reproduce(&object, &good, "sample.c"));
+        let Ok(difference) = compare::compare(&good, &object) else {
+            refused += 1;
+            continue;
+        };
+        match extract(&good, &object, &difference, &world) {
+            Ok(cut) => {
+                drop(emit::emit(&cut, "sample.c"));
+                taken += 1;
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    // All three ways were gone.
+    assert!(unread > 100 && refused > 20 && taken > 20, "{unread} {refused} {taken}");
+}

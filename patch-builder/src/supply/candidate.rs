@@ -141,7 +141,7 @@ impl<'f> Finder<'f> {
         if differing.is_empty() {
             return Found::Unclear(format!("nothing differs in {}", list(&named)));
         }
-        let built: Vec<&str> = differing.iter().copied().filter(|path| self.is_built(path)).collect();
+        let built = self.built(record);
         if let Some(header) = built.iter().find(|path| is_header(path)) {
             return Found::Header((*header).to_owned());
         }
@@ -161,6 +161,11 @@ impl<'f> Finder<'f> {
             places.push(place);
         }
         Found::Here(Candidate { places, how })
+    }
+
+    /// The files of a record that differ and are in the kernel build.
+    pub fn built(&self, record: &Record) -> Vec<&'f str> {
+        self.differing(record).into_iter().filter(|path| self.is_built(path)).collect()
     }
 
     /// The files of a record that differ. One that the version has elsewhere is known by its last name.
