@@ -51,9 +51,18 @@ test: test-fast ## Every test: units, real API server, simulated fleets, the lab
 	$(SIMULATED)
 	$(LAB) test
 
+# The loader of an earlier version: this one takes over its state, and the other way round.
+EARLIER ?= 9415d8c
+OTHER_LOADER = $(INVIVO_CACHE)/earlier/$(EARLIER)/invivo-loader
+$(OTHER_LOADER): EARLIER_TREE = $(@D)/tree
+$(OTHER_LOADER):
+	rm -rf $(EARLIER_TREE) && mkdir -p $(EARLIER_TREE) && git archive $(EARLIER) | tar -x -C $(EARLIER_TREE)
+	cd $(EARLIER_TREE) && CARGO_TARGET_DIR=$(@D)/target cargo build --locked -p invivo-loader
+	cp $(@D)/target/x86_64-unknown-linux-gnu/debug/invivo-loader $@ && rm -rf $(@D)/target $(EARLIER_TREE)
+
 .PHONY: test-all
-test-all: test-fast ## The same, and what takes longer
-	INVIVO_ALL=1 INVIVO_POWER_CUTS=0 $(GUEST_TEST)
+test-all: test-fast $(OTHER_LOADER) ## The same, and what takes longer
+	INVIVO_ALL=1 INVIVO_POWER_CUTS=0 INVIVO_OTHER_LOADER=$(OTHER_LOADER) $(GUEST_TEST)
 	$(SIMULATED)
 	$(LAB) test --all
 

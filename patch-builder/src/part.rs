@@ -131,7 +131,7 @@ impl Workshop<'_> {
         };
         match with(Keys::AsWritten) {
             // The cure is known: the key is read instead.
-            Err(Error::Refused(Refusal { gate: Gate::StaticKeys, what })) => {
+            Err(Error::Refused(Refusal { gate: Gate::StaticKeys, what, .. })) => {
                 let mut made = with(Keys::Plain)?;
                 made.seen.notes.push(format!("static keys are read, not patched in, because of {what}"));
                 Ok(made)
@@ -246,12 +246,48 @@ fn first_error(words: &str) -> &str {
     words.lines().find(|line| line.contains("error")).or_else(|| words.lines().next()).unwrap_or_default()
 }
 
+/// The compiler names a function before what it has to say of its body; of a function that a header
+/// declares with other arguments it says so.
+fn functions_with_errors(words: &str) -> Vec<String> {
+    let quoted = |text: &str| text.split_once('\'').map(|(name, _)| name.to_owned());
+    let mut functions = Vec::new();
+    let mut body = None;
+    for line in words.lines() {
+        if let Some((_, rest)) = line.split_once(": In function '") {
+            body = quoted(rest);
+        } else if let Some((_, error)) = line.split_once(": error: ") {
+            match error.strip_prefix("conflicting types for '") {
+                Some(rest) => functions.extend(quoted(rest)),
+                None => functions.extend(body.clone()),
+            }
+        }
+    }
+    functions.sort_unstable();
+    functions.dedup();
+    functions
+}
+
 /// What the compiler says of a fixed file is a refusal: the original was compiled just now.
 fn refused_by_compiler(error: compile::Error) -> Error {
     match error {
         compile::Error::Command(command::Error::Failed { words, .. }) => {
-            Refusal::new(Gate::Compiles, first_error(&words)).into()
+            let refusal = Refusal::new(Gate::Compiles, first_error(&words));
+            Refusal { within: functions_with_errors(&words), ..refusal }.into()
         }
         other => other.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_that_do_not_compile_are_named() {
+        let words = "a.c: In function 'one':\na.c:3:9: warning: unused\na.c: In function 'two':\n\
+            a.c:7:3: error: 'struct s' has no member named 'x'\na.c:8:3: error: 'y' undeclared\n\
+            a.c:9:1: error: conflicting types for 'three'; have 'int(void)'\n";
+        assert_eq!(functions_with_errors(words), ["three", "two"]);
+        assert_eq!(first_error(words), "a.c:7:3: error: 'struct s' has no member named 'x'");
     }
 }

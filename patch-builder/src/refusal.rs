@@ -11,12 +11,14 @@ pub struct Refusal {
     pub gate: Gate,
     /// What it found: names of functions, symbols, files.
     pub what: String,
+    /// The functions that do not compile.
+    pub within: Vec<String>,
 }
 
 impl Refusal {
     /// A refusal by `gate` because of `what`.
     pub fn new(gate: Gate, what: impl Into<String>) -> Self {
-        Self { gate, what: what.into() }
+        Self { gate, what: what.into(), within: Vec::new() }
     }
 }
 

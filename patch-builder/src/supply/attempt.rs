@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use invivo_terms::{Level, SetName};
 
-use super::candidate::{Candidate, Found, Place};
+use super::candidate::{Candidate, Found, How, Place};
 use super::changelog::Change;
 use super::{Bench, Error, Outcome, Todo, Verdict, changes, words};
 use crate::build::{self, Built, finish};
@@ -158,13 +158,13 @@ impl Bench<'_> {
         let mut taken = Vec::new();
         let mut nothing = None;
         for place in &candidate.places {
-            match self.part(todo, place, progress) {
+            match self.part(todo, place, candidate.how, progress) {
                 Ok(part) => taken.push(part),
                 // What differs in this file is not compiled, or comes out the same.
                 Err(End::Refused(refusal)) if matches!(refusal.gate, Gate::FileBuilt | Gate::Changed) => {
                     nothing = Some(refusal);
                 }
-                Err(End::Refused(Refusal { gate, what })) => {
+                Err(End::Refused(Refusal { gate, what, .. })) => {
                     return Ok((Verdict::Refused { gate: gate.to_string(), what }, None));
                 }
                 Err(End::Unclear(why)) => return Ok((Verdict::NeedsPerson { why }, None)),
@@ -208,21 +208,33 @@ impl Bench<'_> {
     }
 
     /// The part for one file: of all functions that differ; if that is refused, without those that
-    /// clearly belong to other changes. Tells the refusal of the former.
-    fn part(&self, todo: Todo, place: &Place, progress: Progress) -> Result<Taken, End> {
-        let first = match self.try_part(todo, &place.path, &place.functions, Vec::new(), progress) {
-            Err(End::Refused(refusal)) if !matches!(refusal.gate, Gate::FileBuilt | Gate::Changed) => refusal,
-            other => return other,
+    /// clearly belong to other changes; and without those that need more than this file to compile, as
+    /// no part of a fix does whose record names all of its files. Tells the refusal of the first.
+    fn part(&self, todo: Todo, place: &Place, how: How, progress: Progress) -> Result<Taken, End> {
+        let without = |left: &[String]| -> Vec<String> {
+            place.functions.iter().filter(|name| !left.contains(name)).cloned().collect()
         };
-        let is_own = |name: &&String| !place.of_others.contains(name);
-        let own: Vec<String> = place.functions.iter().filter(is_own).cloned().collect();
-        if own.is_empty() || own.len() == place.functions.len() {
-            return Err(End::Refused(first));
-        }
-        let left = place.functions.iter().filter(|name| !own.contains(name)).cloned().collect();
-        match self.try_part(todo, &place.path, &own, left, progress) {
-            Err(End::Refused(_)) => Err(End::Refused(first)),
-            other => other,
+        let mut left = Vec::new();
+        let mut first = None;
+        loop {
+            let end = self.try_part(todo, &place.path, &without(&left), left.clone(), progress);
+            let Err(End::Refused(refusal)) = end else { return end };
+            if first.is_none() && matches!(refusal.gate, Gate::FileBuilt | Gate::Changed) {
+                return Err(End::Refused(refusal));
+            }
+            let is_foreign = |name: &&String| {
+                how == How::ByRecord && refusal.within.contains(name) && !place.surely.contains(name)
+            };
+            let more: Vec<&String> = if first.is_none() && !place.of_others.is_empty() {
+                place.of_others.iter().collect()
+            } else {
+                place.functions.iter().filter(is_foreign).filter(|name| !left.contains(name)).collect()
+            };
+            left.extend(more.iter().map(|name| (*name).clone()));
+            let first = first.get_or_insert(refusal.clone());
+            if more.is_empty() || without(&left).is_empty() {
+                return Err(End::Refused(first.clone()));
+            }
         }
     }
 

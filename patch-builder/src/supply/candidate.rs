@@ -40,6 +40,9 @@ pub struct Place {
     pub functions: Vec<String>,
     /// Those of them that clearly belong to other changes of the same step.
     pub of_others: Vec<String>,
+    /// Those of them that the title names, or else the one that it fits best: without them it is not this
+    /// change.
+    pub surely: Vec<String>,
 }
 
 /// Where a change is.
@@ -181,7 +184,8 @@ impl<'f> Finder<'f> {
         record.files.iter().filter_map(find).collect()
     }
 
-    /// What differs in the file `path`; none if all of it clearly belongs to others.
+    /// What differs in the file `path`; none if all of it clearly belongs to others and no record says
+    /// otherwise.
     fn place(&self, title: &Title, path: &str) -> Option<Place> {
         let others = self.at_home.get(path).into_iter().flatten().filter_map(|n| self.titles.get(*n));
         let others: Vec<&Title> = others.filter(|other| other.told.title != title.told.title).collect();
@@ -191,11 +195,26 @@ impl<'f> Finder<'f> {
             !title.named.contains(&number) && others.iter().any(|other| names(other) || fits(other))
         };
         let functions = self.changed(path);
-        let of_others: Vec<String> =
-            functions.iter().filter(|(n, _)| is_others(*n)).map(|(_, name)| (*name).to_owned()).collect();
-        let functions: Vec<String> = functions.into_iter().map(|(_, name)| name.to_owned()).collect();
-        let is_there = functions.is_empty() || of_others.len() < functions.len();
-        is_there.then(|| Place { path: path.to_owned(), functions, of_others })
+        let names = |wanted: &dyn Fn(usize) -> bool| -> Vec<String> {
+            functions.iter().filter(|(n, _)| wanted(*n)).map(|(_, name)| (*name).to_owned()).collect()
+        };
+        let best = functions.iter().map(|(n, _)| title.fit(*n)).fold(0.0, f64::max);
+        let mut surely = names(&|n| title.named.contains(&n));
+        if surely.is_empty() {
+            surely = names(&|n| title.fit(n) >= best);
+        }
+        let mut place = Place {
+            path: path.to_owned(),
+            of_others: names(&is_others),
+            functions: names(&|_| true),
+            surely,
+        };
+        if !place.functions.is_empty() && place.of_others.len() == place.functions.len() {
+            // A record is right even if its words fit nothing.
+            title.told.record?;
+            place.of_others.clear();
+        }
+        Some(place)
     }
 
     /// The functions of a file that are in both versions and differ, by their units' numbers.

@@ -9,8 +9,9 @@ use invivo_guest::{Accelerator, Initramfs, Machine, PidFile, Process, Serial, ma
 
 use crate::bundles::Bundles;
 use crate::disk::Disk;
-use crate::inside::{MARK, PLAN};
+use crate::inside::{LOADER, MARK, OTHER_LOADER, PLAN};
 use crate::plan::{Plan, Said};
+use crate::versions::other_loader;
 
 /// The test of `main.rs` that is the guest's first process.
 pub(crate) const INSIDE: &str = "in_the_guest";
@@ -40,12 +41,16 @@ pub(crate) fn first_process() -> Result<Initramfs, Box<dyn Error>> {
     let this = fs::read(std::env::current_exe()?)?;
     let loader = fs::read(env!("CARGO_BIN_EXE_invivo-loader"))?;
     let folders = ["proc", "sys", "dev", "run", "state"];
-    Ok(folders
+    let archive = folders
         .iter()
         .fold(Initramfs::new(), |archive, folder| archive.directory(folder))
         .file("init", 0o755, format!("#!/inside {INSIDE}\n").as_bytes())
         .file("inside", 0o755, &this)
-        .file("invivo-loader", 0o755, &loader))
+        .file(LOADER, 0o755, &loader);
+    Ok(match other_loader() {
+        Some(other) => archive.file(OTHER_LOADER, 0o755, &other),
+        None => archive,
+    })
 }
 
 /// Starts a guest, its files in `folder`. Those of its firmware's store of error records are another

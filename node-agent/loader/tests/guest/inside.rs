@@ -28,6 +28,9 @@ use crate::plan::{Bytes, Deed, End, Kernel, Look, Plan, Said, Step};
 pub(crate) const PLAN: &str = "/plan.json";
 /// Before each line that is for the host.
 pub(crate) const MARK: &str = "invivo-said: ";
+/// The loader's program, and the one of another version where a test has one.
+pub(crate) const LOADER: &str = "/invivo-loader";
+pub(crate) const OTHER_LOADER: &str = "/other-loader";
 const SOCKET: &str = "/run/loader.sock";
 const STATE: &str = "/state/invivo";
 /// Of the instructions.
@@ -320,7 +323,7 @@ fn start_for(plan: &Plan) -> Child {
 
 /// The loader as its container has it, but for the folders: root with few capabilities.
 fn start(root: &str, least_settling: Duration, capabilities: Vec<libc::c_ulong>) -> Child {
-    let mut loader = Command::new("/invivo-loader");
+    let mut loader = Command::new(LOADER);
     loader
         .env_clear()
         .args(["--socket", SOCKET, "--state", STATE, "--livepatch", "/sys/kernel/livepatch"])

@@ -33,6 +33,7 @@ mod repository;
 mod signer;
 mod strict;
 mod targets;
+mod versions;
 
 use std::path::Path;
 use std::process::Command;

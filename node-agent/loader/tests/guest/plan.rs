@@ -151,6 +151,8 @@ pub(crate) enum Deed {
     Fork,
     /// It goes on, and its parent finds what it forked for.
     GoOn,
+    /// The loader's program and the one of another version change places.
+    Exchange,
 }
 
 /// The uid of a pod in the guest.

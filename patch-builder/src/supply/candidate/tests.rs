@@ -88,6 +88,7 @@ fn what_clearly_belongs_to_another_title_of_the_file_is_told_apart() {
         (names(&first.functions).as_str(), names(&first.of_others).as_str()),
         ("unix_bind unix_ioctl", "unix_bind")
     );
+    assert_eq!(names(&first.surely), "unix_ioctl");
     let (second, _) = place(among(other, &[one]));
     assert_eq!(names(&second.of_others), "unix_ioctl");
 }
@@ -114,7 +115,19 @@ fn a_record_counts_for_more_than_the_title() {
 fn a_record_shares_a_file_with_another_title_by_its_words() {
     let others = ["af_unix: fix leak in unix_bind()"];
     let found = recorded("af_unix: be strict", &["net/unix/af_unix.c"], "SIOCATMARK on a stream", &others);
-    assert_eq!(names(&place(found).0.of_others), "unix_bind");
+    let place = place(found).0;
+    assert_eq!(
+        (names(&place.of_others).as_str(), names(&place.surely).as_str()),
+        ("unix_bind", "unix_ioctl")
+    );
+}
+
+#[test]
+fn a_record_is_right_where_all_that_differs_seems_to_be_of_others() {
+    let others = ["ip_options: look before ip_options_get()"];
+    let found = recorded("net: be careful", &["net/ipv4/ip_options.c"], "", &others);
+    let place = place(found).0;
+    assert_eq!((names(&place.functions).as_str(), names(&place.of_others).as_str()), ("ip_options_get", ""));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, STATE, sleepers};
+use super::{LOADER, OTHER_LOADER, PATIENCE, STATE, sleepers};
 use crate::bundles::file_name;
 use crate::file_system::FileSystem;
 use crate::plan::{Deed, Said};
@@ -35,6 +35,14 @@ pub(super) fn done(deed: Deed) {
         Deed::Impatient => fs::write("/proc/sys/kernel/watchdog_thresh", "2").unwrap(),
         Deed::Fork => super::say(&Said::Sleeps(sleepers::begin_fork())),
         Deed::GoOn => sleepers::end_fork(),
+        Deed::Exchange => exchange(),
+    }
+}
+
+fn exchange() {
+    let aside = "/exchanged";
+    for (from, to) in [(LOADER, aside), (OTHER_LOADER, LOADER), (aside, OTHER_LOADER)] {
+        fs::rename(from, to).unwrap();
     }
 }
 

@@ -13,7 +13,7 @@ use invivo_wire::Answer;
 
 use rustix::io::Errno;
 
-use super::{Guest, PATIENCE};
+use super::{Guest, LOADER, PATIENCE};
 use crate::bundles::module_file;
 use crate::plan::{Bytes, Comparison, Cycle, Step};
 
@@ -129,7 +129,7 @@ impl Work {
             thread::sleep(Duration::from_millis(1));
         });
         work(|| {
-            let program = Command::new("/invivo-loader").arg("--version").stdout(Stdio::null()).status();
+            let program = Command::new(LOADER).arg("--version").stdout(Stdio::null()).status();
             assert!(program.unwrap().success());
             thread::sleep(Duration::from_millis(100));
         });
