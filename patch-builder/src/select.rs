@@ -16,7 +16,7 @@ pub mod related;
 pub mod split;
 
 use crate::recipe::SourceFile;
-pub use related::related;
+pub use related::{in_need_of, related};
 use split::Part;
 
 /// What one fix wants of one file.

@@ -52,6 +52,29 @@ pub fn related(original: &str, fixed: &str, functions: &[String]) -> (Vec<String
     (names, also)
 }
 
+/// Functions of both files that are among `names`, or whose fixed text names one of them or a new
+/// function that does.
+pub fn in_need_of(original: &str, fixed: &str, names: &[String]) -> Vec<String> {
+    let (Ok(old), Ok(new)) = (split::parts(original), split::parts(fixed)) else {
+        return names.to_vec();
+    };
+    let is_old = |name: &str| old.iter().any(|part| part.function() == Some(name));
+    let mut needed: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    loop {
+        let needs = |part: &&Part| {
+            part.function().is_some_and(|name| !needed.contains(name))
+                // What a function of both files is to its callers did not change.
+                && identifiers(part.text).any(|word| needed.contains(word) && !is_old(word))
+        };
+        let more: Vec<&str> = new.iter().filter(needs).filter_map(Part::function).collect();
+        if more.is_empty() {
+            break;
+        }
+        needed.extend(more);
+    }
+    needed.into_iter().filter(|name| is_old(name)).map(str::to_owned).collect()
+}
+
 /// Whether the original file has something of this name and kind, with another text.
 fn differs(old: &[Part], part: &Part) -> bool {
     if part.piece == Piece::Comment || old.iter().any(|o| o.text == part.text) {
@@ -90,6 +113,15 @@ mod tests {
         let (functions, also) = of("high");
         assert_eq!(functions, ["high", "low", "other"]);
         assert_eq!(also, ["#define LIMIT 2\n"]);
+    }
+
+    #[test]
+    fn who_calls_a_new_function_needs_what_it_needs() {
+        let new = format!("static int news(void)\n{{\n\treturn 1;\n}}\nstatic int more(void)\n{{\n\treturn news();\n}}\n{OLD}")
+            .replace("return 0;", "return more();");
+        let need = |name: &str| in_need_of(OLD, &new, &[name.to_owned()]);
+        assert_eq!(need("news"), ["far"]);
+        assert_eq!(need("low"), ["low"], "its callers need it as it was");
     }
 
     #[test]

@@ -222,13 +222,15 @@ impl Bench<'_> {
             if first.is_none() && matches!(refusal.gate, Gate::FileBuilt | Gate::Changed) {
                 return Err(End::Refused(refusal));
             }
-            let is_foreign = |name: &&String| {
-                how == How::ByRecord && refusal.within.contains(name) && !place.surely.contains(name)
-            };
             let more: Vec<&String> = if first.is_none() && !place.of_others.is_empty() {
                 place.of_others.iter().collect()
-            } else {
+            } else if how == How::ByRecord && !refusal.within.is_empty() {
+                let (original, fixed) = self.texts(todo, &place.path).map_err(End::Error)?;
+                let foreign = select::in_need_of(&original, &fixed, &refusal.within);
+                let is_foreign = |name: &&String| foreign.contains(name) && !place.surely.contains(name);
                 place.functions.iter().filter(is_foreign).filter(|name| !left.contains(name)).collect()
+            } else {
+                Vec::new()
             };
             left.extend(more.iter().map(|name| (*name).clone()));
             let first = first.get_or_insert(refusal.clone());

@@ -35,6 +35,8 @@ struct Made {
     functions: &'static [&'static str],
     /// It has a signature for the kernel's own check, by a key that no kernel knows.
     signed: bool,
+    /// It is never unloaded.
+    stays: bool,
     /// What its code does before it answers.
     first: &'static str,
     /// Its code, where that is no answer to a reader.
@@ -42,7 +44,7 @@ struct Made {
 }
 
 /// The second redirects more than those before and after it.
-const OURS: [Made; 9] = [
+const OURS: [Made; 10] = [
     Made { level: 1, ..PLAIN },
     Made { level: 2, functions: &[CMDLINE, VERSION], ..PLAIN },
     Made { level: 3, ..PLAIN },
@@ -52,8 +54,10 @@ const OURS: [Made; 9] = [
     Made { level: DIES_LATER, first: DIE_LATER, ..HARMFUL },
     Made { level: SPINS, first: SPIN, ..HARMFUL },
     Made { level: FORKS, functions: &["__x64_sys_vfork"], code: Some(FORK), ..PLAIN },
+    Made { level: STAYS, stays: true, ..PLAIN },
 ];
-const PLAIN: Made = Made { level: 0, functions: &[CMDLINE], signed: false, first: "", code: None };
+const PLAIN: Made =
+    Made { level: 0, functions: &[CMDLINE], signed: false, stays: false, first: "", code: None };
 /// Of what the guest's first process never calls, which must not die.
 const HARMFUL: Made = Made { functions: &[LOADAVG], ..PLAIN };
 /// The level whose module is signed.
@@ -83,6 +87,8 @@ const SPIN: &str = "static bool spun;
 /// The level that forks as the kernel does.
 pub(crate) const FORKS: u32 = 10;
 const FORK: &str = include_str!("../../../../kmod/tests/parts/vfork.c");
+/// The level whose module stays in memory when it was taken off.
+pub(crate) const STAYS: u32 = 11;
 /// By an author whom nobody pinned.
 const STRANGERS: Made = Made { level: 4, ..PLAIN };
 
@@ -126,7 +132,7 @@ impl Made {
             build_id: &lock.build_id,
             inputs: &Digest::from_bytes(&[0; 32]),
             fixes: "",
-            code: Code::Goes,
+            code: if self.stays { Code::Stays } else { Code::Goes },
             objects: &objects,
             parts: &parts.iter().map(String::as_str).collect::<Vec<_>>(),
         }))

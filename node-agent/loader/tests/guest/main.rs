@@ -31,6 +31,7 @@ mod plan;
 #[allow(dead_code, reason = "the agent's tests need more of it")]
 mod repository;
 mod signer;
+mod stays;
 mod strict;
 mod targets;
 mod versions;
