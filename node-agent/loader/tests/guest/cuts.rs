@@ -179,6 +179,7 @@ fn hear(promised: &mut Promised, said: &Said, tally: &mut Tally) -> Vec<String> 
         Said::Answered(..) => tally.count("answers"),
         Said::Looks(_)
         | Said::Sleeps(_)
+        | Said::Began(_)
         | Said::LoaderEnded(_)
         | Said::Case(_)
         | Said::Cycled(_)
@@ -195,9 +196,12 @@ fn short(said: &Said) -> String {
         Said::Answered(_, look) => format!("answered, {:?} {}", look.state.state, look.state.level),
         Said::Looks(look) => format!("looks, {:?} {}", look.state.state, look.state.level),
         Said::LoaderEnded(status) => format!("the loader has ended, {status}"),
-        Said::Sleeps(_) | Said::Case(_) | Said::Cycled(_) | Said::Compared(_) | Said::Done(_) => {
-            "done".to_owned()
-        }
+        Said::Sleeps(_)
+        | Said::Began(_)
+        | Said::Case(_)
+        | Said::Cycled(_)
+        | Said::Compared(_)
+        | Said::Done(_) => "done".to_owned(),
     }
 }
 

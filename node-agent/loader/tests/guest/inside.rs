@@ -109,7 +109,10 @@ impl Guest {
         loop {
             // Its socket is there a moment before anybody listens.
             match ask(Path::new(SOCKET), &Request::State, &[], PATIENCE) {
-                Ok(answer) => return state_of(answer),
+                Ok(answer) => {
+                    say(&Said::Began(work::millis(start)));
+                    return state_of(answer);
+                }
                 Err(AskError::Connect(_)) => thread::sleep(Duration::from_millis(5)),
                 Err(error) => panic!("{error:?}"),
             }

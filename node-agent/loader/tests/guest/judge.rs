@@ -115,7 +115,9 @@ impl Promised {
             }
             Said::Looks(look) => self.looks(look),
             Said::LoaderEnded(status) => vec![format!("the loader has ended: {status}")],
-            Said::Sleeps(_) | Said::Case(_) | Said::Cycled(_) | Said::Compared(_) => Vec::new(),
+            Said::Sleeps(_) | Said::Began(_) | Said::Case(_) | Said::Cycled(_) | Said::Compared(_) => {
+                Vec::new()
+            }
             Said::Done(complaints) => complaints.clone(),
         }
     }

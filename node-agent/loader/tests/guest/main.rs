@@ -144,6 +144,7 @@ fn looks(said: Vec<Said>) -> Vec<Look> {
             Said::Up(look) | Said::Answered(_, look) | Said::Looks(look) => Some(*look),
             Said::Asks(_)
             | Said::Sleeps(_)
+            | Said::Began(_)
             | Said::LoaderEnded(_)
             | Said::Case(_)
             | Said::Cycled(_)
@@ -181,7 +182,17 @@ fn a_level_is_applied_and_settles_and_is_back_after_a_boot() {
         let wrong: Vec<_> = said.iter().flat_map(|said| promised.hear(said)).collect();
         assert_eq!(wrong, Vec::<String>::new());
         promised.power_cut();
-        let seen = |look: Look| (look.state.state, look.kernel.cmdline, look.kernel.version);
+        for said in &said {
+            if let Said::Began(millis) = said {
+                eprintln!("first answer {millis} ms after the loader's start");
+            }
+        }
+        let seen = |look: Look| {
+            if let (NodeState::Settled, Some(kernels)) = (look.state.state, look.state.switch_millis) {
+                eprintln!("settled; the kernel took {kernels} ms to switch");
+            }
+            (look.state.state, look.kernel.cmdline, look.kernel.version)
+        };
         looks(said).into_iter().map(seen).collect::<Vec<_>>()
     };
     let (one, two, three) = (Some(Level(1)), Some(Level(2)), Some(Level(3)));

@@ -172,6 +172,8 @@ pub(crate) enum Bytes {
 /// One line of a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Said {
+    /// Milliseconds from a loader's start to its first answer, its level brought back before.
+    Began(u64),
     /// The loader has come up.
     Up(Box<Look>),
     /// About to ask.

@@ -80,7 +80,7 @@ fn roll_back(revision: &mut Revision) -> Step {
     Step::RollBack { revision: next(revision) }
 }
 
-fn millis(start: Instant) -> u64 {
+pub(super) fn millis(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_millis()).unwrap()
 }
 
