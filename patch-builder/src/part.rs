@@ -171,6 +171,11 @@ impl Workshop<'_> {
         let irregular = |e: crate::object::special::Irregular| Refusal::new(Gate::KnownSections, e.0);
         let difference = compare::compare(&old, &new).map_err(irregular)?;
         let report = reproduce(&old, kernel, file);
+        if report.absent * 2 > report.total() && !self.is_anywhere(&old, file)? {
+            // Another file of this last name is.
+            let what = format!("{path}: {} of {} functions are in no object", report.absent, report.total());
+            return Err(Refusal::new(Gate::FileBuilt, what).into());
+        }
         judge::difference(&Case {
             path,
             named,
@@ -219,13 +224,24 @@ impl Workshop<'_> {
     /// Whether a source file of this last name has left anything in the kernel or a module of it.
     fn has_file(&self, path: &str) -> Result<bool, Error> {
         let file = path.rsplit('/').next().unwrap_or(path);
-        let has = |object: &Object| object.symbols.iter().any(|s| s.kind == Kind::File && s.name == file);
-        if has(self.vmlinux) {
+        self.any_object(|object| object.symbols.iter().any(|s| s.kind == Kind::File && s.name == file))
+    }
+
+    /// Whether the kernel or a module of it has most functions of `compiled`, of the source file `file`.
+    fn is_anywhere(&self, compiled: &Object, file: &str) -> Result<bool, Error> {
+        self.any_object(|object| {
+            let report = reproduce(compiled, object, file);
+            report.absent * 2 <= report.total()
+        })
+    }
+
+    fn any_object(&self, is_wanted: impl Fn(&Object) -> bool) -> Result<bool, Error> {
+        if is_wanted(self.vmlinux) {
             return Ok(true);
         }
         for name in self.debug.modules()? {
             if let Some(module) = self.debug.module(&name)?
-                && has(&Object::parse(&module.debug)?)
+                && is_wanted(&Object::parse(&module.debug)?)
             {
                 return Ok(true);
             }

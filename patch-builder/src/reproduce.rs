@@ -12,6 +12,8 @@ pub struct Report {
     pub same: Vec<String>,
     /// Not the same: the function, and what is different.
     pub different: Vec<(String, String)>,
+    /// How many of those the kernel does not have at all.
+    pub absent: usize,
 }
 
 impl Report {
@@ -29,7 +31,7 @@ pub fn reproduce(object: &Object, kernel: &Object, file: &str) -> Report {
         if object.section_of(function).is_none_or(|s| is_init(s.name)) {
             continue;
         }
-        let mut why = "not there".to_owned();
+        let mut why = None;
         let mut same = false;
         for shipped in kernel.functions().filter(|s| s.name == function.name) {
             if shipped.is_local != function.is_local || (shipped.is_local && shipped.file != Some(file)) {
@@ -37,12 +39,14 @@ pub fn reproduce(object: &Object, kernel: &Object, file: &str) -> Report {
             }
             match difference(object, function, kernel, shipped) {
                 None => same = true,
-                Some(words) => why = words,
+                words => why = words,
             }
         }
         if same {
             report.same.push(function.name.to_owned());
         } else {
+            report.absent += usize::from(why.is_none());
+            let why = why.unwrap_or_else(|| "not there".to_owned());
             report.different.push((function.name.to_owned(), why));
         }
     }

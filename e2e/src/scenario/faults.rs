@@ -16,14 +16,25 @@ use crate::product::{POLICY, SET};
 use crate::spend;
 use crate::stage::{PATIENCE, Stage};
 
-/// Kills both as soon as the kernel has the patch, before either can report it.
-const KILL_AT_LOAD: &str = r"
+/// Kills both.
+const KILL: &str = "kill -9 $(pidof invivo-agent) $(pidof invivo-loader)";
+
+/// The kernel kills the agent as if there were no memory left.
+const RUN_OUT: &str = "echo 1000 > /proc/$(pidof invivo-agent)/oom_score_adj; \
+                       echo 1 > /proc/sys/kernel/sysrq; echo f > /proc/sysrq-trigger";
+
+/// Does that on a node as soon as its kernel has the patch, before anybody can report it.
+fn at_load(end: &str) -> String {
+    format!(
+        r"rm -f /run/invivo-lab-killed
 nohup sh -c '
   until ls /sys/kernel/livepatch 2>/dev/null | grep -q ^invivo_; do sleep 0.02; done
-  kill -9 $(pidof invivo-agent) $(pidof invivo-loader)
+  {end}
   date +%s > /run/invivo-lab-killed
 ' >/dev/null 2>&1 &
-";
+"
+    )
+}
 
 /// How often a node with everything on it loses its power.
 const CUTS: u32 = 5;
@@ -34,10 +45,21 @@ const LATEST_CUT: Duration = Duration::from_secs(12);
 const OWN_TIME: Duration = Duration::from_secs(10);
 
 pub(super) fn agent_and_loader_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
+    loaded_once_whatever_ends(stage, KILL)
+}
+
+pub(super) fn agent_out_of_memory(stage: &Stage<'_>) -> anyhow::Result<()> {
+    loaded_once_whatever_ends(stage, RUN_OUT)?;
+    let log = stage.node("node1")?.run("dmesg | grep -a 'Killed process'", Duration::from_secs(30))?;
+    println!("  node1: {}", log.text().trim());
+    ensure!(log.text().contains("(invivo-agent)"), "the kernel did not kill it");
+    Ok(())
+}
+
+fn loaded_once_whatever_ends(stage: &Stage<'_>, end: &str) -> anyhow::Result<()> {
     let node = stage.node("node1")?;
-    let armed =
-        node.run(&format!("rm -f /run/invivo-lab-killed; {KILL_AT_LOAD}"), Duration::from_secs(30))?;
-    ensure!(armed.success(), "arm the kill: {}", armed.text());
+    let armed = node.run(&at_load(end), Duration::from_secs(30))?;
+    ensure!(armed.success(), "arm it: {}", armed.text());
     stage.target_at_once("Latest")?;
     stage.wait_closed(&NODES)?;
     let killed = node.run("cat /run/invivo-lab-killed", Duration::from_secs(30))?;

@@ -28,17 +28,29 @@ pub(super) fn apparmor(stage: &Stage<'_>) -> anyhow::Result<()> {
 }
 
 pub(super) fn signatures(stage: &Stage<'_>) -> anyhow::Result<()> {
-    refused(stage, "apparmor=0 nowatchdog module.sig_enforce=1", "true", "ModuleSigningKeyMissing")
+    refused(
+        stage,
+        "apparmor=0 nowatchdog module.sig_enforce=1",
+        "true",
+        Signing::Enforced,
+        "ModuleSigningKeyMissing",
+    )
 }
 
 pub(super) fn lockdown(stage: &Stage<'_>) -> anyhow::Result<()> {
     // As with Secure Boot: nothing of it is on the kernel's command line.
     let lock = "echo integrity > /sys/kernel/security/lockdown";
-    refused(stage, crate::node::USUAL, lock, "Lockdown")
+    refused(stage, crate::node::USUAL, lock, Signing::Lockdown, "Lockdown")
 }
 
 /// A node that `prepare` has made stricter before its agent comes.
-fn refused(stage: &Stage<'_>, parameters: &str, prepare: &str, reason: &str) -> anyhow::Result<()> {
+fn refused(
+    stage: &Stage<'_>,
+    parameters: &str,
+    prepare: &str,
+    demands: Signing,
+    reason: &str,
+) -> anyhow::Result<()> {
     with_node(stage, parameters, prepare, |node| {
         let told = |status: &invivo_api::NodePatchStatus| status.reason.as_deref() == Some(reason);
         let status = wait_of(stage, node.name(), reason, told)?;
@@ -46,7 +58,7 @@ fn refused(stage: &Stage<'_>, parameters: &str, prepare: &str, reason: &str) -> 
         ensure!(status.level == Level::UNPATCHED, "level {} is on", status.level);
         let signing = status.kernel.map(|kernel| kernel.signing);
         println!("  {}: kernel.signing {signing:?}", node.name());
-        ensure!(signing != Some(Signing::Off), "what it demands of modules was not seen");
+        ensure!(signing == Some(demands), "not {demands:?}");
         let loaded = node.run("lsmod | grep -c ^invivo_", Duration::from_secs(30))?;
         ensure!(loaded.text().trim() == "0", "a module was loaded: {}", loaded.text());
         Ok(())

@@ -72,8 +72,12 @@ const MORE: &[Scenario] = &[
         cautious::newcomer_and_vanished,
     ),
     ("a_node_that_loses_its_power_five_times_says_what_its_kernel_is_and_can_be_patched", faults::power_cuts),
+    ("an_agent_that_the_kernel_kills_for_memory_loses_nothing", faults::agent_out_of_memory),
     ("a_set_that_brings_two_nodes_down_is_quarantined_and_moves_no_third", verdicts::two_nodes_panic),
-    ("a_patch_taken_off_by_hand_is_told_within_a_minute_and_put_back_once", verdicts::taken_off_by_hand),
+    (
+        "a_patch_taken_off_by_hand_is_told_within_a_minute_and_put_back_if_it_is_still_wanted",
+        verdicts::taken_off_by_hand,
+    ),
     ("a_thread_that_keeps_a_transition_from_ending_is_named_with_its_pod", stuck::thread_in_a_pod),
     ("a_node_under_apparmor_and_watchdog_is_patched_like_any_other", hardened::apparmor),
     ("a_node_that_enforces_signatures_says_that_a_key_is_missing", hardened::signatures),

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use invivo_api::{HoldCount, NodePatchStatus, PatchSetStatus};
 use invivo_terms::{Hold, Level, NodeState};
+use invivo_wire::{Request, frame};
 
 use super::rollout::instructions;
 use crate::check::Hole;
 use crate::demo::{CANARY, NODES};
 use crate::fleet::Seen;
+use crate::loader;
 use crate::node::Node;
 use crate::product::{FEED, POLICY};
 use crate::rebundle::{ByHand, FUNCTION, OOPS};
@@ -172,6 +174,11 @@ pub(super) fn set_status(stage: &Stage<'_>, set: &str) -> anyhow::Result<PatchSe
 }
 
 fn cleared_by_root_alone(stage: &Stage<'_>, node: &Node, verdict: &str) -> anyhow::Result<()> {
+    let mut message = Vec::new();
+    frame::write(&mut message, &Request::ClearVerdicts, &[])?;
+    let said = loader::said(stage, node.name(), &message)?;
+    println!("  the agent's user asks for the same: {:.120}", said.trim());
+    ensure!(!said.contains("cleared") && !said.is_empty(), "the agent may clear verdicts");
     let cleared = clear_verdict(stage, node)?;
     println!("  {}# invivo clear-verdict: {}", node.name(), cleared.trim());
     ensure!(cleared.contains(verdict), "not cleared");
@@ -211,22 +218,47 @@ pub(super) fn power_cut_while_soaking(stage: &Stage<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Once disabled, and once unloaded as well while the policy is paused.
 pub(super) fn taken_off_by_hand(stage: &Stage<'_>) -> anyhow::Result<()> {
+    const DISABLE: &str = "for patch in /sys/kernel/livepatch/invivo_*; do echo 0 > $patch/enabled; done";
+    const UNLOAD: &str = "while lsmod | grep -q ^invivo_; do \
+                          rmmod $(lsmod | cut -d' ' -f1 | grep ^invivo_); sleep 0.2; done";
     stage.target_at_once("Latest")?;
     stage.fleet.wait_states(&NODES, &[NodeState::Settled], PATIENCE)?;
+    vanishes(stage, DISABLE)?;
+    put_back(stage)?;
+
+    stage.fleet.wait_states(&NODES, &[NodeState::Settled], PATIENCE)?;
+    let paused = |paused: bool| {
+        let change = format!("{{\"spec\": {{\"paused\": {paused}}}}}");
+        stage.product.kubectl(&["patch", "patchpolicy", POLICY, "--type", "merge", "-p", &change])
+    };
+    paused(true)?;
+    vanishes(stage, &format!("{DISABLE}; {UNLOAD}"))?;
+    std::thread::sleep(Duration::from_secs(20));
+    let status = stage.fleet.patches()?.remove(STEADY).and_then(|patch| patch.status).unwrap_or_default();
+    println!("  {STEADY}, paused, 20 s later: {} level {}", status.state, status.level);
+    ensure!(status.level == Level::UNPATCHED, "it was put back, and the policy is paused");
+    stage.require(STEADY, Hole::Open)?;
+    paused(false)?;
+    put_back(stage)
+}
+
+fn vanishes(stage: &Stage<'_>, by_hand: &str) -> anyhow::Result<()> {
     let node = stage.node(STEADY)?;
-    let off = node.run(
-        "for patch in /sys/kernel/livepatch/invivo_*; do echo 0 > $patch/enabled; done",
-        Duration::from_secs(30),
-    )?;
-    ensure!(off.success(), "take it off by hand: {}", off.text());
+    let off = node.run(by_hand, Duration::from_secs(50))?;
+    ensure!(off.success(), "{by_hand}: {}", off.text());
     let began = Instant::now();
     let gone = |status: &NodePatchStatus| status.reason.as_deref() == Some("Vanished");
     wait_of(stage, STEADY, "Vanished", gone)?;
     let seen = began.elapsed();
     println!("  {STEADY}: taken off by hand, told after {:.0} s", seen.as_secs_f64());
-    // The loader at rest looks once a minute.
-    ensure!(seen < Duration::from_secs(75), "it was told only after {seen:?}");
+    // The agent asks each 55 s.
+    ensure!(seen < Duration::from_secs(60), "it was told only after {seen:?}");
+    Ok(())
+}
+
+fn put_back(stage: &Stage<'_>) -> anyhow::Result<()> {
     let back = |status: &NodePatchStatus| status.level == Level(1) && status.state == NodeState::Settled;
     wait_of(stage, STEADY, "level 1 put back", back)?;
     stage.require(STEADY, Hole::Closed)

@@ -172,6 +172,12 @@ mod tests {
         let known = with(&[absent, patched, patched]);
         let counts = TargetCounts { absent: 1, patched: 2, ..TargetCounts::default() };
         assert_eq!(known.targets, Some(counts));
+        for state in TargetState::ALL {
+            let counts = serde_json::to_value(with(&[state]).targets).unwrap();
+            let mut name = state.to_string();
+            name[..1].make_ascii_lowercase();
+            assert_eq!(counts, serde_json::json!({ name: 1 }));
+        }
         assert!(!differs(&with(&[patched, absent, absent]), Some(&known)), "one came and two went");
         for state in TargetState::ALL {
             assert_eq!(differs(&with(&[absent, patched, state]), Some(&known)), !state.is_well(), "{state}");

@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_does_not_keep_it_from_writing_and_a_value_over_the_room_is_refused() {
+    fn a_value_over_the_room_is_refused_and_the_one_before_stays() {
         let (folder, mut slots) = written(1);
         let long = slots.write(&vec![b'x'; SLOT]);
         assert!(matches!(long, Err(StoreError::TooLong { .. })));

@@ -1,6 +1,6 @@
 //! Attempts that end without success and say nothing about the patch.
 
-use super::fleet::{Fleet, MINUTE, after, set, stage};
+use super::fleet::{Fleet, MINUTE, after, set, stage, withdraw};
 use crate::{Instruction, Wish};
 use invivo_terms::{Excuse, Hold, Level, NodeState};
 
@@ -198,6 +198,34 @@ fn a_node_that_booted_before_settling_is_tried_once_more_before_any_other() {
     fleet.obey("c2");
     assert_eq!(fleet.decide(), ["c3"]);
     assert_eq!((fleet.rollout().started, fleet.rollout().finished), (4, 3));
+}
+
+/// Its patch was taken off by hand, or by a boot.
+#[test]
+fn what_a_node_has_lost_is_put_back_only_while_the_policy_still_wants_it() {
+    let no_longer: [fn(&mut Fleet); 3] = [
+        |fleet| fleet.world.policy.paused = true,
+        |fleet| fleet.world.policy.target = Wish::None,
+        |fleet| {
+            let mut only = set(1, &[(1, 1)]);
+            withdraw(&mut only);
+            fleet.offer(vec![only]);
+        },
+    ];
+    for (number, no_longer) in no_longer.into_iter().enumerate() {
+        let mut fleet = Fleet::with(2, 0);
+        fleet.run();
+        fleet.reboot("c1");
+        no_longer(&mut fleet);
+        for _ in 0..3 {
+            assert!(!fleet.decide().contains(&"c1".to_owned()), "{number}");
+            fleet.pass(60);
+        }
+    }
+    let mut wanted = Fleet::with(2, 0);
+    wanted.run();
+    wanted.reboot("c1");
+    assert_eq!(wanted.decide(), ["c1"]);
 }
 
 #[test]

@@ -299,3 +299,20 @@ fn a_roll_back_that_somebody_undid_is_tried_again_until_the_deadline() {
     assert_eq!(at(1, &Goal::RollBack, &Phase::Switching, &on), Step::Switch(name(ONE)));
     assert_eq!(at(LATE, &Goal::RollBack, &Phase::Switching, &on), Step::End(End::Stuck));
 }
+
+#[test]
+fn an_apply_that_somebody_took_off_is_seen_to_its_end() {
+    let goal = apply(ONE);
+    let gone = with_leftover(seen(&[]), ONE, 0);
+    assert_eq!(at(1, &goal, &Phase::Switching, &gone), Step::Unload(name(ONE)));
+    // It has as long to come off as a reversal of our own has.
+    let coming_off = seen(&[patch(ONE, false, true)]);
+    assert_eq!(at(159, &goal, &Phase::Switching, &coming_off), Step::Wait);
+    assert_eq!(at(160, &goal, &Phase::Switching, &coming_off), Step::End(End::CannotReverse));
+}
+
+#[test]
+fn a_roll_back_that_ended_while_it_was_reversed_clears_up() {
+    let gone = with_leftover(seen(&[]), ONE, 0);
+    assert_eq!(at(101, &Goal::RollBack, &undoing(), &gone), Step::Unload(name(ONE)));
+}
