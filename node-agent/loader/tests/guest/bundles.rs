@@ -37,6 +37,8 @@ struct Made {
     signed: bool,
     /// It is never unloaded.
     stays: bool,
+    /// What happens as it is loaded.
+    at_load: &'static str,
     /// What its code does before it answers.
     first: &'static str,
     /// Its code, where that is no answer to a reader.
@@ -44,7 +46,7 @@ struct Made {
 }
 
 /// The second redirects more than those before and after it.
-const OURS: [Made; 10] = [
+const OURS: [Made; 11] = [
     Made { level: 1, ..PLAIN },
     Made { level: 2, functions: &[CMDLINE, VERSION], ..PLAIN },
     Made { level: 3, ..PLAIN },
@@ -55,9 +57,10 @@ const OURS: [Made; 10] = [
     Made { level: SPINS, first: SPIN, ..HARMFUL },
     Made { level: FORKS, functions: &["__x64_sys_vfork"], code: Some(FORK), ..PLAIN },
     Made { level: STAYS, stays: true, ..PLAIN },
+    Made { level: DIES_AT_LOAD, at_load: "BUG();", ..PLAIN },
 ];
 const PLAIN: Made =
-    Made { level: 0, functions: &[CMDLINE], signed: false, stays: false, first: "", code: None };
+    Made { level: 0, functions: &[CMDLINE], signed: false, stays: false, at_load: "", first: "", code: None };
 /// Of what the guest's first process never calls, which must not die.
 const HARMFUL: Made = Made { functions: &[LOADAVG], ..PLAIN };
 /// The level whose module is signed.
@@ -89,6 +92,8 @@ pub(crate) const FORKS: u32 = 10;
 const FORK: &str = include_str!("../../../../kmod/tests/parts/vfork.c");
 /// The level whose module stays in memory when it was taken off.
 pub(crate) const STAYS: u32 = 11;
+/// The level that dies before it is on.
+pub(crate) const DIES_AT_LOAD: u32 = 12;
 /// By an author whom nobody pinned.
 const STRANGERS: Made = Made { level: 4, ..PLAIN };
 
@@ -125,7 +130,7 @@ impl Made {
             name: "vmlinux".to_owned(),
             functions: self.functions.iter().map(|function| (*function).to_owned()).collect(),
         }];
-        Ok(template::sources(&Fill {
+        let mut sources = template::sources(&Fill {
             name: &self.name()?,
             level: Level(self.level),
             set: &self.set().parse()?,
@@ -135,7 +140,12 @@ impl Made {
             code: if self.stays { Code::Stays } else { Code::Goes },
             objects: &objects,
             parts: &parts.iter().map(String::as_str).collect::<Vec<_>>(),
-        }))
+        });
+        let main = sources.get_mut("main.c").ok_or("no main.c")?;
+        let first = "\tret = invivo_check_build_id();\n";
+        assert!(main.contains(first));
+        *main = main.replace(first, &format!("\t{}\n{first}", self.at_load));
+        Ok(sources)
     }
 }
 

@@ -5,7 +5,7 @@ use invivo_terms::{Level, NodeState, Revision};
 use invivo_wire::{Fault, Reason, State};
 
 use crate::boot::Rig;
-use crate::bundles::{DIES, DIES_LATER, SPINS, WARNS};
+use crate::bundles::{DIES, DIES_AT_LOAD, DIES_LATER, SPINS, WARNS};
 use crate::disk::Disk;
 use crate::plan::{Deed, End, Look, Plan, Said, Step};
 use crate::{PATIENCE, apply, looks, new_disk, plan, rig, there_is_time};
@@ -76,6 +76,14 @@ fn a_patch_that_panics_as_it_comes_is_convicted_by_the_kernels_last_words() {
     let disk = new_disk(&rig);
     dies(&rig, &disk, vec![apply(DIES, 1)]);
     stays_convicted(&rig, &disk, DIES);
+}
+
+#[test]
+fn a_patch_that_panics_before_it_is_on_is_convicted_by_the_kernels_last_words() {
+    let Some(rig) = there_is_time().then(rig).flatten() else { return };
+    let disk = new_disk(&rig);
+    dies(&rig, &disk, vec![apply(DIES_AT_LOAD, 1)]);
+    stays_convicted(&rig, &disk, DIES_AT_LOAD);
 }
 
 #[test]
