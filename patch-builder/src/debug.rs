@@ -1,6 +1,7 @@
 //! The kernel and its modules with all their symbols, as the distribution keeps them for debuggers,
 //! and the modules as it ships them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::{fs, io};
@@ -12,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::cache::{self, Cache};
 use crate::command::{self, clean, not_run};
 use crate::lock::KernelLock;
+use crate::modinfo::{self, Modinfo};
 use crate::object::{Malformed, Object, slim};
 use crate::progress::{Progress, Step};
 use crate::{fetch, unpack};
@@ -120,6 +122,24 @@ impl Debug {
         }
     }
 
+    /// The modules that the module `name` keeps loaded: those that it needs, and what they need.
+    ///
+    /// # Errors
+    ///
+    /// One of them cannot be read.
+    pub fn held_by(&self, name: &str) -> Result<BTreeSet<String>, Error> {
+        let (mut held, mut open) = (BTreeSet::new(), vec![name.to_owned()]);
+        while let Some(name) = open.pop() {
+            let Some(module) = self.module(&name)? else { continue };
+            let needs = module.needs().map_err(|_| Error::Malformed {
+                path: self.folder.join("shipped").join(format!("{name}.ko")),
+                source: Malformed("what it says of itself"),
+            })?;
+            open.extend(needs.into_iter().filter(|needed| held.insert(needed.clone())));
+        }
+        Ok(held)
+    }
+
     /// The names of all modules of the kernel build.
     ///
     /// # Errors
@@ -147,6 +167,19 @@ pub struct Module {
     pub shipped: Vec<u8>,
     /// Its own build id.
     pub build_id: BuildId,
+}
+
+impl Module {
+    /// The modules that it cannot be loaded without.
+    ///
+    /// # Errors
+    ///
+    /// It does not say.
+    pub fn needs(&self) -> Result<Vec<String>, modinfo::Error> {
+        let info = Modinfo::of(&self.shipped)?;
+        let needed = info.get("depends").unwrap_or_default().replace('-', "_");
+        Ok(needed.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect())
+    }
 }
 
 /// How a note with a build id begins: lengths of name and id, its type, its name.

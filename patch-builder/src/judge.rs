@@ -2,8 +2,8 @@
 
 use crate::btf;
 use crate::compile::Compiled;
-use crate::object::compare::{Difference, is_init};
-use crate::object::extract::{Cut, is_cold};
+use crate::object::compare::{Difference, is_cold, is_init};
+use crate::object::extract::Cut;
 use crate::object::kernel::Names;
 use crate::object::target::base;
 use crate::object::{Kind, Object, Section};
@@ -70,10 +70,11 @@ const UNTOUCHABLE: [&str; 5] = [".noinstr", ".entry", ".cpuidle", ".spinlock", "
 /// The first gate that refuses.
 pub fn difference(case: &Case) -> Result<(), Refusal> {
     built(case)?;
-    changed(case)?;
     data(case)?;
     layout(case)?;
     exports(case)?;
+    changed(case)?;
+    gone(case)?;
     for name in case.difference.changed.iter().filter(|name| !is_cold(name)) {
         context(case, name)?;
         weak(case, name)?;
@@ -117,14 +118,21 @@ fn built(case: &Case) -> Result<(), Refusal> {
 
 fn changed(case: &Case) -> Result<(), Refusal> {
     let found = case.difference;
-    if found.changed.is_empty() && found.new.is_empty() && !found.init.is_empty() {
+    if !found.shared.is_empty() {
+        return Err(Refusal::new(Gate::OneSymbol, format!("{}: not the only name", found.shared.join(", "))));
+    }
+    if found.changed.is_empty() && !found.init.is_empty() {
         return Err(Refusal::new(Gate::InitCode, found.init.join(", ")));
+    }
+    let added: Vec<&str> = found.new.iter().chain(&found.new_data).map(String::as_str).collect();
+    if found.changed.is_empty() && !added.is_empty() {
+        return Err(Refusal::new(Gate::Reached, added.join(", ")));
     }
     if found.changed.is_empty() {
         return Err(Refusal::new(Gate::Changed, format!("{}: no function", case.path)));
     }
     let differs = |name: &str| {
-        let all = [&found.changed, &found.new, &found.init, &found.gone];
+        let all = [&found.changed, &found.aliases, &found.new, &found.init, &found.gone];
         all.into_iter().flatten().any(|function| function.split('.').next() == Some(name))
     };
     let is_there = |object: &Object, name: &str| object.functions().any(|s| s.name == name);
@@ -138,6 +146,12 @@ fn changed(case: &Case) -> Result<(), Refusal> {
         return Err(Refusal::new(Gate::InitCode, found.init.join(", ")));
     }
     Ok(())
+}
+
+/// Whoever has the address of a function that the fix removes goes on calling it.
+fn gone(case: &Case) -> Result<(), Refusal> {
+    let known = &case.difference.known;
+    if known.is_empty() { Ok(()) } else { Err(Refusal::new(Gate::Gone, known.join(", "))) }
 }
 
 fn data(case: &Case) -> Result<(), Refusal> {

@@ -1,7 +1,7 @@
 //! One file of the kernel and what fixes want of it: from source to the object that goes into the
 //! patch.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use invivo_terms::BuildId;
@@ -185,11 +185,16 @@ impl Workshop<'_> {
             report: &report,
             names: symbols,
         })?;
+        let held = match &module {
+            None => BTreeSet::new(),
+            Some((name, _)) => self.debug.held_by(name)?,
+        };
         let dependency = |module: &str, symbol: &str| self.position(module, symbol);
         let world = World {
             object,
             own: symbols,
             exports: self.exports,
+            holds: &|module| held.contains(module),
             of_module: &dependency,
             objtool_at_link: self.objtool_at_link,
         };

@@ -57,6 +57,10 @@ pub enum Gate {
     StaticKeys,
     /// No address of code in the patch is given away.
     Escape,
+    /// No function is removed whose address others may have.
+    Gone,
+    /// Everything that is new is needed by what is replaced.
+    Reached,
     /// Every symbol named to the kernel is one symbol of it.
     OneSymbol,
     /// No weak symbol is replaced.

@@ -71,6 +71,8 @@ pub(crate) struct Sample {
     pub(crate) object: &'static str,
     pub(crate) named: Vec<&'static str>,
     pub(crate) exports: HashMap<String, String>,
+    /// Modules that `object` keeps loaded.
+    pub(crate) held: Vec<&'static str>,
 }
 
 impl Sample {
@@ -86,6 +88,7 @@ impl Sample {
             object: "vmlinux",
             named: Vec::new(),
             exports: exports.into(),
+            held: Vec::new(),
         }
     }
 
@@ -115,7 +118,8 @@ impl Sample {
             object: self.object,
             own: &names,
             exports: &self.exports,
-            of_module: &|_, _| Err(NotFound::Absent),
+            holds: &|module| self.held.contains(&module),
+            of_module: &|module, _| if self.held.contains(&module) { Ok(0) } else { Err(NotFound::Absent) },
             objtool_at_link: false,
         };
         extract(&old, &new, &difference, &world)

@@ -157,10 +157,8 @@ impl<'s> Shop<'s> {
             return Ok(());
         }
         let Some(module) = self.debug.module(name)? else { return Ok(()) };
-        let info = Modinfo::of(&module.shipped).map_err(gates::Error::from)?;
-        let needed = info.get("depends").unwrap_or_default().replace('-', "_");
-        for name in needed.split(',').filter(|name| !name.is_empty()) {
-            self.with_needed(name, modules)?;
+        for name in module.needs().map_err(gates::Error::from)? {
+            self.with_needed(&name, modules)?;
         }
         modules.push(GuestModule { name: name.to_owned(), bytes: module.shipped });
         Ok(())

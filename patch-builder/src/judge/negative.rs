@@ -100,7 +100,7 @@ int marked(int n)
 "#;
 
 /// What a changed function does that it must not: its text, and the gate.
-const DEEDS: [(&str, &str, Gate); 12] = [
+const DEEDS: [(&str, &str, Gate); 15] = [
     ("static int seen;", "n += seen++;", Gate::NewData),
     ("", "static int seen; n += seen++;", Gate::NewData),
     ("struct sock spare;", "spare.state = n;", Gate::NewData),
@@ -111,6 +111,13 @@ const DEEDS: [(&str, &str, Gate); 12] = [
         "register_it(&new_ops);",
         Gate::Escape,
     ),
+    (
+        "static noinline void late(struct sock *s) { if (s->state) s->done = late; }",
+        "late(sk);",
+        Gate::Escape,
+    ),
+    ("static const char *const words[] = { \"a\", \"bc\" };", "register_it(words);", Gate::Escape),
+    ("__attribute__((section(\".exit.text\"))) void leave(void) { count = 0; }", "n++;", Gate::Reached),
     ("extern int nowhere(int);", "n += nowhere(n);", Gate::OneSymbol),
     ("extern int nowhere_data;", "n += nowhere_data;", Gate::OneSymbol),
     ("extern int start(int);", "n += start(n);", Gate::InitCode),

@@ -326,3 +326,109 @@ fn a_tracepoint_of_a_module_is_left_out_and_said_so() {
     assert!(cut.tables.is_empty());
     assert!(cut.notes.iter().any(|note| note.contains("__tracepoint_far is silent")), "{:?}", cut.notes);
 }
+
+/// The compiler keeps apart what it takes for hardly ever run.
+const RARE: &str = r#"
+extern int printk(const char *format, ...) __attribute__((cold));
+struct sock { int state; long mark; };
+int take(struct sock *sk, int n)
+{
+	sk->state += n;
+	if (n > 100) {
+		printk("too much\n");
+		return -22;
+	}
+	return n;
+}
+"#;
+
+#[test]
+fn what_is_hardly_ever_run_of_a_function_replaces_all_of_it() {
+    let sample = Sample::new(RARE, &RARE.replace("return -22;", "sk->mark = 0;\n\t\treturn -22;"));
+    let has_cold = |compiled: &crate::compile::Compiled| {
+        Object::parse(&compiled.object).unwrap().functions().any(|s| s.name == "take.cold")
+    };
+    assert!(has_cold(&sample.before) && has_cold(&sample.after));
+    assert_eq!(replaced(&passes(&sample)), ["take"]);
+}
+
+#[test]
+fn a_table_that_the_compiler_makes_of_a_switch_is_compared_by_its_content() {
+    let before = "int code(int n)\n{\n\tswitch (n) {\n\tcase 0: return -5;\n\tcase 1: return -1;\n\
+        \tcase 2: return -22;\n\tcase 3: return -13;\n\tcase 4: return -9;\n\tcase 5: return -71;\n\
+        \tdefault: return 0;\n\t}\n}\n";
+    let sample = Sample::new(before, &before.replace("-13", "-14"));
+    let object = Object::parse(&sample.before.object).unwrap();
+    assert!(object.defined(Kind::Data).any(|s| s.name.starts_with("CSWTCH")));
+    assert_eq!(replaced(&passes(&sample)), ["code"]);
+}
+
+#[test]
+fn a_function_with_two_names_is_replaced_once_and_refused_if_they_part() {
+    let twin = "int twin(struct sock *sk) __attribute__((alias(\"other\")));\n";
+    let before = format!("{FILE}{twin}");
+    let after = before.replacen("return 0;", "return 1;", 1);
+    assert_eq!(passes(&Sample::new(&before, &after)).replaced.len(), 1);
+    let apart = after.replace(twin, "int twin(struct sock *sk)\n{\n\tkfree(sk);\n\treturn 0;\n}\n");
+    let refusal = Sample::new(&before, &apart).cut().unwrap_err();
+    assert_eq!(refusal.gate, Gate::OneSymbol, "{refusal}");
+}
+
+#[test]
+fn a_new_function_that_gives_away_its_own_address_is_refused() {
+    let new = "static noinline void late(struct sock *sk)\n{\n\tif (sk->mark)\n\t\tsk->done = late;\n\telse\n\t\tcount--;\n}\n";
+    let head = "int get(struct sock *sk, int n)\n{\n";
+    let refusal = fixed(head, &format!("{new}{head}\tlate(sk);\n")).cut().unwrap_err();
+    assert_eq!(refusal, Refusal::new(Gate::Escape, "late gives away the address of late"));
+}
+
+#[test]
+fn a_function_that_goes_is_refused_if_others_may_have_its_address() {
+    let work = |name: &str| format!("static noinline void {name}(struct sock *sk)\n{{\n\tcount--;\n}}\n");
+    let with = |new: &str, used: &str| {
+        let head = "int get(struct sock *sk, int n)\n{\n";
+        FILE.replacen(head, &format!("{new}{head}\t{used}\n"), 1)
+    };
+    let stored = Sample::new(&with(&work("work"), "sk->done = work;"), &with("", "sk->done = 0;"));
+    assert_eq!(stored.cut().unwrap_err(), Refusal::new(Gate::Gone, "work"));
+    passes(&Sample::new(&with(&work("work"), "work(sk);"), &with("", "sk->mark--;")));
+}
+
+#[test]
+fn what_is_new_and_needed_by_nothing_that_is_replaced_is_refused() {
+    let new = "__attribute__((section(\".exit.text\"))) void leave(void)\n{\n\tcount = 0;\n}\n";
+    let after = format!("{}{new}", FILE.replacen("return 0;", "return 1;", 1));
+    assert_eq!(Sample::new(FILE, &after).cut().unwrap_err(), Refusal::new(Gate::Reached, "leave"));
+    let alone = format!("{FILE}{new}");
+    assert_eq!(Sample::new(FILE, &alone).cut().unwrap_err(), Refusal::new(Gate::Reached, "leave"));
+}
+
+#[test]
+fn a_file_whose_tables_alone_differ_is_not_said_to_be_the_same() {
+    assert_eq!(Sample::new(FILE, &FILE.replacen("limit = 7", "limit = 9", 1)).gate(), Gate::Data);
+}
+
+#[test]
+fn a_new_table_of_places_is_taken_for_given_away_and_a_new_table_of_numbers_is_not() {
+    let with = |table: &str, used: &str| {
+        let head = "int get(struct sock *sk, int n)\n{\n";
+        fixed(head, &format!("{table}\n{head}\t{used}\n"))
+    };
+    let names =
+        with("static const char *const words[] = { \"a\", \"bc\", \"def\" };", "n += words[n & 1][0];");
+    assert_eq!(names.cut().unwrap_err().gate, Gate::Escape);
+    passes(&with("static const int more[] = { 3, 1, 4, 1, 5 };", "n += more[n & 3];"));
+}
+
+#[test]
+fn what_another_module_exports_is_called_only_if_it_cannot_go() {
+    let mut sample = fixed(
+        "int get(struct sock *sk, int n)\n{\n",
+        "extern void put_it(int n);\nint get(struct sock *sk, int n)\n{\n\tput_it(n);\n",
+    );
+    sample.object = "exfat";
+    sample.exports.insert("put_it".to_owned(), "nls".to_owned());
+    assert_eq!(sample.gate(), Gate::OneSymbol);
+    sample.held = vec!["nls"];
+    passes(&sample);
+}

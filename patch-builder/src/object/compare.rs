@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::instruction::{self, Use};
 use super::special::{self, Irregular, TABLES};
 use super::target::{Reference, Target, base};
-use super::{Kind, Object, Symbol, instruction, width};
+use super::{Kind, Object, Symbol, width};
 
 /// What differs, by name and sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,6 +17,13 @@ pub struct Difference {
     pub new: Vec<String>,
     /// Functions that only the original object has.
     pub gone: Vec<String>,
+    /// Those of them whose address the original stores or passes on: others may have it.
+    pub known: Vec<String>,
+    /// Other names of functions in `changed`: at the same place in both objects.
+    pub aliases: Vec<String>,
+    /// Functions that differ, at a place that has another name in one of the objects which does not
+    /// differ alike.
+    pub shared: Vec<String>,
     /// Functions that are not the same and run once, at the start or the end.
     pub init: Vec<String>,
     /// Variables and tables that are in both and not the same; whether a table of functions.
@@ -41,6 +49,8 @@ enum What {
     Section(String, i64),
     Code(Vec<u8>),
     Number(i64),
+    /// A table that the compiler has made for the code, by its content.
+    Table(Box<Body>, i64),
 }
 
 /// What a function or a variable consists of: its bytes without the places that are filled in, and
@@ -65,6 +75,8 @@ type Remark = (&'static str, i64, Vec<u8>, Vec<What>);
 pub fn compare(before: &Object, after: &Object) -> Result<Difference, Irregular> {
     let mut found = Difference::default();
     functions(before, after, &mut found)?;
+    one_name_for_each_place(before, after, &mut found);
+    found.known = found.gone.iter().filter(|name| is_given_away(before, name)).cloned().collect();
     data(before, after, &mut found);
     let exports = |o: &Object| -> BTreeSet<String> { exported(o).map(str::to_owned).collect() };
     found.exports = exports(before).symmetric_difference(&exports(after)).cloned().collect();
@@ -94,7 +106,74 @@ fn functions(before: &Object, after: &Object, found: &mut Difference) -> Result<
         }
     }
     found.gone = old.into_keys().filter(|name| !new.contains_key(name)).collect();
+    // What is hardly ever run of a function is a part of it.
+    let cold = found.changed.iter().filter(|name| is_cold(name));
+    let wholes: BTreeSet<String> =
+        cold.filter_map(|name| Some(name.split_once(".cold")?.0.to_owned())).collect();
+    for name in wholes.into_iter().filter(|name| new.contains_key(name)) {
+        let section = new.get(&name).and_then(|n| after.section_of(after.symbols.get(*n)?));
+        let list =
+            if section.is_some_and(|s| is_init(s.name)) { &mut found.init } else { &mut found.changed };
+        if let Err(place) = list.binary_search(&name) {
+            list.insert(place, name);
+        }
+    }
     Ok(())
+}
+
+/// Whether a name is that of the part of a function that is hardly ever run.
+pub fn is_cold(name: &str) -> bool {
+    name.split('.').skip(1).any(|part| part == "cold")
+}
+
+/// The compiler, or `__alias`, may give one place several names. To the kernel that is one function.
+fn one_name_for_each_place(before: &Object, after: &Object, found: &mut Difference) {
+    let names = |object: &Object, name: &str| -> BTreeSet<String> {
+        let place = |s: &Symbol| (s.section(), s.value);
+        let Some(here) = object.functions().find(|s| s.name == name).map(place) else {
+            return BTreeSet::new();
+        };
+        object.functions().filter(|s| place(s) == here).map(|s| s.name.to_owned()).collect()
+    };
+    for name in std::mem::take(&mut found.changed) {
+        let (old, new) = (names(before, &name), names(after, &name));
+        if old.len() == 1 && new.len() == 1 {
+            found.changed.push(name);
+        } else if old != new {
+            found.shared.push(name);
+        } else if after.functions().find(|s| s.name == name).is_some_and(|s| is_last_there(after, s)) {
+            found.changed.push(name);
+        } else {
+            found.aliases.push(name);
+        }
+    }
+}
+
+/// Whether a place is taken for this symbol's, of all that are there.
+fn is_last_there(object: &Object, symbol: &Symbol) -> bool {
+    let last = symbol.section().and_then(|section| object.symbol_at(section, symbol.value));
+    last.is_some_and(|last| last.name == symbol.name)
+}
+
+/// Whether the address of the function `name` is stored or passed on.
+fn is_given_away(object: &Object, name: &str) -> bool {
+    let is_it = |reference: Reference| {
+        let number = match reference.target {
+            Target::Unit(number, 0) if reference.used == Use::Address => number,
+            _ => return false,
+        };
+        object.symbols.get(number).is_some_and(|symbol| symbol.name == name)
+    };
+    let in_code = object.functions().any(|function| {
+        let fields = instruction::fields(object.bytes_of(function));
+        let relocations = object.relocations_of(function);
+        relocations.into_iter().any(|r| is_it(object.reference(r, Some(&fields))))
+    });
+    let in_data = |symbol: &Symbol| {
+        let is_tool = object.section_of(symbol).is_some_and(|s| is_for_tools(symbol, s.name));
+        !is_tool && object.relocations_of(symbol).into_iter().any(|r| is_it(object.reference(r, None)))
+    };
+    in_code || object.defined(Kind::Data).any(in_data)
 }
 
 /// Whether a section's code runs once, when the kernel or a module comes or goes.
@@ -103,6 +182,11 @@ pub fn is_init(section: &str) -> bool {
 }
 
 fn body(object: &Object, symbol: &Symbol) -> Body {
+    body_with(object, symbol, true)
+}
+
+/// The same; `tables` tells whether tables are compared by content or by name.
+fn body_with(object: &Object, symbol: &Symbol, tables: bool) -> Body {
     let section = object.section_of(symbol);
     let mut bytes = object.bytes_of(symbol).to_vec();
     let is_code = section.is_some_and(super::Section::is_code);
@@ -114,12 +198,23 @@ fn body(object: &Object, symbol: &Symbol) -> Body {
         meanings.push(Meaning {
             offset: relocation.offset,
             kind: relocation.kind,
-            what: what(object, &reference),
+            what: match reference.target {
+                Target::Unit(number, offset) if tables => table(object, number, offset),
+                _ => None,
+            }
+            .unwrap_or_else(|| what(object, &reference)),
         });
     }
     // `.rodata.x` and `.data.x` differ, `.rodata.x` and `.rodata.y` do not.
     let section = section.and_then(|s| s.name.split('.').nth(1)).unwrap_or_default().to_owned();
     Body { section, bytes, size: symbol.size, meanings }
+}
+
+/// A table that the compiler has made of a `switch`, which no name tells from another.
+fn table(object: &Object, number: usize, offset: i64) -> Option<What> {
+    let symbol = object.symbols.get(number).filter(|symbol| symbol.kind == Kind::Data)?;
+    let is_made = base(symbol.name) == "CSWTCH" && !object.section_of(symbol)?.is_writable();
+    is_made.then(|| What::Table(Box::new(body_with(object, symbol, false)), offset))
 }
 
 /// Sets the place that a relocation writes to 0.

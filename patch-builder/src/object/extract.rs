@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::compare::{Difference, is_init, may_be_copied};
+use super::compare::{Difference, is_cold, is_init, may_be_copied};
 use super::instruction::{self, Use};
 use super::kernel::NotFound;
 use super::resolve::{Source, World};
@@ -120,6 +120,7 @@ pub fn extract(
         }
     }
     walk.unknown_sections()?;
+    walk.reached(difference)?;
     Ok(walk.cut)
 }
 
@@ -179,6 +180,20 @@ impl<'w, 'o> Walk<'w, 'o> {
             });
         }
         Ok(())
+    }
+
+    /// Everything that is new is there because something that is replaced needs it: else the fix does
+    /// more than the patch would.
+    fn reached(&self, difference: &Difference) -> Result<(), Refusal> {
+        if self.cut.replaced.is_empty() {
+            return Err(Refusal::new(Gate::Reached, "nothing is replaced"));
+        }
+        let taken: BTreeSet<&str> =
+            self.cut.parts.values().filter_map(|part| Some(part.symbol.as_ref()?.0.as_str())).collect();
+        let new = difference.new.iter().chain(&difference.new_data);
+        let lost: Vec<&str> = new.map(String::as_str).filter(|name| !taken.contains(name)).collect();
+        let lost: Vec<&str> = lost.into_iter().filter(|name| !name.starts_with("__pfx_")).collect();
+        if lost.is_empty() { Ok(()) } else { Err(Refusal::new(Gate::Reached, lost.join(", "))) }
     }
 
     fn want(&mut self, key: Key) -> To {
@@ -367,7 +382,7 @@ impl<'w, 'o> Walk<'w, 'o> {
             Kind::Function if is_cold(symbol.name) => Ok(self.want(Key::Unit(number))),
             // Pointers outlive a patch: they lead to the original, which is redirected.
             Kind::Function if self.changed.contains(symbol.name) && is_whole => self.found(&symbol),
-            Kind::Function if self.changed.contains(symbol.name) || own == Some(number) => {
+            Kind::Function if self.changed.contains(symbol.name) || (own == Some(number) && !is_whole) => {
                 Ok(self.want(Key::Unit(number)))
             }
             Kind::Function => self.function(holder, number, &symbol, is_whole),
@@ -418,7 +433,7 @@ impl<'w, 'o> Walk<'w, 'o> {
         let olds: Vec<_> = self.before.defined(Kind::Data).filter(|s| base(s.name) == base_name).collect();
         let Some(only) = olds.first().filter(|_| olds.len() == 1) else {
             if olds.is_empty() || !section.is_some_and(Section::is_writable) {
-                return Ok(self.want(Key::Unit(number)));
+                return Ok(self.constant(holder, number, symbol));
             }
             let what = format!("{} of {holder}: {} variables", symbol.name, olds.len());
             return Err(Refusal::new(Gate::OneSymbol, what));
@@ -432,15 +447,19 @@ impl<'w, 'o> Walk<'w, 'o> {
         // The compiler that made the kernel gave out the numbers of the original object.
         match self.world.own.of(only, self.file) {
             Ok(found) => Ok(To::Symbol(self.world.link_name(only.name, &Source::Own(found.position)))),
-            Err(_) if !section.is_some_and(Section::is_writable) => Ok(self.want(Key::Unit(number))),
+            Err(_) if !section.is_some_and(Section::is_writable) => Ok(self.constant(holder, number, symbol)),
             Err(e) => Err(Refusal::new(Gate::OneSymbol, format!("{}: {e}", symbol.name))),
         }
     }
-}
 
-/// Whether a name is that of the part of a function that is hardly ever run.
-pub fn is_cold(name: &str) -> bool {
-    name.split('.').skip(1).any(|part| part == "cold")
+    /// A constant that only the patch has. A table of places is meant to be kept by somebody.
+    fn constant(&mut self, holder: &str, number: usize, symbol: &Symbol) -> To {
+        self.cut.notes.insert(format!("a copy of {}", symbol.name));
+        if !self.after.relocations_of(symbol).is_empty() {
+            self.cut.escapes.insert((symbol.name.to_owned(), holder.to_owned()));
+        }
+        self.want(Key::Unit(number))
+    }
 }
 
 /// The global symbol of a new function: one in the whole patch.

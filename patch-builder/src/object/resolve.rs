@@ -16,6 +16,8 @@ pub struct World<'w> {
     pub own: &'w Names<'w>,
     /// Each exported symbol and who exports it: `vmlinux`, or a module's name.
     pub exports: &'w HashMap<String, String>,
+    /// Whether the object that is patched keeps a module loaded, since it needs it or what it needs does.
+    pub holds: &'w dyn Fn(&str) -> bool,
     /// The position of a symbol that another module exports.
     pub of_module: &'w dyn Fn(&str, &str) -> Result<u32, NotFound>,
     /// Whether objtool runs again when the module is linked.
@@ -43,6 +45,11 @@ impl World<'_> {
         let refuse = |e: NotFound| Refusal::new(Gate::OneSymbol, format!("{name}: {e}"));
         match self.exports.get(name).map(String::as_str) {
             Some(VMLINUX) => Ok(Source::Export),
+            Some(module) if module != self.object && !(self.holds)(module) => {
+                // Nothing would keep it there while it is called.
+                let what = format!("{name} is of {module}, which {} does not need", self.object);
+                Err(Refusal::new(Gate::OneSymbol, what))
+            }
             Some(module) if module != self.object => {
                 let position = (self.of_module)(module, name).map_err(refuse)?;
                 Ok(Source::Module(module.to_owned(), position))

@@ -27,7 +27,7 @@ const fn objtool(name: &'static str, references: usize) -> Layout {
 
 /// The tables whose entries go with a function.
 pub const TABLES: [Layout; 15] = [
-    table(".altinstructions", 2),
+    table(ALTERNATIVES, 2),
     table("__bug_table", 2),
     table("__jump_table", 3),
     table("__ex_table", 2),
@@ -64,6 +64,8 @@ pub const REMARKS: [&str; 12] = [
 pub const UNWIND_PLACES: &str = ".orc_unwind_ip";
 /// How to unwind from there.
 pub const UNWIND: &str = ".orc_unwind";
+/// Places that the kernel patches as it boots, or as the module comes.
+pub const ALTERNATIVES: &str = ".altinstructions";
 /// What `.altinstructions` puts in place of code.
 pub const REPLACEMENT: &str = ".altinstr_replacement";
 /// Code out of line that a test of the processor's features jumps to.

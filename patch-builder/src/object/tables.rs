@@ -69,7 +69,7 @@ impl<'o> Walk<'_, 'o> {
             let fill = if m == 0 {
                 let relocation = reference.relocation;
                 Fill { offset: relocation.offset, kind: relocation.kind, to: To::Part(key), addend: offset }
-            } else if let Some(fill) = self.replacement(entry, reference)? {
+            } else if let Some(fill) = self.replacement(entry, reference, (key, offset))? {
                 fill
             } else {
                 self.fill_of_table(holder, key, reference)?
@@ -112,13 +112,26 @@ impl<'o> Walk<'_, 'o> {
         (offset - start < i64::try_from(part.size).ok()?).then_some((*key, offset - start))
     }
 
-    /// Code that `.altinstructions` puts in place: copied, as long as the entry says.
-    fn replacement(&mut self, entry: &Entry, reference: &Reference) -> Result<Option<Fill>, Refusal> {
+    /// Code that `.altinstructions` puts in place: copied, as long as the entry says. `own` is the place
+    /// that the entry is about.
+    fn replacement(
+        &mut self,
+        entry: &Entry,
+        reference: &Reference,
+        own: (Key, i64),
+    ) -> Result<Option<Fill>, Refusal> {
         let Target::Nameless(index, offset) = reference.target else { return Ok(None) };
         let Some(section) = self.after.sections.get(index).filter(|s| s.name == special::REPLACEMENT) else {
             return Ok(None);
         };
         let length = entry.bytes.last().copied().map_or(0, usize::from);
+        let relocation = reference.relocation;
+        if length == 0 {
+            // Nothing is read from there, and the next entry's code begins at the same place.
+            let (key, addend) = own;
+            let to = To::Part(key);
+            return Ok(Some(Fill { offset: relocation.offset, kind: relocation.kind, to, addend }));
+        }
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         let unknown = || Refusal::new(Gate::KnownCode, format!("{}+{offset:#x}", special::REPLACEMENT));
         let code = section.data.get(start..start.saturating_add(length)).ok_or_else(unknown)?;
@@ -127,7 +140,9 @@ impl<'o> Walk<'_, 'o> {
             let part = self.code(section, start as u64, code, special::REPLACEMENT)?;
             self.cut.parts.insert(key, part);
         }
-        let relocation = reference.relocation;
+        if self.cut.parts.get(&key).is_none_or(|part| part.size != length as u64) {
+            return Err(unknown());
+        }
         Ok(Some(Fill { offset: relocation.offset, kind: relocation.kind, to: To::Part(key), addend: 0 }))
     }
 

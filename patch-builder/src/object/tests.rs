@@ -92,54 +92,6 @@ fn the_position_of_a_symbol_is_its_place_among_those_of_its_name() {
     assert!(names.local("f", "b.c").is_err());
 }
 
-/// Numbers that look random and are the same each time.
-fn numbers(mut seed: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(seed >> 33).ok()
-    })
-}
-
-#[test]
-fn a_damaged_object_is_refused_or_read_and_nothing_panics() {
-    let sample = sample();
-    let old = Object::parse(&sample.before.object).unwrap();
-    let names = Names::of_vmlinux(&old);
-    let world = World {
-        object: "vmlinux",
-        own: &names,
-        exports: &sample.exports,
-        of_module: &|_, _| Err(NotFound::Absent),
-        objtool_at_link: false,
-    };
-    let good = &sample.after.object;
-    let mut next = numbers(20_261_128);
-    let mut read = 0;
-    for round in 0..3000 {
-        let mut bad = good.clone();
-        for _ in 0..=round % 4 {
-            let at = next.next().unwrap() % bad.len();
-            bad[at] = u8::try_from(next.next().unwrap() & 0xff).unwrap();
-        }
-        if round % 5 == 0 {
-            bad.truncate(next.next().unwrap() % good.len());
-        }
-        let _ = slim::slim(bad.as_slice());
-        let Ok(new) = Object::parse(&bad) else { continue };
-        read += 1;
-        let Ok(difference) = compare::compare(&old, &new) else { continue };
-        if let Ok(cut) = extract(&old, &new, &difference, &world) {
-            let _ = emit::emit(&cut, "sample.c");
-        }
-        if let Some(section) = new.section(".BTF")
-            && let Ok(types) = crate::btf::Types::parse(section.data)
-        {
-            crate::btf::contradictions(&types, &types);
-        }
-    }
-    assert!(read > 100, "{read}");
-}
-
 #[test]
 fn damaged_objects_are_refused_or_read_but_never_end_the_builder() {
     let sample = sample();
@@ -149,6 +101,7 @@ fn damaged_objects_are_refused_or_read_but_never_end_the_builder() {
         object: "vmlinux",
         own: &names,
         exports: &sample.exports,
+        holds: &|_| false,
         of_module: &|_, _| Err(NotFound::Absent),
         objtool_at_link: false,
     };
@@ -176,4 +129,37 @@ fn damaged_objects_are_refused_or_read_but_never_end_the_builder() {
     }
     // All three ways were gone.
     assert!(unread > 100 && refused > 20 && taken > 20, "{unread} {refused} {taken}");
+}
+
+/// Two places that the kernel patches as it boots. Of the first nothing comes in their place, so that the
+/// code for the second begins where the first's would.
+const ALTERNATIVES: &str = r#"
+int alternate(int n)
+{
+	asm volatile("1: .byte 0x0f,0x1f,0x44,0x00,0x00\n"
+		     ".pushsection .altinstructions,\"a\"\n"
+		     ".long 1b - .\n .long 2f - .\n .word 3\n .byte 5\n .byte 0\n"
+		     ".popsection\n"
+		     ".pushsection .altinstr_replacement,\"ax\"\n 2:\n .popsection\n"
+		     "3: .byte 0x0f,0x1f,0x44,0x00,0x00\n"
+		     ".pushsection .altinstructions,\"a\"\n"
+		     ".long 3b - .\n .long 4f - .\n .word 4\n .byte 5\n .byte 5\n"
+		     ".popsection\n"
+		     ".pushsection .altinstr_replacement,\"ax\"\n 4: .byte 0x66,0x66,0x66,0x66,0x90\n .popsection\n");
+	return n;
+}
+"#;
+
+#[test]
+fn what_the_kernel_puts_in_place_of_code_comes_along_as_long_as_it_is() {
+    let cut = Sample::new(ALTERNATIVES, &ALTERNATIVES.replace("return n;", "return n + 1;")).cut().unwrap();
+    let table = cut.tables.iter().find(|table| table.section == special::ALTERNATIVES).unwrap();
+    let [first, nothing, second, code] = &table.fills[..] else { panic!("{:?}", table.fills) };
+    assert_eq!((&first.to, &first.to), (&second.to, &nothing.to));
+    let extract::To::Part(key) = &code.to else { panic!("{code:?}") };
+    let part = &cut.parts[key];
+    assert_eq!(
+        (part.section.as_str(), &part.bytes[..]),
+        (special::REPLACEMENT, &b"\x66\x66\x66\x66\x90"[..])
+    );
 }
