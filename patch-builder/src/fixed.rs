@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest as _, Sha256};
+
 use crate::cache::{self, Cache};
 use crate::lock::Package;
 use crate::progress::{Progress, Step};
@@ -38,7 +40,7 @@ pub enum Error {
 ///
 /// The package cannot be had, or does not have the file.
 pub fn of_package(cache: &Cache, package: &Package, file: &str, progress: Progress) -> Result<String, Error> {
-    let key = format!("{}-{}", package.sha256, file.replace('/', "-"));
+    let key = format!("{}-{}", package.sha256, hex::encode(Sha256::digest(file)));
     let folder = cache.folder("sources", &key, |folder| {
         let deb = fetch::package(cache, package, progress)?;
         progress(Step::Select, &format!("unpacking {file} of {}", package.version));

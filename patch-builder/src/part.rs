@@ -127,7 +127,10 @@ impl Workshop<'_> {
         let mut with = |keys| {
             let text = select::compose(path, &original, wishes, keys)?;
             let after = compile::fixed(self.cache, self.tree, path, &text).map_err(refused_by_compiler)?;
-            self.judge_and_cut(path, named, may, [&before, &after], progress)
+            let mut made = self.judge_and_cut(path, named, may, [&before, &after], progress)?;
+            let redefined = select::redefined(&original, &text).into_iter();
+            made.seen.notes.extend(redefined.map(|name| format!("{name} stands for something else")));
+            Ok(made)
         };
         match with(Keys::AsWritten) {
             // The cure is known: the key is read instead.

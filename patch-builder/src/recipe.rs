@@ -164,7 +164,7 @@ fn is_file(name: &str) -> bool {
     is_inside(name) && !name.contains('/')
 }
 
-fn is_cve(text: &str) -> bool {
+pub(crate) fn is_cve(text: &str) -> bool {
     let number =
         |s: &str, least: usize| s.len() >= least && s.len() <= 9 && s.bytes().all(|b| b.is_ascii_digit());
     text.strip_prefix("CVE-")

@@ -68,6 +68,14 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// The folder has results of something else.
+    #[error("{path}: results of something else: {before}")]
+    OtherOrder {
+        /// The file that says of what.
+        path: PathBuf,
+        /// Of what.
+        before: String,
+    },
     /// A line of the results of an earlier run is not one.
     #[error("results of an earlier run")]
     Results(#[from] serde_json::Error),
@@ -170,6 +178,16 @@ pub struct Order {
     pub out: PathBuf,
 }
 
+impl Order {
+    /// What results are of: with another kernel, version, way or draw they would be others.
+    fn words(&self, lock: &KernelLock) -> String {
+        let through = self.through.join(" ");
+        let records = if self.records.is_some() { "records" } else { "titles" };
+        let seed = self.sample.as_ref().map_or("all", |(_, seed)| seed.as_str());
+        format!("{} {} to {} through {through}, {records}, {seed}\n", lock.release, lock.build_id, self.to)
+    }
+}
+
 /// The file of results in an order's folder, one line of JSON each.
 pub const RESULTS: &str = "supply.jsonl";
 
@@ -188,7 +206,11 @@ pub fn run(
     let name = &lock.packages.source.name;
     let way = [lock.package_version.as_str(), order.to.as_str()];
     let steps = steps::steps(cache, &shop.source, name, way, &order.through, progress)?;
-    let index = index::Index::of(&shop.debug, shop.vmlinux())?;
+    let mut index = index::Index::of(&shop.debug, shop.vmlinux())?;
+    let differing = steps.iter().flat_map(|step| step.changes.keys());
+    index
+        .add_included(&shop.source, differing)
+        .map_err(|source| Error::File { path: shop.source.clone(), source })?;
     let records = order.records.as_deref().map_or_else(|| Ok(Records::default()), Records::of)?;
     let mut told: Vec<Vec<Option<Record>>> = Vec::new();
     for step in &steps {
@@ -209,8 +231,8 @@ pub fn run(
     let bench = Bench { shop: &shop, vmlinux: &vmlinux, names: &names, order };
     let mut todo: Vec<Todo> = Vec::new();
     for (step, finder) in steps.iter().zip(&finders) {
-        let flaws = step.brought.iter().filter(|change| !change.cves.is_empty());
-        todo.extend(flaws.map(|change| Todo { change, step, finder }));
+        let flaws = step.brought.iter().enumerate().filter(|(_, change)| !change.cves.is_empty());
+        todo.extend(flaws.map(|(number, change)| Todo { change, number, step, finder }));
     }
     bench.work(&drawn(todo, order), progress)
 }
@@ -219,6 +241,8 @@ pub fn run(
 #[derive(Clone, Copy)]
 struct Todo<'t> {
     change: &'t Change,
+    /// Among all that the step brought.
+    number: usize,
     step: &'t steps::Step,
     finder: &'t Finder<'t>,
 }
@@ -246,7 +270,7 @@ struct Bench<'b> {
 
 impl Bench<'_> {
     fn work(&self, all: &[Todo], progress: Progress) -> Result<Vec<Outcome>, Error> {
-        let mut results = Results::open(&self.order.out)?;
+        let mut results = Results::open(&self.order.out, &self.order.words(self.shop.lock))?;
         let mut outcomes = Vec::new();
         let limit = self.order.sample.as_ref().map_or(usize::MAX, |(number, _)| *number);
         let mut waiting: Vec<(usize, Built)> = Vec::new();

@@ -48,10 +48,10 @@ fn where_titles_alone_place_a_fix_they_are_rarely_wrong() {
         let by_record = all().map(|(change, record)| Told { title: &change.title, record: record.as_ref() });
         let (by_title, by_record) =
             (Finder::new(&step.changes, by_title, &index), Finder::new(&step.changes, by_record, &index));
-        for (change, record) in all().filter(|(change, _)| change.is_for_us()) {
-            let Some(record) = record else { continue };
+        for (number, (change, record)) in all().enumerate() {
+            let Some(record) = record.as_ref().filter(|_| change.is_for_us()) else { continue };
             let built = by_record.built(record);
-            match by_title.find(&change.title) {
+            match by_title.find(number) {
                 Found::Here(found) => {
                     let path = found.places[0].path.as_str();
                     let is_it = built.contains(&path);
@@ -62,8 +62,8 @@ fn where_titles_alone_place_a_fix_they_are_rarely_wrong() {
                         eprintln!("{}: {path}, not {:?}", change.title, record.files);
                     }
                 }
-                Found::Header(path) if built.contains(&path.as_str()) => tally.right += 1,
-                Found::Header(_) => tally.wrong += 1,
+                Found::NotCode(path) if built.contains(&path.as_str()) => tally.right += 1,
+                Found::NotCode(_) => tally.wrong += 1,
                 Found::NotBuilt(_) if built.is_empty() => tally.not_built += 1,
                 Found::NotBuilt(_) => tally.overlooked += 1,
                 Found::Unclear(_) => tally.unclear += 1,

@@ -52,6 +52,24 @@ pub fn related(original: &str, fixed: &str, functions: &[String]) -> (Vec<String
     (names, also)
 }
 
+/// What differs outside of functions: pieces of the fixed file that the original does not have as they
+/// are.
+pub fn outside(original: &str, fixed: &str) -> Vec<String> {
+    let (Ok(old), Ok(new)) = (split::parts(original), split::parts(fixed)) else { return Vec::new() };
+    let is_other = |part: &&Part| {
+        part.piece != Piece::Comment && part.function().is_none() && !old.iter().any(|o| o.text == part.text)
+    };
+    new.iter().filter(is_other).map(|part| part.text.to_owned()).collect()
+}
+
+/// The macros that stand for another text in the fixed file.
+pub fn redefined(original: &str, fixed: &str) -> Vec<String> {
+    let (Ok(old), Ok(new)) = (split::parts(original), split::parts(fixed)) else { return Vec::new() };
+    let is_macro = |part: &&Part| matches!(part.piece, Piece::Preprocessor { .. });
+    let changed = new.iter().filter(is_macro).filter(|part| differs(&old, part));
+    changed.flat_map(|part| part.defines()).map(str::to_owned).collect()
+}
+
 /// Functions of both files that are among `names`, or whose fixed text names one of them or a new
 /// function that does.
 pub fn in_need_of(original: &str, fixed: &str, names: &[String]) -> Vec<String> {
@@ -122,6 +140,14 @@ mod tests {
         let need = |name: &str| in_need_of(OLD, &new, &[name.to_owned()]);
         assert_eq!(need("news"), ["far"]);
         assert_eq!(need("low"), ["low"], "its callers need it as it was");
+    }
+
+    #[test]
+    fn what_differs_outside_of_functions_is_taken_as_it_is_and_macros_are_told() {
+        let new = format!("static const int table[] = {{ 1 }};\n{NEW}");
+        assert_eq!(outside(OLD, &new), ["static const int table[] = { 1 };\n", "#define LIMIT 2\n"]);
+        assert_eq!(redefined(OLD, &new), ["LIMIT"]);
+        assert!(outside(OLD, OLD).is_empty() && redefined(OLD, OLD).is_empty());
     }
 
     #[test]

@@ -26,6 +26,56 @@ struct Taken {
     left: Vec<String>,
 }
 
+/// What of the file is tried.
+#[derive(Clone, PartialEq, Eq)]
+struct What {
+    functions: Vec<String>,
+    /// What differs outside of functions as well, and not only what they name of it.
+    outside: bool,
+    /// What is left out.
+    left: Vec<String>,
+}
+
+impl What {
+    fn all(place: &Place) -> Self {
+        Self { functions: place.functions.clone(), outside: true, left: Vec::new() }
+    }
+
+    fn without(&self, place: &Place, is_left: impl Fn(&String) -> bool) -> Self {
+        let is_left = |name: &String| self.left.contains(name) || is_left(name);
+        let (left, functions) = place.functions.iter().cloned().partition(is_left);
+        Self { functions, left, ..self.clone() }
+    }
+
+    fn without_others(&self, place: &Place) -> Self {
+        let less = self.without(place, |name| place.of_others.contains(name));
+        Self { outside: self.outside && !place.outside_of_others, ..less }
+    }
+}
+
+/// The forms of one file.
+struct Texts {
+    /// The kernel's own.
+    own: String,
+    /// At the beginning of the step.
+    older: String,
+    /// At its end.
+    fixed: String,
+}
+
+impl Texts {
+    /// `functions`, and all others that differ from the kernel's own but those in `left`, if one of
+    /// `functions` has changed before the step as well: its earlier change may need theirs.
+    fn with_earlier(&self, functions: &[String], left: &[String]) -> Vec<String> {
+        let earlier = changes::of_file(&self.own, &self.older).changed;
+        if !functions.iter().any(|name| earlier.contains_key(name)) {
+            return functions.to_vec();
+        }
+        let all = changes::of_file(&self.own, &self.fixed).changed;
+        all.into_keys().filter(|name| !left.contains(name)).collect()
+    }
+}
+
 /// Why nothing was taken.
 enum End {
     Refused(Refusal),
@@ -89,12 +139,12 @@ impl Bench<'_> {
         };
         let mut made = None;
         if change.is_for_us() {
-            match todo.finder.find(&change.title) {
+            match todo.finder.find(todo.number) {
                 Found::NotBuilt(path) => {
                     outcome.verdict = Verdict::NotAffected { why: format!("{path} is not built") }
                 }
                 Found::Unclear(why) => outcome.verdict = Verdict::NeedsPerson { why },
-                Found::Header(path) => {
+                Found::NotCode(path) => {
                     let gate = Gate::OnlyCode.to_string();
                     outcome.verdict = Verdict::Refused { gate, what: path.clone() };
                     outcome.paths = vec![path];
@@ -124,11 +174,11 @@ impl Bench<'_> {
     fn leave_out_what_is_the_same(&self, todo: Todo, candidate: &mut Candidate) -> Result<bool, Error> {
         let mut differing = Vec::new();
         for mut place in std::mem::take(&mut candidate.places) {
-            let (original, fixed) = self.texts(todo, &place.path)?;
+            let Texts { own, fixed, .. } = self.texts(todo, &place.path)?;
             let had_functions = !place.functions.is_empty();
-            let changed = changes::of_file(&original, &fixed).changed;
+            let changed = changes::of_file(&own, &fixed).changed;
             place.functions.retain(|name| changed.contains_key(name));
-            if original != fixed && had_functions == !place.functions.is_empty() {
+            if own != fixed && had_functions == !place.functions.is_empty() {
                 differing.push(place);
             }
         }
@@ -136,15 +186,16 @@ impl Bench<'_> {
         Ok(!candidate.places.is_empty())
     }
 
-    /// The kernel's own text of a file, and the fixed one.
-    fn texts(&self, todo: Todo, path: &str) -> Result<(String, String), Error> {
+    fn texts(&self, todo: Todo, path: &str) -> Result<Texts, Error> {
         let own = self.shop.source.join(path);
-        let newer = todo.step.newer.join(path);
-        let read = |path: &Path| {
+        // What is not kept of another version is the kernel's own.
+        let read = |tree: Option<&Path>| {
+            let kept = tree.map(|tree| tree.join(path)).filter(|file| file.is_file());
+            let path = kept.as_deref().unwrap_or(&own);
             fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })
         };
-        // What is not kept of the newer version is the kernel's own.
-        Ok((read(&own)?, read(if newer.is_file() { &newer } else { &own })?))
+        let step = todo.step;
+        Ok(Texts { own: read(None)?, older: read(step.older.as_deref())?, fixed: read(Some(&step.newer))? })
     }
 
     /// A module of all files that the change is in.
@@ -207,36 +258,32 @@ impl Bench<'_> {
         }
     }
 
-    /// The part for one file: of all functions that differ; if that is refused, without those that
-    /// clearly belong to other changes; and without those that need more than this file to compile, as
-    /// no part of a fix does whose record names all of its files. Tells the refusal of the first.
+    /// The part for one file: of all that differs; if that is refused, without what clearly belongs to
+    /// other changes; and without functions that need more than this file to compile, as no part of a fix
+    /// does whose record names all of its files. Tells the refusal of the first.
     fn part(&self, todo: Todo, place: &Place, how: How, progress: Progress) -> Result<Taken, End> {
-        let without = |left: &[String]| -> Vec<String> {
-            place.functions.iter().filter(|name| !left.contains(name)).cloned().collect()
-        };
-        let mut left = Vec::new();
+        let texts = self.texts(todo, &place.path).map_err(End::Error)?;
+        let mut what = What::all(place);
         let mut first = None;
         loop {
-            let end = self.try_part(todo, &place.path, &without(&left), left.clone(), progress);
+            let end = self.try_part(todo, place, &texts, &what, progress);
             let Err(End::Refused(refusal)) = end else { return end };
             if first.is_none() && matches!(refusal.gate, Gate::FileBuilt | Gate::Changed) {
                 return Err(End::Refused(refusal));
             }
-            let more: Vec<&String> = if first.is_none() && !place.of_others.is_empty() {
-                place.of_others.iter().collect()
-            } else if how == How::ByRecord && !refusal.within.is_empty() {
-                let (original, fixed) = self.texts(todo, &place.path).map_err(End::Error)?;
-                let foreign = select::in_need_of(&original, &fixed, &refusal.within);
-                let is_foreign = |name: &&String| foreign.contains(name) && !place.surely.contains(name);
-                place.functions.iter().filter(is_foreign).filter(|name| !left.contains(name)).collect()
+            let less = if first.is_none() && what.without_others(place) != what {
+                what.without_others(place)
+            } else if how == How::ByRecord {
+                let foreign = select::in_need_of(&texts.own, &texts.fixed, &refusal.within);
+                what.without(place, |name| foreign.contains(name) && !place.surely.contains(name))
             } else {
-                Vec::new()
+                what.clone()
             };
-            left.extend(more.iter().map(|name| (*name).clone()));
-            let first = first.get_or_insert(refusal.clone());
-            if more.is_empty() || without(&left).is_empty() {
+            let first = first.get_or_insert(refusal);
+            if less == what || less.functions.is_empty() {
                 return Err(End::Refused(first.clone()));
             }
+            what = less;
         }
     }
 
@@ -245,13 +292,18 @@ impl Bench<'_> {
     fn try_part(
         &self,
         todo: Todo,
-        path: &str,
-        functions: &[String],
-        left: Vec<String>,
+        place: &Place,
+        texts: &Texts,
+        what: &What,
         progress: Progress,
     ) -> Result<Taken, End> {
-        let (original, fixed) = self.texts(todo, path).map_err(End::Error)?;
-        let (functions, also) = select::related(&original, &fixed, functions);
+        let path = place.path.as_str();
+        let Texts { own, fixed, .. } = texts;
+        let (functions, mut also) =
+            select::related(own, fixed, &texts.with_earlier(&what.functions, &what.left));
+        if what.outside {
+            also.extend(select::outside(own, fixed));
+        }
         let whole = functions.is_empty();
         let file = |whole| SourceFile {
             path: path.to_owned(),
@@ -260,17 +312,17 @@ impl Bench<'_> {
             whole,
         };
         let mut tries = vec![file(whole)];
-        if !whole && left.is_empty() {
+        if !whole && what.left.is_empty() {
             tries.push(SourceFile { also: Vec::new(), ..file(true) });
         }
         let mut refusal = None;
         for file in tries {
             let version = Some(todo.step.package.version.as_str());
-            let wish = Wish::of(&todo.change.title, &fixed, version, &file);
+            let wish = Wish::of(&todo.change.title, fixed, version, &file);
             let workshop = self.shop.workshop(self.vmlinux, self.names);
             let made = workshop.make(path, &[wish], &[], Code::Stays, progress);
             match made {
-                Ok(part) => return Ok(Taken { file, part, left }),
+                Ok(part) => return Ok(Taken { file, part, left: what.left.clone() }),
                 Err(part::Error::Refused(found)) => {
                     let again = found.gate == Gate::Compiles;
                     refusal.get_or_insert(found);

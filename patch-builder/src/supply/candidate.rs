@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::changes::{self, Changes};
 pub use super::fit::Told;
-use super::fit::{Table, Title, Unit};
+use super::fit::{OUTSIDE, Table, Title, Unit};
 use super::index::Index;
 use super::near::{Path, Places};
 use super::records::Record;
@@ -40,6 +40,8 @@ pub struct Place {
     pub functions: Vec<String>,
     /// Those of them that clearly belong to other changes of the same step.
     pub of_others: Vec<String>,
+    /// What differs outside of functions clearly belongs to other changes.
+    pub outside_of_others: bool,
     /// Those of them that the title names, or else the one that it fits best: without them it is not this
     /// change.
     pub surely: Vec<String>,
@@ -61,8 +63,8 @@ pub enum Found {
     Here(Candidate),
     /// What fits is not in the kernel build.
     NotBuilt(String),
-    /// It is in a header, or in one too.
-    Header(String),
+    /// It is in a header or in assembly, or in one too.
+    NotCode(String),
     /// A person must look.
     Unclear(String),
 }
@@ -74,7 +76,6 @@ pub struct Finder<'f> {
     units: Vec<Unit<'f>>,
     by_path: HashMap<&'f str, Vec<usize>>,
     titles: Vec<Title<'f>>,
-    by_text: HashMap<&'f str, usize>,
     /// By a file: the changes that are in it, as far as is known.
     at_home: HashMap<&'f str, Vec<usize>>,
 }
@@ -110,8 +111,7 @@ impl<'f> Finder<'f> {
         for (number, unit) in units.iter().enumerate() {
             by_path.entry(unit.path).or_default().push(number);
         }
-        let by_text = all.iter().enumerate().map(|(n, told)| (told.title, n)).collect();
-        let mut finder = Self { changes, index, units, by_path, titles, by_text, at_home: HashMap::new() };
+        let mut finder = Self { changes, index, units, by_path, titles, at_home: HashMap::new() };
         for (n, title) in finder.titles.iter().enumerate() {
             let homes = match title.told.record {
                 Some(record) => finder.differing(record),
@@ -124,9 +124,9 @@ impl<'f> Finder<'f> {
         finder
     }
 
-    /// Where the change with this title is.
-    pub fn find(&self, text: &str) -> Found {
-        let title = self.by_text.get(text).and_then(|n| self.titles.get(*n));
+    /// Where a change is, by its number among all.
+    pub fn find(&self, number: usize) -> Found {
+        let title = self.titles.get(number);
         match title.map(|title| (title, title.told.record)) {
             Some((title, Some(record))) => self.by_record(title, record),
             Some((title, None)) => self.by_title(title),
@@ -137,19 +137,32 @@ impl<'f> Finder<'f> {
     fn by_record(&self, title: &Title, record: &Record) -> Found {
         let list = |files: &[&str]| files.join(" ");
         let named: Vec<&str> = record.files.iter().map(String::as_str).collect();
-        if named.iter().all(|path| changes::is_elsewhere(path)) {
+        let ours: Vec<&str> = named.iter().copied().filter(|path| !changes::is_elsewhere(path)).collect();
+        if ours.is_empty() {
             return Found::NotBuilt(list(&named));
+        }
+        if let Some(assembly) = ours.iter().find(|path| path.ends_with(".S")) {
+            return Found::NotCode((*assembly).to_owned());
         }
         let differing = self.differing(record);
         if differing.is_empty() {
             return Found::Unclear(format!("nothing differs in {}", list(&named)));
         }
-        let built = self.built(record);
-        if let Some(header) = built.iter().find(|path| is_header(path)) {
-            return Found::Header((*header).to_owned());
+        if let Some(part) = differing.iter().find(|path| self.index.is_part_of_another(path)) {
+            return Found::Unclear(format!("{part} is compiled as a part of another file"));
         }
+        let built = self.built(record);
         if built.is_empty() {
             return Found::NotBuilt(list(&differing));
+        }
+        if let Some(other) = built.iter().find(|path| is_header(path)) {
+            return Found::NotCode((*other).to_owned());
+        }
+        if let Some(added) = built.iter().find(|path| self.is_added(path)) {
+            return Found::Unclear(format!("{added} is new"));
+        }
+        if let Some(rules) = ours.iter().find(|path| !path.ends_with(".c") && !is_header(path)) {
+            return Found::Unclear(format!("it is in {rules} too"));
         }
         self.in_files(title, &built, How::ByRecord)
     }
@@ -166,9 +179,21 @@ impl<'f> Finder<'f> {
         Found::Here(Candidate { places, how })
     }
 
-    /// The files of a record that differ and are in the kernel build.
+    /// The files of a record that differ and are, or may be, in the kernel build. Who includes a header is
+    /// not known: it is, unless no C file of the record is.
     pub fn built(&self, record: &Record) -> Vec<&'f str> {
-        self.differing(record).into_iter().filter(|path| self.is_built(path)).collect()
+        let (headers, code): (Vec<&str>, Vec<&str>) =
+            self.differing(record).into_iter().partition(|path| is_header(path));
+        let built: Vec<&str> =
+            code.iter().copied().filter(|path| self.is_added(path) || self.is_built(path)).collect();
+        if built.is_empty() && !code.is_empty() {
+            return Vec::new();
+        }
+        built.into_iter().chain(headers).collect()
+    }
+
+    fn is_added(&self, path: &str) -> bool {
+        self.changes.get(path).is_some_and(|changes| changes.added)
     }
 
     /// The files of a record that differ. One that the version has elsewhere is known by its last name.
@@ -206,6 +231,7 @@ impl<'f> Finder<'f> {
         let mut place = Place {
             path: path.to_owned(),
             of_others: names(&is_others),
+            outside_of_others: self.outside(path).is_some_and(is_others),
             functions: names(&|_| true),
             surely,
         };
@@ -215,6 +241,12 @@ impl<'f> Finder<'f> {
             place.of_others.clear();
         }
         Some(place)
+    }
+
+    /// The unit of what differs outside of the functions of a file.
+    fn outside(&self, path: &str) -> Option<usize> {
+        let mut units = self.by_path.get(path)?.iter().copied();
+        units.find(|number| self.units.get(*number).is_some_and(|unit| unit.name == OUTSIDE))
     }
 
     /// The functions of a file that are in both versions and differ, by their units' numbers.
@@ -269,7 +301,10 @@ impl<'f> Finder<'f> {
             return Found::NotBuilt(path.to_owned());
         }
         if is_header(path) {
-            return Found::Header(path.to_owned());
+            return Found::NotCode(path.to_owned());
+        }
+        if self.is_added(path) || self.index.is_part_of_another(path) {
+            return Found::Unclear(format!("{path} is new, or a part of another file"));
         }
         let units = self.by_path.get(path).map_or(&[][..], Vec::as_slice);
         let how = if units.iter().any(|number| title.named.contains(number)) {
@@ -287,7 +322,7 @@ impl<'f> Finder<'f> {
         if !is_header(path) {
             return self.changes.get(path).is_some_and(|changes| self.index.has(path, &changes.functions));
         }
-        // Who includes it is not known: a folder's own headers are built with its files.
+        // A folder's own headers are built with its files.
         let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
         let beside = |other: &&&str| {
             !is_header(other) && other.rsplit_once('/').is_some_and(|(other, _)| other == folder)

@@ -1,6 +1,8 @@
 //! A distribution's changelog of its kernel: which changes each version brings, by their titles, and
 //! which flaws they close.
 
+use crate::recipe::is_cve;
+
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
@@ -71,7 +73,7 @@ fn change(version: &str, item: &str) -> Option<Change> {
     };
     Some(Change {
         version: version.to_owned(),
-        cves: cves.split(',').map(|cve| cve.trim().to_owned()).filter(|cve| !cve.is_empty()).collect(),
+        cves: cves.split(',').map(str::trim).filter(|cve| is_cve(cve)).map(str::to_owned).collect(),
         title: title.to_owned(),
         machines,
     })

@@ -17,6 +17,8 @@ pub struct Changes {
     pub other: BTreeSet<String>,
     /// All functions of the newer version.
     pub functions: BTreeSet<String>,
+    /// The older version does not have the file.
+    pub added: bool,
 }
 
 /// Two versions of a source, kept as what differs in them from the kernel's own.
@@ -31,8 +33,7 @@ pub struct Versions<'v> {
 }
 
 impl Versions<'_> {
-    /// The C files and headers that are in both and differ, by their paths; of other machines' only
-    /// ours.
+    /// The C files and headers that differ or are new, by their paths; of other machines' only ours.
     ///
     /// # Errors
     ///
@@ -48,7 +49,12 @@ impl Versions<'_> {
             let newer = Some(self.newer.join(&path)).filter(|file| file.is_file());
             let own = || self.own.join(&path);
             let (older, newer) = (older.unwrap_or_else(own), newer.unwrap_or_else(own));
-            if !older.is_file() || !newer.is_file() {
+            if !newer.is_file() {
+                continue;
+            }
+            if !older.is_file() {
+                let added = Changes { added: true, ..Changes::default() };
+                all.insert(path.to_string_lossy().into_owned(), added);
                 continue;
             }
             let (before, after) = (fs::read(older)?, fs::read(newer)?);
@@ -194,6 +200,6 @@ mod tests {
             changes.into_keys().collect::<Vec<_>>()
         };
         assert_eq!(found(None, one.as_path()), ["a.c"]);
-        assert_eq!(found(Some(one.as_path()), &two), ["b.c"]);
+        assert_eq!(found(Some(one.as_path()), &two), ["b.c", "only.c"]);
     }
 }

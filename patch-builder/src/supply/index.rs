@@ -1,7 +1,9 @@
 //! Which functions of which source files a kernel build has, and in which object: what is not in it
 //! is not affected.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::{fs, io};
 
 use crate::debug::{self, Debug};
 use crate::object::{Kind, Malformed, Object};
@@ -23,6 +25,8 @@ pub struct Index {
     local: HashMap<String, BTreeSet<String>>,
     global: BTreeSet<String>,
     files: BTreeSet<String>,
+    /// Paths of C files that are compiled as a part of another one.
+    included: BTreeSet<String>,
 }
 
 impl Index {
@@ -40,6 +44,49 @@ impl Index {
             }
         }
         Ok(index)
+    }
+
+    /// Finds out which of `paths` another C file of their folder in `source` includes: such a file leaves no
+    /// name of its own.
+    ///
+    /// # Errors
+    ///
+    /// A folder or a file cannot be read.
+    pub fn add_included<'p>(
+        &mut self,
+        source: &Path,
+        paths: impl IntoIterator<Item = &'p String>,
+    ) -> io::Result<()> {
+        let mut folders: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for path in paths.into_iter().filter(|path| path.ends_with(".c")) {
+            let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+            folders.entry(folder).or_default().push(name);
+        }
+        for (folder, names) in folders {
+            let place = source.join(folder);
+            if !place.is_dir() {
+                continue;
+            }
+            for entry in fs::read_dir(place)? {
+                let path = entry?.path();
+                if path.extension().is_none_or(|extension| extension != "c") || !path.is_file() {
+                    continue;
+                }
+                let text = fs::read(&path)?;
+                let text = String::from_utf8_lossy(&text);
+                let included = text.lines().filter_map(|line| {
+                    line.trim_start().strip_prefix("#include \"")?.split_once('"').map(|(name, _)| name)
+                });
+                let found = included.filter(|included| names.contains(included));
+                self.included.extend(found.map(|name| format!("{folder}/{name}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the source file `path` is compiled as a part of another one.
+    pub fn is_part_of_another(&self, path: &str) -> bool {
+        self.included.contains(path)
     }
 
     fn add(&mut self, object: &Object) {
@@ -80,5 +127,24 @@ impl Index {
             index.local.insert((*file).to_owned(), names);
         }
         index
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_another_includes_is_a_part_of_it() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("kernel/sched");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("build_policy.c"), "#include <a.h>\n#include \"rt.c\"\n").unwrap();
+        fs::write(folder.join("rt.c"), "int rt;\n").unwrap();
+        let mut index = Index::default();
+        let paths = ["kernel/sched/rt.c", "kernel/sched/core.c", "net/rt.c"].map(str::to_owned);
+        index.add_included(root.path(), &paths).unwrap();
+        assert!(index.is_part_of_another("kernel/sched/rt.c"));
+        assert!(!index.is_part_of_another("kernel/sched/core.c") && !index.is_part_of_another("net/rt.c"));
     }
 }

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use super::changelog::Change;
 use super::{Error, Outcome, RESULTS};
 
+/// What a folder of results is of.
+const ORDER: &str = "order";
+
 /// What earlier runs found, and what this one finds.
 pub(super) struct Results {
     file: fs::File,
@@ -16,10 +19,20 @@ pub(super) struct Results {
 }
 
 impl Results {
-    pub(super) fn open(out: &Path) -> Result<Self, Error> {
+    /// Those in `out`, which are of this `order` alone: the same words as when it was begun.
+    pub(super) fn open(out: &Path, order: &str) -> Result<Self, Error> {
         let path = out.join(RESULTS);
         let failed = |source| Error::File { path: path.clone(), source };
         fs::create_dir_all(out).map_err(failed)?;
+        let begun = out.join(ORDER);
+        if begun.exists() {
+            let before = fs::read_to_string(&begun).map_err(failed)?;
+            if before != order {
+                return Err(Error::OtherOrder { path: begun, before });
+            }
+        } else {
+            fs::write(&begun, order).map_err(failed)?;
+        }
         let mut known = BTreeMap::new();
         if path.exists() {
             for line in fs::read_to_string(&path).map_err(failed)?.lines() {

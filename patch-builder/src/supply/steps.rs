@@ -17,6 +17,8 @@ use crate::{fetch, tree};
 pub struct Step {
     /// The source at its end.
     pub package: Package,
+    /// The files at its beginning that are not the kernel's own; none at the first step.
+    pub older: Option<PathBuf>,
     /// The files of that source that are not the kernel's own.
     pub newer: PathBuf,
     /// What differs between its beginning and its end.
@@ -48,12 +50,12 @@ pub fn steps(
             if version == to { newest.clone() } else { fetch::pin(cache, name, version, "all", progress)? };
         let newer = tree::differing(cache, &package, own, progress)?;
         progress(Doing::Select, &format!("comparing sources up to {version}"));
-        let older = steps.last().map(|step| step.newer.as_path());
-        let changes = Versions { own, older, newer: &newer }
+        let older = steps.last().map(|step| step.newer.clone());
+        let changes = Versions { own, older: older.as_deref(), newer: &newer }
             .changes()
             .map_err(|source| Error::File { path: newer.clone(), source })?;
         let brought = all.iter().filter(|change| covered.contains(&change.version.as_str())).cloned();
-        steps.push(Step { package, newer, changes, brought: brought.collect() });
+        steps.push(Step { package, older, newer, changes, brought: brought.collect() });
     }
     Ok(steps)
 }

@@ -52,7 +52,9 @@ fn find(title: &str, record: Option<&Record>, others: &[&str]) -> Found {
     let beside = (0..50).map(|n| format!("misc: thing{n}: fix leak")).collect::<Vec<_>>();
     let rest = beside.iter().map(String::as_str).chain(others.iter().copied());
     let all = rest.map(|title| Told { title, record: None }).chain([Told { title, record }]);
-    Finder::new(&changes, all, &index).find(title)
+    let all: Vec<Told> = all.collect();
+    let last = all.len() - 1;
+    Finder::new(&changes, all, &index).find(last)
 }
 
 fn names(functions: &[String]) -> String {
@@ -143,7 +145,20 @@ fn files_of_other_machines_do_not_affect_and_a_file_that_moved_is_found() {
 #[test]
 fn a_fix_that_is_in_a_header_too_is_in_a_header() {
     let found = recorded("tcp: fix it", &["net/ipv4/tcp.c", "include/net/tcp.h"], "", &[]);
-    assert_eq!(found, Found::Header("include/net/tcp.h".to_owned()));
+    assert_eq!(found, Found::NotCode("include/net/tcp.h".to_owned()));
+    // Assembly is not compared at all.
+    let files = ["net/ipv4/tcp.c", "arch/x86/lib/copy_page_64.S"];
+    let found = recorded("tcp: fix it", &files, "", &[]);
+    assert_eq!(found, Found::NotCode(files[1].to_owned()));
+}
+
+#[test]
+fn what_a_record_names_besides_code_needs_a_person_unless_nothing_of_it_is_built() {
+    let found = recorded("tcp: fix it", &["net/ipv4/tcp.c", "net/ipv4/Kconfig"], "", &[]);
+    assert!(matches!(found, Found::Unclear(_)), "{found:?}");
+    let panel = ["drivers/gpu/drm/panel/panel-edp.c", "drivers/gpu/drm/panel/Kconfig", "include/net/tcp.h"];
+    let found = recorded("panel: fix it", &panel, "", &[]);
+    assert!(matches!(found, Found::NotBuilt(_)), "{found:?}");
 }
 
 #[test]
@@ -161,5 +176,5 @@ fn a_file_that_is_not_built_does_not_affect() {
 #[test]
 fn a_header_has_no_function_to_take() {
     let found = among("tcp: look at tcp_flags of tcp_skb_cb()", &[]);
-    assert_eq!(found, Found::Header("include/net/tcp.h".to_owned()));
+    assert_eq!(found, Found::NotCode("include/net/tcp.h".to_owned()));
 }
