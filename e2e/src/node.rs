@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use invivo_guest::machine::Port;
 use invivo_guest::{Accelerator, Console, Disk, Machine, Output, Process, Serial, Tap, console};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -227,7 +228,7 @@ impl Node {
             ],
             nic: Some(Tap { interface: network::tap(*index), mac: network::mac(*index) }),
             serial_log: self.serial().path().to_owned(),
-            console: Some(self.file("console")),
+            second_port: Some(Port::Socket(self.file("console"))),
             error_records: Some(self.file("error-records")),
         };
         machine.start(&self.state.pid_file(name), &self.emulator_log())?;

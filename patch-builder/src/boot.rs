@@ -326,7 +326,7 @@ fn machine(image: &Path, initrd: &Path, serial_log: PathBuf) -> Machine {
         disks: Vec::new(),
         nic: None,
         serial_log,
-        console: None,
+        second_port: None,
         error_records: None,
     }
 }

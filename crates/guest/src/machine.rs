@@ -33,11 +33,20 @@ pub struct Machine {
     pub nic: Option<Tap>,
     /// Log of the first serial port.
     pub serial_log: PathBuf,
-    /// Socket of the second serial port.
-    pub console: Option<PathBuf>,
+    /// The second serial port.
+    pub second_port: Option<Port>,
     /// File behind the firmware's store of error records (ACPI ERST). Linux keeps its last words
     /// there (pstore), and they survive the loss of power.
     pub error_records: Option<PathBuf>,
+}
+
+/// What is behind a serial port.
+#[derive(Debug, Clone)]
+pub enum Port {
+    /// A socket that somebody may connect to.
+    Socket(PathBuf),
+    /// A file: a log of what is said.
+    Log(PathBuf),
 }
 
 /// A disk: virtio's, or NVMe's where a server is behind it.
@@ -91,9 +100,9 @@ impl Machine {
     /// # Errors
     /// When QEMU cannot be started.
     pub fn start(&self, pid_file: &PidFile, log: &Path) -> Result<Process, process::Error> {
-        if let Some(console) = &self.console {
+        if let Some(Port::Socket(socket)) = &self.second_port {
             // A socket that a killed guest left; if it cannot go, QEMU says so.
-            let _ = fs::remove_file(console);
+            let _ = fs::remove_file(socket);
         }
         pid_file.spawn(&mut self.command(), log)
     }
@@ -135,10 +144,13 @@ impl Machine {
         }
         list.pair("-chardev", joined("file,id=serial,path=", &self.serial_log));
         list.pair("-serial", "chardev:serial");
-        if let Some(socket) = &self.console {
-            let value = joined("socket,id=console,server=on,wait=off,path=", socket);
+        if let Some(port) = &self.second_port {
+            let value = match port {
+                Port::Socket(socket) => joined("socket,id=second,server=on,wait=off,path=", socket),
+                Port::Log(file) => joined("file,id=second,path=", file),
+            };
             list.pair("-chardev", value);
-            list.pair("-serial", "chardev:console");
+            list.pair("-serial", "chardev:second");
         }
         list.0
     }
@@ -224,7 +236,7 @@ mod tests {
             disks: vec![Disk::shared("/a,b"), Disk::own("/c")],
             nic: None,
             serial_log: "/s".into(),
-            console: None,
+            second_port: None,
             error_records: None,
         }
     }

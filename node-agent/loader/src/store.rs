@@ -147,7 +147,8 @@ impl Store {
     }
 
     /// Bytes for which there is room; none where that cannot be known. Root's own reserve counts: the
-    /// file system gives it to the loader.
+    /// file system gives it to the loader. What a file system keeps for its own work counts as well, since it
+    /// does not say: whether a level has room is found out by taking it.
     pub fn room(&self) -> Option<u64> {
         let found = rustix::fs::statvfs(&self.folder).ok()?;
         found.f_bfree.checked_mul(found.f_frsize)

@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use invivo_guest::machine::Port;
 use invivo_guest::{Accelerator, Initramfs, Machine, PidFile, Process, Serial, machine};
 
 use crate::bundles::Bundles;
 use crate::disk::Disk;
-use crate::inside::{LOADER, MARK, OTHER_LOADER, PLAN};
+use crate::inside::{LOADER, OTHER_LOADER, PLAN};
 use crate::plan::{Plan, Said};
 use crate::versions::other_loader;
 
@@ -70,14 +71,16 @@ pub(crate) fn start(folder: &Path, parts: Parts<'_>) -> Result<Guest, Box<dyn Er
         disks: parts.disks,
         nic: None,
         serial_log: at("serial"),
-        console: None,
+        second_port: Some(Port::Log(at("said"))),
         error_records: Some(at("error-records")),
     };
-    let _ = fs::remove_file(at("serial"));
+    for log in ["serial", "said"] {
+        let _ = fs::remove_file(at(log));
+    }
     let pid_file = PidFile::new(at("pid"));
     let process = machine.start(&pid_file, &at("qemu"))?;
-    let (serial, qemu, start) = (Serial::new(at("serial")), at("qemu"), Instant::now());
-    Ok(Guest { process, pid_file, serial, qemu, start })
+    let (serial, said) = (Serial::new(at("serial")), Serial::new(at("said")));
+    Ok(Guest { process, pid_file, serial, said, qemu: at("qemu"), start: Instant::now() })
 }
 
 impl Rig {
@@ -123,6 +126,8 @@ pub(crate) struct Guest {
     process: Process,
     pid_file: PidFile,
     serial: Serial,
+    /// The port of what is said for the host: nobody else speaks there.
+    said: Serial,
     qemu: PathBuf,
     start: Instant,
 }
@@ -144,9 +149,8 @@ impl Guest {
 
     /// What it has said so far. A last line may be half a line.
     pub(crate) fn said(&self) -> Vec<Said> {
-        let text = self.serial.text();
-        let lines = text.lines().filter_map(|line| line.strip_prefix(MARK));
-        lines.filter_map(|line| serde_json::from_str(line).ok()).collect()
+        let text = self.said.text();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     pub(crate) fn has_said(&self, wanted: impl Fn(&Said) -> bool) -> bool {

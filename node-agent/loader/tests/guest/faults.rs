@@ -64,7 +64,8 @@ fn a_full_disk_takes_no_level_but_every_instruction_and_gives_back_what_is_on() 
             (APPLIED, 2, None),
         ]
     );
-    assert!(looks[3].state.room < Some(64 << 10), "{looks:?}");
+    // ext4 keeps a fiftieth for its own work.
+    assert!(looks[3].state.room < Some(1 << 20), "{looks:?}");
     assert!(looks[10].state.room > Some(1 << 20), "{looks:?}");
     let revisions: Vec<_> = looks.iter().map(revision).collect();
     assert_eq!(revisions, [0, 1, 1, 1, 2, 3, 3, 4, 4, 4, 5]);

@@ -9,6 +9,7 @@ mod work;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -26,8 +27,8 @@ use crate::plan::{Bytes, Deed, End, Kernel, Look, Plan, Said, Step};
 
 /// Where the plan lies.
 pub(crate) const PLAN: &str = "/plan.json";
-/// Before each line that is for the host.
-pub(crate) const MARK: &str = "invivo-said: ";
+/// Where the host listens. The kernel's own words, of an oops in the middle of ours, go elsewhere.
+const HOST: &str = "/dev/ttyS1";
 /// The loader's program, and the one of another version where a test has one.
 pub(crate) const LOADER: &str = "/invivo-loader";
 pub(crate) const OTHER_LOADER: &str = "/other-loader";
@@ -266,12 +267,12 @@ fn state_of(answer: Answer) -> State {
     }
 }
 
-/// One line, in one write: the kernel and the loader speak on the same console.
+/// One line, which the host has when this is done.
 fn say(said: &Said) {
-    let line = format!("\n{MARK}{}\n", serde_json::to_string(said).unwrap());
-    let mut console = io::stdout().lock();
-    console.write_all(line.as_bytes()).unwrap();
-    console.flush().unwrap();
+    let mut port = fs::OpenOptions::new().write(true).open(HOST).unwrap();
+    port.write_all(format!("{}\n", serde_json::to_string(said).unwrap()).as_bytes()).unwrap();
+    // SAFETY: the descriptor is that of the open file.
+    assert_eq!(unsafe { libc::tcdrain(port.as_raw_fd()) }, 0);
 }
 
 fn look(state: State) -> Look {

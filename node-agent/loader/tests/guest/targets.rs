@@ -50,7 +50,7 @@ const SAID: [&str; 13] = [
 
 /// And where there is time.
 const SAID_LATER: [&str; 2] = [
-    "9 sleepers in old and in new code: Failed CannotReverse level 0, names old alone, left as it is",
+    "9 sleepers in old and in new code: Failed CannotReverse level 1, names old alone, left as it is",
     "9 the one in new code is gone: reversed, Applied level 1",
 ];
 
