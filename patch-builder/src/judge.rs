@@ -131,21 +131,22 @@ fn changed(case: &Case) -> Result<(), Refusal> {
     if found.changed.is_empty() {
         return Err(Refusal::new(Gate::Changed, format!("{}: no function", case.path)));
     }
-    let differs = |name: &str| {
-        let all = [&found.changed, &found.aliases, &found.new, &found.init, &found.gone];
-        all.into_iter().flatten().any(|function| function.split('.').next() == Some(name))
-    };
-    let is_there = |object: &Object, name: &str| object.functions().any(|s| s.name == name);
-    for name in case.named {
-        // One that is nowhere was inlined: its callers differ.
-        if !differs(name) && is_there(case.before.1, name) && is_there(case.after.1, name) {
-            return Err(Refusal::new(Gate::Changed, format!("{}: {name}", case.path)));
-        }
+    if let Some(name) = case.named.iter().find(|name| is_unchanged(found, case.before.1, case.after.1, name))
+    {
+        return Err(Refusal::new(Gate::Changed, format!("{}: {name}", case.path)));
     }
     if !found.init.is_empty() {
         return Err(Refusal::new(Gate::InitCode, found.init.join(", ")));
     }
     Ok(())
+}
+
+/// Whether a function came out the same. One that is nowhere was inlined: its callers differ.
+pub fn is_unchanged(found: &Difference, before: &Object, after: &Object, name: &str) -> bool {
+    let all = [&found.changed, &found.aliases, &found.new, &found.init, &found.gone];
+    let differs = all.into_iter().flatten().any(|function| function.split('.').next() == Some(name));
+    let is_there = |object: &Object| object.functions().any(|s| s.name == name);
+    !differs && is_there(before) && is_there(after)
 }
 
 /// Whoever has the address of a function that the fix removes goes on calling it.

@@ -59,6 +59,9 @@ pub struct Seen {
     pub compared: usize,
     /// How many of them are the same byte for byte.
     pub same: usize,
+    /// Functions that a fix changed and that came out the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unchanged: Vec<String>,
     /// What a person who approves the patch should know.
     pub notes: Vec<String>,
 }
@@ -124,10 +127,11 @@ impl Workshop<'_> {
             }
             Err(e) => return Err(e.into()),
         };
+        let wished: Vec<&str> = wishes.iter().flat_map(Wish::functions).copied().collect();
         let mut with = |keys| {
             let text = select::compose(path, &original, wishes, keys)?;
             let after = compile::fixed(self.cache, self.tree, path, &text).map_err(refused_by_compiler)?;
-            let mut made = self.judge_and_cut(path, named, may, [&before, &after], progress)?;
+            let mut made = self.judge_and_cut(path, (named, &wished), may, [&before, &after], progress)?;
             let redefined = select::redefined(&original, &text).into_iter();
             made.seen.notes.extend(redefined.map(|name| format!("{name} stands for something else")));
             Ok(made)
@@ -146,7 +150,7 @@ impl Workshop<'_> {
     fn judge_and_cut(
         &self,
         path: &str,
-        named: &[&str],
+        (named, wished): (&[&str], &[&str]),
         may: Code,
         [before, after]: [&compile::Compiled; 2],
         progress: Progress,
@@ -222,6 +226,11 @@ impl Workshop<'_> {
                 added: difference.new.clone(),
                 compared: report.total(),
                 same: report.same.len(),
+                unchanged: wished
+                    .iter()
+                    .filter(|name| judge::is_unchanged(&difference, &old, &new, name))
+                    .map(|name| (*name).to_owned())
+                    .collect(),
                 notes,
             },
             replaced: cut.replaced,
@@ -291,12 +300,29 @@ fn functions_with_errors(words: &str) -> Vec<String> {
     functions
 }
 
+/// The names of which the compiler says that nothing declares them.
+fn undeclared(words: &str) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for line in words.lines() {
+        let Some((_, error)) = line.split_once(": error: ") else { continue };
+        let name = match error.split_once("implicit declaration of function '") {
+            Some((_, rest)) => rest.split_once('\'').map(|(name, _)| name),
+            None => error.strip_prefix('\'').and_then(|rest| rest.split_once("' undeclared")).map(|(n, _)| n),
+        };
+        names.extend(name.map(str::to_owned));
+    }
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 /// What the compiler says of a fixed file is a refusal: the original was compiled just now.
 fn refused_by_compiler(error: compile::Error) -> Error {
     match error {
         compile::Error::Command(command::Error::Failed { words, .. }) => {
             let refusal = Refusal::new(Gate::Compiles, first_error(&words));
-            Refusal { within: functions_with_errors(&words), ..refusal }.into()
+            let (within, missing) = (functions_with_errors(&words), undeclared(&words));
+            Refusal { within, missing, ..refusal }.into()
         }
         other => other.into(),
     }
@@ -312,6 +338,8 @@ mod tests {
             a.c:7:3: error: 'struct s' has no member named 'x'\na.c:8:3: error: 'y' undeclared\n\
             a.c:9:1: error: conflicting types for 'three'; have 'int(void)'\n";
         assert_eq!(functions_with_errors(words), ["three", "two"]);
+        let more = "a.c:2:9: error: implicit declaration of function 'f'; did you mean 'g'? [-Werror]\n";
+        assert_eq!(undeclared(&format!("{words}{more}")), ["f", "y"]);
         assert_eq!(first_error(words), "a.c:7:3: error: 'struct s' has no member named 'x'");
     }
 }

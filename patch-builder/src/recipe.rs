@@ -53,9 +53,22 @@ pub struct SourceFile {
     /// Texts by which declarations, macros and the like are known that come with them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<String>,
+    /// What the fix uses of headers of the fixed source and the original ones do not have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<FromHeader>,
     /// All that differs in the file is the fix, not only these functions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub whole: bool,
+}
+
+/// Small functions and macros of one header.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FromHeader {
+    /// The header's path within the kernel source.
+    pub path: String,
+    /// The names of what is taken of it.
+    pub names: Vec<String>,
 }
 
 /// One fix.
@@ -124,6 +137,16 @@ impl Recipe {
                     "files",
                     format!("{:?} is not a path to a C file within the source", file.path),
                 );
+            }
+            let is_header =
+                |path: &str| is_inside(path) && Path::new(path).extension().is_some_and(|e| e == "h");
+            if let Some(bad) = file.headers.iter().find(|header| {
+                !is_header(&header.path) || header.names.iter().any(|name| !is_identifier(name))
+            }) {
+                return wrong("files", format!("{:?} is not a header, or names no name", bad.path));
+            }
+            if !file.headers.is_empty() && self.source.is_none() {
+                return wrong("files", "headers are taken of a source package alone".to_owned());
             }
             if file.functions.is_empty() {
                 return wrong("files", format!("{}: names no function", file.path));

@@ -13,12 +13,14 @@ pub struct Refusal {
     pub what: String,
     /// The functions that do not compile.
     pub within: Vec<String>,
+    /// The names that they use and nothing declares.
+    pub missing: Vec<String>,
 }
 
 impl Refusal {
     /// A refusal by `gate` because of `what`.
     pub fn new(gate: Gate, what: impl Into<String>) -> Self {
-        Self { gate, what: what.into(), within: Vec::new() }
+        Self { gate, what: what.into(), within: Vec::new(), missing: Vec::new() }
     }
 }
 

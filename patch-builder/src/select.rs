@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 use crate::refusal::{Gate, Refusal};
 use crate::version;
 
+pub mod headers;
 pub mod patch;
 pub mod related;
 pub mod split;
@@ -44,6 +45,14 @@ impl<'a> Wish<'a> {
             }
         };
         Self { fix, fixed, version, what }
+    }
+
+    /// The functions that it names.
+    pub fn functions(&self) -> &[&'a str] {
+        match &self.what {
+            What::All => &[],
+            What::Functions { functions, .. } => functions,
+        }
     }
 
     fn piece(&self, text: &'a str) -> Piece<'a> {

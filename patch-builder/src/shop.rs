@@ -22,9 +22,9 @@ use crate::object::extract::Replaced;
 use crate::object::kernel::Names;
 use crate::part::{Made, Workshop};
 use crate::progress::{Progress, Step};
-use crate::recipe::{Recipe, SourceFile};
+use crate::recipe::{FromHeader, Recipe, SourceFile};
 use crate::refusal::{Gate, Refusal};
-use crate::select::{What, Wish, patch};
+use crate::select::{What, Wish, headers, patch};
 use crate::template::{self, Entry, Table};
 use crate::{cc, compile, fixed, part, tree, unpack};
 
@@ -203,7 +203,17 @@ impl<'s> Shop<'s> {
             let package = recipe.source.as_ref().ok_or_else(|| {
                 part::Error::from(Refusal::new(Gate::Applies, format!("{}: no source", file.path)))
             })?;
-            return Ok(fixed::of_package(self.cache, package, &file.path, progress)?);
+            let mut text = fixed::of_package(self.cache, package, &file.path, progress)?;
+            for FromHeader { path, names } in &file.headers {
+                let header = fixed::of_package(self.cache, package, path, progress)?;
+                let all = headers::pieces(&header);
+                for name in names {
+                    let lacks = || Refusal::new(Gate::Applies, format!("{path} does not have {name}"));
+                    let piece = all.get(name.as_str()).ok_or_else(lacks).map_err(part::Error::from)?;
+                    text = headers::put_in(&text, piece);
+                }
+            }
+            return Ok(text);
         };
         let text = fixed::text(&folder.join(name), name)?;
         let refused = |refusal| Error::from(part::Error::from(refusal));

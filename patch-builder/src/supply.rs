@@ -25,6 +25,7 @@ pub mod candidate;
 pub mod changelog;
 pub mod changes;
 pub mod fit;
+pub mod headers;
 pub mod index;
 pub mod near;
 pub mod records;
@@ -226,13 +227,18 @@ pub fn run(
             Finder::new(&step.changes, all, &index)
         })
         .collect();
+    let headers = steps.iter().map(|step| {
+        let failed = |source| Error::File { path: step.newer.clone(), source };
+        headers::Headers::of(&shop.source, &step.newer).map_err(failed)
+    });
+    let headers = headers.collect::<Result<Vec<_>, _>>()?;
     let vmlinux = Object::parse(shop.vmlinux())?;
     let names = Names::of_vmlinux(&vmlinux);
     let bench = Bench { shop: &shop, vmlinux: &vmlinux, names: &names, order };
     let mut todo: Vec<Todo> = Vec::new();
-    for (step, finder) in steps.iter().zip(&finders) {
+    for ((step, finder), headers) in steps.iter().zip(&finders).zip(&headers) {
         let flaws = step.brought.iter().enumerate().filter(|(_, change)| !change.cves.is_empty());
-        todo.extend(flaws.map(|(number, change)| Todo { change, number, step, finder }));
+        todo.extend(flaws.map(|(number, change)| Todo { change, number, step, finder, headers }));
     }
     bench.work(&drawn(todo, order), progress)
 }
@@ -245,6 +251,7 @@ struct Todo<'t> {
     number: usize,
     step: &'t steps::Step,
     finder: &'t Finder<'t>,
+    headers: &'t headers::Headers,
 }
 
 /// The changes in the order in which they are worked through.

@@ -8,13 +8,14 @@ use invivo_terms::{Level, SetName};
 
 use super::candidate::{Candidate, Found, How, Place};
 use super::changelog::Change;
+use super::headers::Headers;
 use super::{Bench, Error, Outcome, Todo, Verdict, changes, words};
 use crate::build::{self, Built, finish};
 use crate::judge::Code;
 use crate::lock::Package;
 use crate::part;
 use crate::progress::{Progress, Step};
-use crate::recipe::{Fix, Recipe, SourceFile};
+use crate::recipe::{Fix, FromHeader, Recipe, SourceFile};
 use crate::refusal::{Gate, Refusal};
 use crate::select::{self, Wish};
 
@@ -61,9 +62,31 @@ struct Texts {
     older: String,
     /// At its end.
     fixed: String,
+    /// What was put into that from headers.
+    brought: Vec<FromHeader>,
 }
 
 impl Texts {
+    /// Puts what is missing into the fixed file, as far as a newer header has it; whether that was
+    /// anything.
+    fn bring(&mut self, headers: &Headers, missing: &[String]) -> bool {
+        let is_there = |name: &str| self.brought.iter().any(|header| header.names.iter().any(|n| n == name));
+        let wanted: Vec<&String> = missing.iter().filter(|name| !is_there(name)).collect();
+        let found: Vec<_> = wanted.into_iter().filter_map(|name| Some((name, headers.find(name)?))).collect();
+        for (name, (path, text)) in &found {
+            self.fixed = select::headers::put_in(&self.fixed, text);
+            // In this order: what was asked for later may be what the earlier needs.
+            match self.brought.last_mut().filter(|header| header.path == *path) {
+                Some(header) => header.names.push((*name).clone()),
+                None => {
+                    let names = vec![(*name).clone()];
+                    self.brought.push(FromHeader { path: (*path).to_owned(), names });
+                }
+            }
+        }
+        !found.is_empty()
+    }
+
     /// `functions`, and all others that differ from the kernel's own but those in `left`, if one of
     /// `functions` has changed before the step as well: its earlier change may need theirs.
     fn with_earlier(&self, functions: &[String], left: &[String]) -> Vec<String> {
@@ -90,6 +113,8 @@ const SET: &str = "2000-01-01.1";
 fn recipe(change: &Change, taken: &[Taken], source: &Package) -> Recipe {
     let file = |Taken { file, part, .. }: &Taken| {
         let mut file = file.clone();
+        // What came out the same is no part of the patch.
+        file.functions.retain(|name| !part.seen.unchanged.contains(name));
         if file.functions.is_empty() {
             let plain = |name: &String| name.split('.').next().unwrap_or(name).to_owned();
             file.functions = part.seen.replaced.iter().map(plain).collect();
@@ -195,7 +220,12 @@ impl Bench<'_> {
             fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })
         };
         let step = todo.step;
-        Ok(Texts { own: read(None)?, older: read(step.older.as_deref())?, fixed: read(Some(&step.newer))? })
+        Ok(Texts {
+            own: read(None)?,
+            older: read(step.older.as_deref())?,
+            fixed: read(Some(&step.newer))?,
+            brought: Vec::new(),
+        })
     }
 
     /// A module of all files that the change is in.
@@ -262,7 +292,7 @@ impl Bench<'_> {
     /// other changes; and without functions that need more than this file to compile, as no part of a fix
     /// does whose record names all of its files. Tells the refusal of the first.
     fn part(&self, todo: Todo, place: &Place, how: How, progress: Progress) -> Result<Taken, End> {
-        let texts = self.texts(todo, &place.path).map_err(End::Error)?;
+        let mut texts = self.texts(todo, &place.path).map_err(End::Error)?;
         let mut what = What::all(place);
         let mut first = None;
         loop {
@@ -270,6 +300,9 @@ impl Bench<'_> {
             let Err(End::Refused(refusal)) = end else { return end };
             if first.is_none() && matches!(refusal.gate, Gate::FileBuilt | Gate::Changed) {
                 return Err(End::Refused(refusal));
+            }
+            if texts.bring(todo.headers, &refusal.missing) {
+                continue;
             }
             let less = if first.is_none() && what.without_others(place) != what {
                 what.without_others(place)
@@ -309,6 +342,7 @@ impl Bench<'_> {
             path: path.to_owned(),
             functions: functions.clone(),
             also: also.clone(),
+            headers: texts.brought.clone(),
             whole,
         };
         let mut tries = vec![file(whole)];

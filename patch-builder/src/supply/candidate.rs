@@ -333,7 +333,8 @@ impl<'f> Finder<'f> {
     }
 }
 
-fn is_header(path: &str) -> bool {
+/// Whether a path is that of a header.
+pub fn is_header(path: &str) -> bool {
     path.rsplit_once('.').is_some_and(|(_, extension)| extension == "h")
 }
 

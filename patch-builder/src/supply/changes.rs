@@ -71,6 +71,16 @@ impl Versions<'_> {
 }
 
 /// The C files and headers below `tree`, by their paths in it.
+///
+/// # Errors
+///
+/// A folder cannot be read.
+pub fn files(tree: &Path) -> io::Result<BTreeSet<PathBuf>> {
+    let mut paths = BTreeSet::new();
+    collect(tree, &mut paths)?;
+    Ok(paths)
+}
+
 fn collect(tree: &Path, paths: &mut BTreeSet<PathBuf>) -> io::Result<()> {
     let mut open = vec![PathBuf::new()];
     while let Some(folder) = open.pop() {
