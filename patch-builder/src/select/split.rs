@@ -185,7 +185,8 @@ fn extent(rest: &str) -> Option<usize> {
             return Some(length);
         }
     }
-    None
+    // Some files end with a macro that should have a semicolon and has none.
+    (!in_function && is_balanced(rest)).then_some(length)
 }
 
 /// A line without a comment at its end.
@@ -194,10 +195,14 @@ fn code(line: &str) -> &str {
     line.get(..end).unwrap_or_default()
 }
 
+fn is_balanced(text: &str) -> bool {
+    let depth = |open, close| text.matches(open).count() == text.matches(close).count();
+    depth('{', '}') && depth('(', ')')
+}
+
 /// Whether a declaration that is `so_far` ends with the line that ends with `end`.
 fn ends_declaration(end: &str, so_far: &str) -> bool {
-    let depth = |open, close| so_far.matches(open).count() == so_far.matches(close).count();
-    let whole = depth('{', '}') && depth('(', ')');
+    let whole = is_balanced(so_far);
     // Macros that register or export may stand without a semicolon.
     let is_macro = || {
         let word: String = so_far.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
@@ -375,6 +380,8 @@ mod tests {
     fn a_function_that_does_not_end_is_refused_with_its_line() {
         assert_eq!(parts("\n\nint f(void)\n{\n").unwrap_err(), Error::Unfinished(3));
         assert_eq!(parts("/* never\n").unwrap_err(), Error::Unfinished(1));
+        assert_eq!(parts("module_init(start\n").unwrap_err(), Error::Unfinished(1));
+        assert_eq!(parts("int i;\nmodule_init(start)\n").unwrap().len(), 2);
     }
 
     #[test]
