@@ -67,7 +67,7 @@ pub fn redefined(original: &str, fixed: &str) -> Vec<String> {
     let (Ok(old), Ok(new)) = (split::parts(original), split::parts(fixed)) else { return Vec::new() };
     let is_macro = |part: &&Part| matches!(part.piece, Piece::Preprocessor { .. });
     let changed = new.iter().filter(is_macro).filter(|part| differs(&old, part));
-    changed.flat_map(|part| part.defines()).map(str::to_owned).collect()
+    changed.flat_map(Part::defines).map(str::to_owned).collect()
 }
 
 /// Functions of both files that are among `names`, or whose fixed text names one of them or a new

@@ -76,12 +76,11 @@ impl Texts {
         for (name, (path, text)) in &found {
             self.fixed = select::headers::put_in(&self.fixed, text);
             // In this order: what was asked for later may be what the earlier needs.
-            match self.brought.last_mut().filter(|header| header.path == *path) {
-                Some(header) => header.names.push((*name).clone()),
-                None => {
-                    let names = vec![(*name).clone()];
-                    self.brought.push(FromHeader { path: (*path).to_owned(), names });
-                }
+            if let Some(header) = self.brought.last_mut().filter(|header| header.path == *path) {
+                header.names.push((*name).clone());
+            } else {
+                let names = vec![(*name).clone()];
+                self.brought.push(FromHeader { path: (*path).to_owned(), names });
             }
         }
         !found.is_empty()
@@ -103,7 +102,7 @@ impl Texts {
 enum End {
     Refused(Refusal),
     Unclear(String),
-    Error(Error),
+    Error(Box<Error>),
 }
 
 /// The set that modules of a trial carry; it is never published.
@@ -203,7 +202,7 @@ impl Bench<'_> {
             let had_functions = !place.functions.is_empty();
             let changed = changes::of_file(&own, &fixed).changed;
             place.functions.retain(|name| changed.contains_key(name));
-            if own != fixed && had_functions == !place.functions.is_empty() {
+            if own != fixed && had_functions != place.functions.is_empty() {
                 differing.push(place);
             }
         }
@@ -249,7 +248,7 @@ impl Bench<'_> {
                     return Ok((Verdict::Refused { gate: gate.to_string(), what }, None));
                 }
                 Err(End::Unclear(why)) => return Ok((Verdict::NeedsPerson { why }, None)),
-                Err(End::Error(e)) => return Err(e),
+                Err(End::Error(e)) => return Err(*e),
             }
         }
         if let Some(refusal) = nothing.filter(|_| taken.is_empty()) {
@@ -292,7 +291,7 @@ impl Bench<'_> {
     /// other changes; and without functions that need more than this file to compile, as no part of a fix
     /// does whose record names all of its files. Tells the refusal of the first.
     fn part(&self, todo: Todo, place: &Place, how: How, progress: Progress) -> Result<Taken, End> {
-        let mut texts = self.texts(todo, &place.path).map_err(End::Error)?;
+        let mut texts = self.texts(todo, &place.path).map_err(|e| End::Error(Box::new(e)))?;
         let mut what = What::all(place);
         let mut first = None;
         loop {
@@ -368,7 +367,7 @@ impl Bench<'_> {
                 Err(part::Error::Compile(e)) => {
                     return Err(End::Unclear(format!("{path} does not compile without the fix: {e}")));
                 }
-                Err(other) => return Err(End::Error(build::Error::from(other).into())),
+                Err(other) => return Err(End::Error(Box::new(build::Error::from(other).into()))),
             }
         }
         let nothing = || Refusal::new(Gate::Changed, path);

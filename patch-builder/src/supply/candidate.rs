@@ -141,7 +141,7 @@ impl<'f> Finder<'f> {
         if ours.is_empty() {
             return Found::NotBuilt(list(&named));
         }
-        if let Some(assembly) = ours.iter().find(|path| path.ends_with(".S")) {
+        if let Some(assembly) = ours.iter().find(|path| extension(path) == "S") {
             return Found::NotCode((*assembly).to_owned());
         }
         let differing = self.differing(record);
@@ -161,7 +161,7 @@ impl<'f> Finder<'f> {
         if let Some(added) = built.iter().find(|path| self.is_added(path)) {
             return Found::Unclear(format!("{added} is new"));
         }
-        if let Some(rules) = ours.iter().find(|path| !path.ends_with(".c") && !is_header(path)) {
+        if let Some(rules) = ours.iter().find(|path| extension(path) != "c" && !is_header(path)) {
             return Found::Unclear(format!("it is in {rules} too"));
         }
         self.in_files(title, &built, How::ByRecord)
@@ -335,7 +335,12 @@ impl<'f> Finder<'f> {
 
 /// Whether a path is that of a header.
 pub fn is_header(path: &str) -> bool {
-    path.rsplit_once('.').is_some_and(|(_, extension)| extension == "h")
+    extension(path) == "h"
+}
+
+/// What follows the last dot of a path.
+pub fn extension(path: &str) -> &str {
+    path.rsplit_once('.').map_or("", |(_, extension)| extension)
 }
 
 #[cfg(test)]

@@ -200,12 +200,7 @@ impl<'f> Table<'f> {
 }
 
 /// Of what fits, the best, in order.
-fn sorted<'f>(
-    told: Told<'f>,
-    mut fits: HashMap<usize, f64>,
-    named: BTreeSet<usize>,
-    kept: usize,
-) -> Title<'f> {
+fn sorted(told: Told<'_>, mut fits: HashMap<usize, f64>, named: BTreeSet<usize>, kept: usize) -> Title<'_> {
     fits.retain(|_, fit| *fit > 0.0);
     let mut order: Vec<(f64, usize)> = fits.iter().map(|(number, fit)| (*fit, *number)).collect();
     order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));

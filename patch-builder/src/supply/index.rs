@@ -58,7 +58,7 @@ impl Index {
         paths: impl IntoIterator<Item = &'p String>,
     ) -> io::Result<()> {
         let mut folders: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for path in paths.into_iter().filter(|path| path.ends_with(".c")) {
+        for path in paths.into_iter().filter(|path| super::candidate::extension(path) == "c") {
             let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
             folders.entry(folder).or_default().push(name);
         }
