@@ -182,7 +182,11 @@ fn extent(rest: &str) -> Option<usize> {
         } else if line.trim_end() == "{" {
             in_function = true;
         } else if ends_declaration(end, rest.get(..length)?) {
-            return Some(length);
+            // A macro may also be the head of a function.
+            let next = rest.get(length..)?.split_inclusive('\n').next().unwrap_or_default();
+            if end.ends_with(';') || next.trim_end() != "{" {
+                return Some(length);
+            }
         }
     }
     // Some files end with a macro that should have a semicolon and has none.
@@ -374,6 +378,16 @@ mod tests {
     fn labels_and_conditions_in_the_first_column_stay_in_their_function() {
         let text = "void f(void)\n{\n\tgoto out;\n#ifdef X\n\tg();\n#endif\nout:\n\treturn;\n}\n";
         assert!(matches!(&pieces(text)[..], [Piece::Function(f)] if f.text == text));
+    }
+
+    #[test]
+    fn a_macro_may_be_the_head_of_a_function() {
+        let text = "BPF_CALL_2(bpf_cork, struct msg *, msg,\n\t   u32, bytes)\n{\n\treturn 0;\n}\nBPF_END(x)\nint i;\n";
+        let found = pieces(text);
+        assert!(
+            matches!(&found[..], [Piece::Function(f), Piece::Other, Piece::Data { .. }] if f.name == "BPF_CALL_2"),
+            "{found:?}"
+        );
     }
 
     #[test]

@@ -48,6 +48,12 @@ impl What {
         Self { functions, left, ..self.clone() }
     }
 
+    /// What is left out, for people.
+    fn told(&self, texts: &Texts) -> Vec<String> {
+        let outside = !self.outside && !select::outside(&texts.own, &texts.fixed).is_empty();
+        self.left.iter().cloned().chain(outside.then(|| "what is outside of functions".to_owned())).collect()
+    }
+
     fn without_others(&self, place: &Place) -> Self {
         let less = self.without(place, |name| place.of_others.contains(name));
         Self { outside: self.outside && !place.outside_of_others, ..less }
@@ -355,7 +361,7 @@ impl Bench<'_> {
             let workshop = self.shop.workshop(self.vmlinux, self.names);
             let made = workshop.make(path, &[wish], &[], Code::Stays, progress);
             match made {
-                Ok(part) => return Ok(Taken { file, part, left: what.left.clone() }),
+                Ok(part) => return Ok(Taken { file, part, left: what.told(texts) }),
                 Err(part::Error::Refused(found)) => {
                     let again = found.gate == Gate::Compiles;
                     refusal.get_or_insert(found);
