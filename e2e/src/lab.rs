@@ -209,6 +209,17 @@ impl Lab {
         Ok(())
     }
 
+    /// Stops the API server, does `meanwhile`, and starts it again, whatever came of that.
+    ///
+    /// # Errors
+    /// When it cannot be stopped or does not come back, or `meanwhile` fails.
+    pub fn without_api_server(&self, meanwhile: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+        self.state.pid_file("kube-apiserver").stop(Duration::from_secs(3))?;
+        let done = meanwhile();
+        self.control_plane().api_server_up()?;
+        done
+    }
+
     /// Whether any process of the lab runs.
     pub fn running(&self) -> bool {
         self.state.processes().iter().any(|(_, process)| process.is_some())

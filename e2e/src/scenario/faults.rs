@@ -44,6 +44,9 @@ const LATEST_CUT: Duration = Duration::from_secs(12);
 /// `docs/benchmarks.md`); emulated, while all of a node's pods start, everything takes longer.
 const OWN_TIME: Duration = Duration::from_secs(10);
 
+/// How long the API server is away.
+const GONE: Duration = Duration::from_mins(1);
+
 pub(super) fn agent_and_loader_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
     loaded_once_whatever_ends(stage, KILL)
 }
@@ -53,6 +56,40 @@ pub(super) fn agent_out_of_memory(stage: &Stage<'_>) -> anyhow::Result<()> {
     let log = stage.node("node1")?.run("dmesg | grep -a 'Killed process'", Duration::from_secs(30))?;
     println!("  node1: {}", log.text().trim());
     ensure!(log.text().contains("(invivo-agent)"), "the kernel did not kill it");
+    Ok(())
+}
+
+/// Nodes need nobody to keep what they have.
+pub(super) fn api_server_gone(stage: &Stage<'_>) -> anyhow::Result<()> {
+    const NODE: &str = "node2";
+    stage.target_at_once("Latest")?;
+    stage.fleet.wait_states(&NODES, &[NodeState::Settled], PATIENCE)?;
+    let before = loader::state(stage, NODE)?;
+    let revision = |stage: &Stage<'_>| -> anyhow::Result<_> {
+        Ok(stage.fleet.patches()?.remove(NODE).context("no NodePatch")?.spec.revision)
+    };
+    let instruction = revision(stage)?;
+    stage.lab.without_api_server(|| {
+        let killed = stage.node(NODE)?.run("kill -9 $(pidof invivo-loader)", Duration::from_secs(30))?;
+        ensure!(killed.success(), "kill the loader: {}", killed.text());
+        std::thread::sleep(GONE);
+        let now = loader::state(stage, NODE)?;
+        println!(
+            "  {NODE}, {} s without the API server, its loader killed: {} level {}",
+            GONE.as_secs(),
+            now.state,
+            now.level
+        );
+        ensure!(
+            (now.state, now.level, &now.order) == (NodeState::Settled, before.level, &before.order),
+            "it was {} level {}",
+            before.state,
+            before.level
+        );
+        stage.require(NODE, Hole::Closed)
+    })?;
+    stage.fleet.wait_states(&NODES, &[NodeState::Settled], PATIENCE)?;
+    ensure!(revision(stage)? == instruction, "it was instructed anew");
     Ok(())
 }
 

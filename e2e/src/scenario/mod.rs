@@ -73,6 +73,7 @@ const MORE: &[Scenario] = &[
     ),
     ("a_node_that_loses_its_power_five_times_says_what_its_kernel_is_and_can_be_patched", faults::power_cuts),
     ("an_agent_that_the_kernel_kills_for_memory_loses_nothing", faults::agent_out_of_memory),
+    ("a_node_keeps_its_level_while_the_api_server_is_gone", faults::api_server_gone),
     ("a_set_that_brings_two_nodes_down_is_quarantined_and_moves_no_third", verdicts::two_nodes_panic),
     (
         "a_patch_taken_off_by_hand_is_told_within_a_minute_and_put_back_if_it_is_still_wanted",
