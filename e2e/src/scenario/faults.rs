@@ -38,6 +38,9 @@ nohup sh -c '
 
 /// How often a node with everything on it loses its power.
 const CUTS: u32 = 5;
+/// An operator that dies with its node may have counted a wave that it did not write any more: its slots
+/// are taken until the deadlines that it would have given, ten minutes.
+const LOST_WAVE: Duration = Duration::from_mins(12);
 /// When at the latest, after what its policy wants has changed: by then it has been carried out.
 const LATEST_CUT: Duration = Duration::from_secs(12);
 /// Longest time of the loader's own before a settled level is back. It is meant to take 2 s (see
@@ -188,7 +191,7 @@ pub(super) fn power_cuts(stage: &Stage<'_>) -> anyhow::Result<()> {
     }
     // A conviction has ended its rollout as well.
     stage.target_at_once("None")?;
-    stage.fleet.wait_at_target(POLICY, "None", PATIENCE)?;
+    stage.fleet.wait_at_target(POLICY, "None", LOST_WAVE)?;
     stage.target_at_once("Latest")?;
     stage.wait_closed(&NODES)
 }
