@@ -230,8 +230,15 @@ fn name(text: &str, line: usize) -> Result<Piece<'_>, Error> {
     if let Some(at) = text.find("\n{").filter(|at| matches!(text.as_bytes().get(at + 2), Some(b'\n') | None))
     {
         let head = text.get(..at).unwrap_or_default();
-        let name = function_name(head).ok_or(Error::Nameless(line))?;
-        return Ok(Piece::Function(Function { name, line, text, brace: at + 1 }));
+        // Some types and tables have their brace where functions have it.
+        let is_other = head.trim_end().ends_with('=') || is_type(head, true);
+        match function_name(head) {
+            Some(name) if !is_other => {
+                return Ok(Piece::Function(Function { name, line, text, brace: at + 1 }));
+            }
+            None if !is_other => return Err(Error::Nameless(line)),
+            Some(_) | None => {}
+        }
     }
     let declared = text.split(['=', '{']).next().unwrap_or_default();
     let is_plain = !text.contains('=');
@@ -378,6 +385,17 @@ mod tests {
     fn labels_and_conditions_in_the_first_column_stay_in_their_function() {
         let text = "void f(void)\n{\n\tgoto out;\n#ifdef X\n\tg();\n#endif\nout:\n\treturn;\n}\n";
         assert!(matches!(&pieces(text)[..], [Piece::Function(f)] if f.text == text));
+    }
+
+    #[test]
+    fn types_and_tables_may_have_their_brace_where_functions_have_it() {
+        let text =
+            "struct a\n{\n\tint b;\n};\nstatic const struct ops c =\n{\n\t.d = e,\n};\nint f(void)\n{\n}\n";
+        let found = pieces(text);
+        assert!(
+            matches!(&found[..], [Piece::Type { .. }, Piece::Data { name: "c" }, Piece::Function(_)]),
+            "{found:?}"
+        );
     }
 
     #[test]
