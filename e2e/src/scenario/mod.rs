@@ -76,7 +76,7 @@ const MORE: &[Scenario] = &[
     ("a_node_keeps_its_level_while_the_api_server_is_gone", faults::api_server_gone),
     ("a_set_that_brings_two_nodes_down_is_quarantined_and_moves_no_third", verdicts::two_nodes_panic),
     (
-        "a_patch_taken_off_by_hand_is_told_within_a_minute_and_put_back_if_it_is_still_wanted",
+        "a_patch_taken_off_by_hand_is_told_within_a_minute_and_put_back_once_if_it_is_still_wanted",
         verdicts::taken_off_by_hand,
     ),
     ("a_thread_that_keeps_a_transition_from_ending_is_named_with_its_pod", stuck::thread_in_a_pod),

@@ -218,16 +218,13 @@ pub(super) fn power_cut_while_soaking(stage: &Stage<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Once disabled, and once unloaded as well while the policy is paused.
+/// Unloaded while the policy is paused, and put back when it goes on; disabled again, which is the second
+/// time in one rollout.
 pub(super) fn taken_off_by_hand(stage: &Stage<'_>) -> anyhow::Result<()> {
     const DISABLE: &str = "for patch in /sys/kernel/livepatch/invivo_*; do echo 0 > $patch/enabled; done";
     const UNLOAD: &str = "while lsmod | grep -q ^invivo_; do \
                           rmmod $(lsmod | cut -d' ' -f1 | grep ^invivo_); sleep 0.2; done";
     stage.target_at_once("Latest")?;
-    stage.fleet.wait_states(&NODES, &[NodeState::Settled], PATIENCE)?;
-    vanishes(stage, DISABLE)?;
-    put_back(stage)?;
-
     stage.fleet.wait_states(&NODES, &[NodeState::Settled], PATIENCE)?;
     let paused = |paused: bool| {
         let change = format!("{{\"spec\": {{\"paused\": {paused}}}}}");
@@ -235,13 +232,23 @@ pub(super) fn taken_off_by_hand(stage: &Stage<'_>) -> anyhow::Result<()> {
     };
     paused(true)?;
     vanishes(stage, &format!("{DISABLE}; {UNLOAD}"))?;
+    stays_off(stage, "the policy is paused")?;
+    paused(false)?;
+    let back = |status: &NodePatchStatus| status.level == Level(1) && status.state == NodeState::Settled;
+    wait_of(stage, STEADY, "level 1 put back", back)?;
+    stage.require(STEADY, Hole::Closed)?;
+
+    vanishes(stage, DISABLE)?;
+    stays_off(stage, "it was put back before")?;
+    super::cautious::held(stage, STEADY, Hold::AttemptEnded)
+}
+
+fn stays_off(stage: &Stage<'_>, since: &str) -> anyhow::Result<()> {
     std::thread::sleep(Duration::from_secs(20));
     let status = stage.fleet.patches()?.remove(STEADY).and_then(|patch| patch.status).unwrap_or_default();
-    println!("  {STEADY}, paused, 20 s later: {} level {}", status.state, status.level);
-    ensure!(status.level == Level::UNPATCHED, "it was put back, and the policy is paused");
-    stage.require(STEADY, Hole::Open)?;
-    paused(false)?;
-    put_back(stage)
+    println!("  {STEADY}, 20 s later, as {since}: {} level {}", status.state, status.level);
+    ensure!(status.level == Level::UNPATCHED, "it was put back, and {since}");
+    stage.require(STEADY, Hole::Open)
 }
 
 fn vanishes(stage: &Stage<'_>, by_hand: &str) -> anyhow::Result<()> {
@@ -256,12 +263,6 @@ fn vanishes(stage: &Stage<'_>, by_hand: &str) -> anyhow::Result<()> {
     // The agent asks each 55 s.
     ensure!(seen < Duration::from_mins(1), "it was told only after {seen:?}");
     Ok(())
-}
-
-fn put_back(stage: &Stage<'_>) -> anyhow::Result<()> {
-    let back = |status: &NodePatchStatus| status.level == Level(1) && status.state == NodeState::Settled;
-    wait_of(stage, STEADY, "level 1 put back", back)?;
-    stage.require(STEADY, Hole::Closed)
 }
 
 /// One node's word stops the rollout, and a second one's the set.
