@@ -103,8 +103,12 @@ pub(crate) fn ticks_of(node: &Node, program: &str) -> anyhow::Result<u64> {
 }
 
 /// Thousandths of a processor.
+pub(crate) fn time(ticks: u64) -> Duration {
+    Duration::from_millis(ticks * 10)
+}
+
 fn milli(ticks: u64, length: Duration) -> f64 {
-    Duration::from_millis(ticks * 10).as_secs_f64() * 1000.0 / length.as_secs_f64()
+    time(ticks).as_secs_f64() * 1000.0 / length.as_secs_f64()
 }
 
 /// A bundle of a MiB goes on: the most memory that both programs ever had, and their containers.

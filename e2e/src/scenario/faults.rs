@@ -135,8 +135,7 @@ pub(super) fn reset_after_settling(stage: &Stage<'_>) -> anyhow::Result<()> {
     );
     let unpatched = status.unpatched_seconds.context("the unpatched seconds were not reported")?;
     println!("  node2 was {unpatched} s without its patch after the boot");
-    let spent = spend::ticks_of(&stage.node("node2")?, "invivo-loader")?;
-    let spent = Duration::from_millis(spent * 10);
+    let spent = spend::time(spend::ticks_of(&stage.node("node2")?, "invivo-loader")?);
     println!("  its loader has had {} ms of processor time since it began", spent.as_millis());
     own_time(stage)
 }

@@ -149,16 +149,7 @@ pub(super) fn full_disk(stage: &Stage<'_>) -> anyhow::Result<()> {
 
 /// A new pod sees what is mounted now.
 fn restart_agent(stage: &Stage<'_>, node: &str) -> anyhow::Result<()> {
-    stage.product.kubectl(&[
-        "delete",
-        "pod",
-        "-n",
-        "invivo-system",
-        "-l",
-        "app.kubernetes.io/name=invivo-agent",
-        "--field-selector",
-        &format!("spec.nodeName={node}"),
-    ])?;
+    stage.product.kubectl(&["delete", "pod", "-n", "invivo-system", &stage.agent_on(node)?])?;
     stage.product.kubectl(&[
         "rollout",
         "status",

@@ -190,9 +190,10 @@ impl<'w, 'o> Walk<'w, 'o> {
         }
         let taken: BTreeSet<&str> =
             self.cut.parts.values().filter_map(|part| Some(part.symbol.as_ref()?.0.as_str())).collect();
-        let new = difference.new.iter().chain(&difference.new_data);
-        let lost: Vec<&str> = new.map(String::as_str).filter(|name| !taken.contains(name)).collect();
-        let lost: Vec<&str> = lost.into_iter().filter(|name| !name.starts_with("__pfx_")).collect();
+        let new = difference.new.iter().chain(&difference.new_data).map(String::as_str);
+        // The bytes before a function go with it.
+        let is_lost = |name: &&str| !taken.contains(name) && !name.starts_with("__pfx_");
+        let lost: Vec<&str> = new.filter(is_lost).collect();
         if lost.is_empty() { Ok(()) } else { Err(Refusal::new(Gate::Reached, lost.join(", "))) }
     }
 

@@ -62,6 +62,15 @@ pub fn outside(original: &str, fixed: &str) -> Vec<String> {
     new.iter().filter(is_other).map(|part| part.text.to_owned()).collect()
 }
 
+/// The names of what the fixed file has no longer, outside of functions: it stays where it is.
+pub fn removed(original: &str, fixed: &str) -> Vec<String> {
+    let (Ok(old), Ok(new)) = (split::parts(original), split::parts(fixed)) else { return Vec::new() };
+    let is_gone = |part: &&Part| {
+        part.function().is_none() && !new.iter().any(|n| n.text == part.text || n.stands_for(part))
+    };
+    old.iter().filter(is_gone).flat_map(Part::defines).map(str::to_owned).collect()
+}
+
 /// The macros that stand for another text in the fixed file.
 pub fn redefined(original: &str, fixed: &str) -> Vec<String> {
     let (Ok(old), Ok(new)) = (split::parts(original), split::parts(fixed)) else { return Vec::new() };
@@ -148,6 +157,8 @@ mod tests {
         assert_eq!(outside(OLD, &new), ["static const int table[] = { 1 };\n", "#define LIMIT 2\n"]);
         assert_eq!(redefined(OLD, &new), ["LIMIT"]);
         assert!(outside(OLD, OLD).is_empty() && redefined(OLD, OLD).is_empty());
+        assert_eq!(removed(&new, NEW), ["table"]);
+        assert!(removed(OLD, NEW).is_empty());
     }
 
     #[test]

@@ -51,7 +51,10 @@ impl What {
     /// What is left out, for people.
     fn told(&self, texts: &Texts) -> Vec<String> {
         let outside = !self.outside && !select::outside(&texts.own, &texts.fixed).is_empty();
-        self.left.iter().cloned().chain(outside.then(|| "what is outside of functions".to_owned())).collect()
+        let outside = outside.then(|| "what is outside of functions".to_owned());
+        let removed = select::removed(&texts.own, &texts.fixed);
+        let removed = removed.into_iter().map(|name| format!("the removal of {name}"));
+        self.left.iter().cloned().chain(outside).chain(removed).collect()
     }
 
     fn without_others(&self, place: &Place) -> Self {

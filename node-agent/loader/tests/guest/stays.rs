@@ -42,5 +42,5 @@ fn a_patch_that_stays_in_memory_is_taken_off_and_others_follow_but_not_itself() 
         ]
     );
     // Another boot begins anew.
-    assert_eq!(seen(vec![apply(STAYS, 5)])[1], (Applied, STAYS, 1, None),);
+    assert_eq!(seen(vec![apply(STAYS, 5)])[1], (Applied, STAYS, 1, None));
 }
