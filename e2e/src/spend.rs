@@ -102,11 +102,12 @@ pub(crate) fn ticks_of(node: &Node, program: &str) -> anyhow::Result<u64> {
     sum(node, &format!("sed 's/.*) //' /proc/$(pidof {program})/stat | cut -d' ' -f12,13"))
 }
 
-/// Thousandths of a processor.
+/// How long so many hundredths of a second are.
 pub(crate) fn time(ticks: u64) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
+/// Thousandths of a processor.
 fn milli(ticks: u64, length: Duration) -> f64 {
     time(ticks).as_secs_f64() * 1000.0 / length.as_secs_f64()
 }
