@@ -135,9 +135,10 @@ SUPPLY := $(BIN)/invivo supply $(addprefix --records ,$(SUPPLY_RECORDS)) --out $
 
 .PHONY: bench-supply
 bench-supply: host-packages own-target ## How many of the distribution's fixes become patches: samples, and the negative set
+	@command -v dpkg-source >/dev/null || (apt-get update -q && apt-get install -y -q dpkg-dev)
 	cargo build --workspace --bin invivo --locked
 	$(SUPPLY)-6.1 --kernel 6.1.0-47-cloud-amd64 --sample 70 --seed $(SUPPLY_SEED) \
-	  --to 6.1.187-1 --through 6.1.176-1
+	  --to 6.1.187-1 --through 6.1.172-1,6.1.174-1,6.1.176-1,6.1.177-1,6.1.180-1
 	$(SUPPLY)-6.12 --kernel 6.12.107+deb12-cloud-amd64 --sample 30 --seed $(SUPPLY_SEED) \
 	  --to 6.12.117-1~deb12u1 --through 6.12.111-1~deb12u1,6.12.113-1~deb12u1,6.12.115-2~deb12u1
 	cargo test --locked -p invivo-patch-builder --lib nothing_of_the_negative_set -- --nocapture

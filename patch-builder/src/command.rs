@@ -82,6 +82,7 @@ fn package_of(program: &str) -> &'static str {
     match program {
         "apt-get" => "apt",
         "dpkg-deb" => "dpkg",
+        "dpkg-source" => "dpkg-dev",
         "tar" => "tar",
         "xz" => "xz-utils",
         "lz4" => "lz4",

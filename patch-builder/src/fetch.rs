@@ -4,15 +4,19 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use invivo_terms::Digest;
 use sha2::{Digest as _, Sha256};
 
 use crate::cache::{self, Cache};
-use crate::command::{self, clean};
-use crate::lock::Package;
+use crate::command;
+use crate::lock::{Package, SOURCE};
 use crate::progress::{Progress, Step};
+
+mod apt;
+mod description;
+
+pub(crate) use description::Listed;
 
 /// A package cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -49,24 +53,56 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// A source package's description is not one.
+    #[error("{path}: not the description of a source package")]
+    Description {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
-/// The file of `package`, downloaded if the cache does not have it.
+/// The file of `package`, downloaded if the cache does not have it. Of a source package that is its
+/// description; the files that it names are beside it.
 ///
 /// # Errors
 ///
 /// It cannot be downloaded, or is not the one that the lock names.
 pub fn package(cache: &Cache, package: &Package, progress: Progress) -> Result<PathBuf, Error> {
+    let path = there(cache, package, progress)?;
+    checked(&path, &package.sha256)?;
+    if package.is_source() {
+        for Listed { name, sha256 } in listed(&path)? {
+            checked(&path.with_file_name(name), &sha256)?;
+        }
+    }
+    Ok(path)
+}
+
+fn there(cache: &Cache, package: &Package, progress: Progress) -> Result<PathBuf, Error> {
     let path = cache.debs().join(package.file_name());
     if !path.is_file() {
         progress(Step::Fetch, &format!("downloading {} {}", package.name, package.version));
-        download(cache, package, &path)?;
+        apt::download(cache, package, &path)?;
     }
-    let found = digest(&path)?;
-    if found == package.sha256 {
-        return Ok(path);
+    Ok(path)
+}
+
+fn checked(path: &Path, wanted: &Digest) -> Result<(), Error> {
+    let found = digest(path)?;
+    if found == *wanted {
+        return Ok(());
     }
-    Err(Error::Digest { path, found, wanted: package.sha256.clone() })
+    Err(Error::Digest { path: path.to_owned(), found, wanted: wanted.clone() })
+}
+
+/// The files that the description `path` of a source package names.
+///
+/// # Errors
+///
+/// It cannot be read, or is none.
+pub(crate) fn listed(path: &Path) -> Result<Vec<Listed>, Error> {
+    let text = fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
+    description::listed(&text).ok_or_else(|| Error::Description { path: path.to_owned() })
 }
 
 /// A package of which only name and version are known: pinned to what the cache has, or to what the
@@ -85,60 +121,22 @@ pub fn pin(
     let unknown = Digest::from_bytes(&[0; 32]);
     let (name, version, architecture) = (name.to_owned(), version.to_owned(), architecture.to_owned());
     let package = Package { name, version, architecture, sha256: unknown };
-    let path = cache.debs().join(package.file_name());
-    if !path.is_file() {
-        progress(Step::Fetch, &format!("downloading {} {}", package.name, package.version));
-        download(cache, &package, &path)?;
-    }
+    let path = there(cache, &package, progress)?;
     Ok(Package { sha256: digest(&path)?, ..package })
 }
 
-/// Downloads beside the final place, so that a broken download never has the package's name.
-fn download(cache: &Cache, package: &Package, path: &Path) -> Result<(), Error> {
-    let scratch = cache.scratch()?;
-    let wanted = format!("{}:{}={}", package.name, package.architecture, package.version);
-    let wanted = wanted.replacen(":all=", "=", 1);
-    let failed = |source| Error::Download { package: wanted.clone(), path: path.to_owned(), source };
-
-    let with_machines_lists = command::run(apt(scratch.path(), None).args(["download", &wanted]));
-    if with_machines_lists.is_err() {
-        // The machine's lists may be missing or old, and are not ours to refresh. That some source
-        // of the machine is unreachable does not matter if the package is found.
-        let lists = cache.apt();
-        let unusable = |source| Error::File { path: lists.clone(), source };
-        fs::create_dir_all(lists.join("lists/partial")).map_err(unusable)?;
-        fs::create_dir_all(lists.join("cache/archives/partial")).map_err(unusable)?;
-        let refreshed = command::run(apt(scratch.path(), Some(&lists)).arg("update"));
-        command::run(apt(scratch.path(), Some(&lists)).args(["download", &wanted]))
-            .map_err(|e| failed(refreshed.err().unwrap_or(e)))?;
-    }
-
-    let downloaded = scratch.path().join(package.file_name());
-    fs::create_dir_all(cache.debs())
-        .and_then(|()| fs::rename(&downloaded, path))
-        .map_err(|source| Error::File { path: path.to_owned(), source })
-}
-
-fn apt(folder: &Path, state: Option<&Path>) -> Command {
-    let mut command = clean("apt-get");
-    command.current_dir(folder).args(["--quiet", "--option", "APT::Sandbox::User=root"]);
-    // The environment's proxies are the person's way to the archive.
-    for name in ["http_proxy", "https_proxy", "no_proxy", "APT_CONFIG"] {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
-        }
-    }
-    if let Some(state) = state {
-        command.arg("--option").arg(option("Dir::State::Lists=", &state.join("lists")));
-        command.arg("--option").arg(option("Dir::Cache=", &state.join("cache")));
-    }
-    command
-}
-
-fn option(name: &str, path: &Path) -> std::ffi::OsString {
-    let mut option = std::ffi::OsString::from(name);
-    option.push(path);
-    option
+/// The source of one version of a kernel whose newest source is in the package `name`, such as
+/// `linux-source-6.1`: that package, or the source package that it is made of, which archives keep
+/// longer.
+///
+/// # Errors
+///
+/// The archive has none of them.
+pub fn pin_source(cache: &Cache, name: &str, version: &str, progress: Progress) -> Result<Package, Error> {
+    let unpacked = pin(cache, name, version, "all", progress);
+    let of_kernel = name.strip_prefix("linux-source-").map(|kernel| format!("linux-{kernel}"));
+    let sources = ["linux".to_owned()].into_iter().chain(of_kernel);
+    sources.fold(unpacked, |found, source| found.or_else(|_| pin(cache, &source, version, SOURCE, progress)))
 }
 
 /// SHA-256 of a file.
@@ -180,5 +178,30 @@ mod tests {
         let error = package(&cache, &wanted, &mut |_, _| ()).unwrap_err();
         assert!(matches!(error, Error::Digest { .. }), "{error}");
         assert!(path.exists());
+    }
+
+    #[test]
+    fn of_a_source_package_every_file_must_be_the_one_that_its_description_names() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = Cache::at(root.path());
+        fs::create_dir_all(cache.debs()).unwrap();
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let text = format!("Source: linux\nChecksums-Sha256:\n {abc} 3 linux_2.orig.tar.xz\nFiles:\n");
+        let path = cache.debs().join("linux_2-1.dsc");
+        fs::write(&path, &text).unwrap();
+        let archive = cache.debs().join("linux_2.orig.tar.xz");
+        let wanted = Package {
+            name: "linux".to_owned(),
+            version: "2-1".to_owned(),
+            architecture: SOURCE.to_owned(),
+            sha256: digest(&path).unwrap(),
+        };
+
+        fs::write(&archive, "abc").unwrap();
+        assert_eq!(package(&cache, &wanted, &mut |_, _| ()).unwrap(), path);
+
+        fs::write(&archive, "abd").unwrap();
+        let error = package(&cache, &wanted, &mut |_, _| ()).unwrap_err();
+        assert!(matches!(&error, Error::Digest { path, .. } if *path == archive), "{error}");
     }
 }

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use crate::cache::{self, Cache};
 use crate::lock::Package;
 use crate::progress::{Progress, Step};
-use crate::{fetch, unpack};
+use crate::{fetch, tree, unpack};
 
 /// A fixed file cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +18,9 @@ pub enum Error {
     /// The source package does not have the file.
     #[error(transparent)]
     Unpack(#[from] unpack::Error),
+    /// The source package cannot be unpacked.
+    #[error(transparent)]
+    Tree(#[from] tree::Error),
     /// The cache cannot be used.
     #[error(transparent)]
     Cache(#[from] cache::Error),
@@ -34,12 +37,24 @@ pub enum Error {
     NotText(String),
 }
 
-/// One file of a source package, kept in the cache.
+/// One file of the source in a package, kept in the cache. `own` is the kernel's own source.
 ///
 /// # Errors
 ///
 /// The package cannot be had, or does not have the file.
-pub fn of_package(cache: &Cache, package: &Package, file: &str, progress: Progress) -> Result<String, Error> {
+pub fn of_package(
+    cache: &Cache,
+    package: &Package,
+    own: &Path,
+    file: &str,
+    progress: Progress,
+) -> Result<String, Error> {
+    if package.is_source() {
+        // It is unpacked as a whole or not at all: what is the same in the kernel's own is not kept.
+        let kept = tree::differing(cache, package, own, progress)?.join(file);
+        let path = if kept.is_file() { kept } else { own.join(file) };
+        return text(&path, file);
+    }
     let key = format!("{}-{}", package.sha256, hex::encode(Sha256::digest(file)));
     let folder = cache.folder("sources", &key, |folder| {
         let deb = fetch::package(cache, package, progress)?;

@@ -54,16 +54,29 @@ pub struct Package {
     pub name: String,
     /// Its version.
     pub version: String,
-    /// Its architecture, `all` where it has none.
+    /// Its architecture, `all` where it has none; `source` for a source package.
     pub architecture: String,
-    /// SHA-256 of the package file.
+    /// SHA-256 of the package file; of a source package that of the description, which has those of the
+    /// other files.
     pub sha256: Digest,
 }
+
+/// The architecture of source packages, as Debian's own tools name it.
+pub const SOURCE: &str = "source";
 
 impl Package {
     /// The name of the package's file, as apt stores it.
     pub fn file_name(&self) -> String {
+        if self.is_source() {
+            let version = self.version.split_once(':').map_or(self.version.as_str(), |(_, version)| version);
+            return format!("{}_{version}.dsc", self.name);
+        }
         format!("{}_{}_{}.deb", self.name, self.version.replace(':', "%3a"), self.architecture)
+    }
+
+    /// Whether it is a source package: a description, an archive and the distribution's changes of it.
+    pub fn is_source(&self) -> bool {
+        self.architecture == SOURCE
     }
 
     /// Whether name, version and architecture consist of what Debian's policy allows in them; they

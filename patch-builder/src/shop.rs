@@ -203,9 +203,9 @@ impl<'s> Shop<'s> {
             let package = recipe.source.as_ref().ok_or_else(|| {
                 part::Error::from(Refusal::new(Gate::Applies, format!("{}: no source", file.path)))
             })?;
-            let mut text = fixed::of_package(self.cache, package, &file.path, progress)?;
+            let mut text = fixed::of_package(self.cache, package, &self.source, &file.path, progress)?;
             for FromHeader { path, names } in &file.headers {
-                let header = fixed::of_package(self.cache, package, path, progress)?;
+                let header = fixed::of_package(self.cache, package, &self.source, path, progress)?;
                 let all = headers::pieces(&header);
                 for name in names {
                     let lacks = || Refusal::new(Gate::Applies, format!("{path} does not have {name}"));

@@ -115,16 +115,23 @@ pub fn differing(cache: &Cache, package: &Package, own: &Path, progress: Progres
     key.update(package.sha256.as_str());
     key.update(own.file_name().unwrap_or_default().as_encoded_bytes());
     cache.folder("differing", &hex::encode(key.finalize()), |kept| {
-        let deb = fetch::package(cache, package, progress)?;
+        let file = fetch::package(cache, package, progress)?;
         progress(Step::Tree, &format!("unpacking the source of {}", package.version));
-        let unpacked = cache.scratch()?;
-        unpack::c_files(&deb, &package.name, unpacked.path())?;
+        let scratch = cache.scratch()?;
+        let unpacked = if package.is_source() {
+            let folder = scratch.path().join("source");
+            unpack::source_package(&file, &folder)?;
+            folder
+        } else {
+            unpack::c_files(&file, &package.name, scratch.path())?;
+            scratch.path().to_owned()
+        };
         let failed = |(path, source)| Error::Layout { release: package.version.clone(), path, source };
-        differing_in(unpacked.path(), own, kept).map_err(failed)
+        differing_in(&unpacked, own, kept).map_err(failed)
     })
 }
 
-/// Moves the files of `from` that are not the same in `own` into `to`.
+/// Moves the C files and headers of `from` that are not the same in `own` into `to`.
 fn differing_in(from: &Path, own: &Path, to: &Path) -> Result<(), (PathBuf, io::Error)> {
     let at = |path: &Path| {
         let path = path.to_owned();
@@ -133,9 +140,14 @@ fn differing_in(from: &Path, own: &Path, to: &Path) -> Result<(), (PathBuf, io::
     for entry in fs::read_dir(from).map_err(at(from))? {
         let entry = entry.map_err(at(from))?;
         let (path, name) = (entry.path(), entry.file_name());
-        if entry.file_type().map_err(at(&path))?.is_dir() {
+        let kind = entry.file_type().map_err(at(&path))?;
+        let is_code = path.extension().is_some_and(|extension| extension == "c" || extension == "h");
+        if kind.is_dir() {
             differing_in(&path, &own.join(&name), &to.join(&name))?;
-        } else if fs::read(own.join(&name)).ok() != Some(fs::read(&path).map_err(at(&path))?) {
+        } else if kind.is_file()
+            && is_code
+            && fs::read(own.join(&name)).ok() != Some(fs::read(&path).map_err(at(&path))?)
+        {
             fs::create_dir_all(to).map_err(at(to))?;
             fs::rename(&path, to.join(&name)).map_err(at(&path))?;
         }
@@ -150,6 +162,13 @@ fn differing_in(from: &Path, own: &Path, to: &Path) -> Result<(), (PathBuf, io::
 /// The package cannot be had, or has none.
 pub fn changelog(cache: &Cache, source: &Package, progress: Progress) -> Result<String, Error> {
     let deb = fetch::package(cache, source, progress)?;
+    if source.is_source() {
+        let files = fetch::listed(&deb)?;
+        let changes = files.iter().find(|file| file.name.contains(".debian.tar."));
+        let name = changes.map_or("", |file| file.name.as_str());
+        let text = unpack::file_of_archive(&deb.with_file_name(name), "debian/changelog")?;
+        return Ok(String::from_utf8_lossy(&text).into_owned());
+    }
     let folder = cache.scratch()?;
     let inside = format!("usr/share/doc/{}/changelog.Debian.gz", source.name);
     unpack::files(&deb, &[&format!("./{inside}")], folder.path())?;
@@ -210,14 +229,15 @@ mod tests {
     #[test]
     fn of_a_later_source_only_what_differs_is_kept() {
         let root = tempfile::tempdir().unwrap();
-        for (path, text) in [("own/a/x.c", "1"), ("own/a/y.c", "1"), ("new/a/x.c", "1"), ("new/a/y.c", "2")] {
+        let files = [("own/a/x.c", "1"), ("own/a/y.c", "1"), ("new/a/x.c", "1"), ("new/a/y.c", "2")];
+        for (path, text) in files.into_iter().chain([("new/a/Makefile", "2")]) {
             let path = root.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
         let at = |name: &str| root.path().join(name);
         differing_in(&at("new"), &at("own"), &at("kept")).unwrap();
-        assert!(!at("kept/a/x.c").exists());
+        assert!(!at("kept/a/x.c").exists() && !at("kept/a/Makefile").exists());
         assert_eq!(fs::read_to_string(at("kept/a/y.c")).unwrap(), "2");
     }
 

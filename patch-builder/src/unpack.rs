@@ -112,10 +112,47 @@ pub(crate) fn source_tree(package: &Path, tree: &str, folder: &Path) -> Result<(
 ///
 /// A program fails.
 pub(crate) fn c_files(package: &Path, tree: &str, folder: &Path) -> Result<(), Error> {
-    let unused = ["Documentation", "tools", "samples", "scripts"].map(str::to_owned);
-    let machines = OTHERS.map(|machine| format!("arch/{machine}"));
-    let excluded: Vec<_> = unused.iter().chain(&machines).map(|unused| format!("{tree}/{unused}")).collect();
+    let excluded: Vec<_> = without_code().map(|unused| format!("{tree}/{unused}")).collect();
     part_of_tree(package, tree, folder, &excluded, &["--wildcards", "*.[ch]"])
+}
+
+/// The tree that the source package with this description is of, with the distribution's changes, into
+/// `folder`, which is not there yet; without tools and other machines' code.
+///
+/// # Errors
+///
+/// A program fails.
+pub(crate) fn source_package(description: &Path, folder: &Path) -> Result<(), Error> {
+    // Who wants the package has compared its files with their digests.
+    let order = ["--extract", "--no-check", "--no-copy"];
+    crate::command::run(clean("dpkg-source").args(order).arg(description).arg(folder))?;
+    // What the distribution's own changes left of what was there before is no part of it.
+    for unused in without_code().chain(["debian".to_owned(), ".pc".to_owned()]) {
+        let path = folder.join(unused);
+        match fs::remove_dir_all(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::Read { path, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// One file of a tar archive.
+///
+/// # Errors
+///
+/// A program fails, or the archive does not have the file.
+pub(crate) fn file_of_archive(archive: &Path, file: &str) -> Result<Vec<u8>, Error> {
+    let order = ["--extract", "--to-stdout", "--file"];
+    Ok(crate::command::run(clean("tar").args(order).arg(archive).arg(file))?.stdout)
+}
+
+/// Folders of the tree that have nothing which becomes a part of our kernels.
+fn without_code() -> impl Iterator<Item = String> {
+    let unused = ["Documentation", "tools", "samples", "scripts"].map(str::to_owned);
+    unused.into_iter().chain(OTHERS.map(|machine| format!("arch/{machine}")))
 }
 
 fn part_of_tree(

@@ -41,13 +41,13 @@ pub fn steps(
     through: &[String],
     progress: Progress,
 ) -> Result<Vec<Step>, Error> {
-    let newest = fetch::pin(cache, name, to, "all", progress)?;
+    let newest = fetch::pin_source(cache, name, to, progress)?;
     let text = tree::changelog(cache, &newest, progress)?;
     let all = changelog::between(&text, from, to);
     let mut steps: Vec<Step> = Vec::new();
     for (version, covered) in shares(&changelog::versions(&text), [from, to], through) {
         let package =
-            if version == to { newest.clone() } else { fetch::pin(cache, name, version, "all", progress)? };
+            if version == to { newest.clone() } else { fetch::pin_source(cache, name, version, progress)? };
         let newer = tree::differing(cache, &package, own, progress)?;
         progress(Doing::Select, &format!("comparing sources up to {version}"));
         let older = steps.last().map(|step| step.newer.clone());
