@@ -33,6 +33,9 @@ pub struct SupplyArguments {
     /// each fix. Without it there are titles alone.
     #[arg(long)]
     records: Option<PathBuf>,
+    /// Only these flaws, such as CVE-2026-53249.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     /// Make modules without trying them in a guest.
     #[arg(long)]
     no_boot: bool,
@@ -80,6 +83,7 @@ pub fn run(arguments: &SupplyArguments) -> Result<(), Failure> {
     let order = Order {
         to: arguments.to.clone(),
         through: arguments.through.clone(),
+        only: arguments.only.clone(),
         records: arguments.records.clone(),
         boot: !arguments.no_boot,
         jobs: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),

@@ -1,6 +1,7 @@
 //! Where downloads and everything made from them live, outside of any source tree.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 use std::{env, fs, io};
 
 use tempfile::TempDir;
@@ -56,7 +57,8 @@ impl Cache {
         self.root.join("builder/apt")
     }
 
-    /// An empty folder on the cache's file system, gone when dropped.
+    /// An empty folder on the cache's file system, gone when dropped. What a run that was interrupted left
+    /// goes, too.
     ///
     /// # Errors
     ///
@@ -64,6 +66,7 @@ impl Cache {
     pub(crate) fn scratch(&self) -> Result<TempDir, Error> {
         let path = self.root.join("builder/scratch");
         fs::create_dir_all(&path)
+            .and_then(|()| remove_what_was_left(&path, SystemTime::now()))
             .and_then(|()| tempfile::Builder::new().prefix("b").tempdir_in(&path))
             .map_err(|source| Error::Folder { path, source })
     }
@@ -99,9 +102,41 @@ impl Cache {
     }
 }
 
+/// No step of a build takes as long as this.
+const LEFT: Duration = Duration::from_hours(24);
+
+/// Removes the folders in `scratch` of which nobody can be the owner any more.
+fn remove_what_was_left(scratch: &Path, now: SystemTime) -> io::Result<()> {
+    for entry in fs::read_dir(scratch)? {
+        let entry = entry?;
+        // Its owner may be removing it at this moment.
+        let begun = entry.metadata().and_then(|metadata| metadata.modified()).unwrap_or(now);
+        let is_left = now.duration_since(begun).is_ok_and(|age| age > LEFT);
+        if !is_left {
+            continue;
+        }
+        match fs::remove_dir_all(entry.path()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_interrupted_run_left_is_removed_after_a_day_and_what_is_in_use_stays() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("left/deep")).unwrap();
+        let now = SystemTime::now();
+        remove_what_was_left(root.path(), now).unwrap();
+        assert!(root.path().join("left").is_dir());
+        remove_what_was_left(root.path(), now + LEFT + Duration::from_secs(60)).unwrap();
+        assert!(!root.path().join("left").exists());
+    }
 
     #[test]
     fn a_folder_is_filled_once() {

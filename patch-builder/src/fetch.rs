@@ -36,7 +36,7 @@ pub enum Error {
         source: command::Error,
     },
     /// The file is not the one that the lock names.
-    #[error("{path}: sha256 is {found}, the lock says {wanted}")]
+    #[error("{path}: sha256 is {found}, and should be {wanted}")]
     Digest {
         /// The file.
         path: PathBuf,
@@ -80,7 +80,11 @@ pub fn package(cache: &Cache, package: &Package, progress: Progress) -> Result<P
 
 fn there(cache: &Cache, package: &Package, progress: Progress) -> Result<PathBuf, Error> {
     let path = cache.debs().join(package.file_name());
-    if !path.is_file() {
+    // Of a source package the large files may have been removed.
+    let is_whole = path.is_file()
+        && (!package.is_source()
+            || listed(&path)?.iter().all(|file| path.with_file_name(&file.name).is_file()));
+    if !is_whole {
         progress(Step::Fetch, &format!("downloading {} {}", package.name, package.version));
         apt::download(cache, package, &path)?;
     }
@@ -133,10 +137,28 @@ pub fn pin(
 ///
 /// The archive has none of them.
 pub fn pin_source(cache: &Cache, name: &str, version: &str, progress: Progress) -> Result<Package, Error> {
-    let unpacked = pin(cache, name, version, "all", progress);
     let of_kernel = name.strip_prefix("linux-source-").map(|kernel| format!("linux-{kernel}"));
-    let sources = ["linux".to_owned()].into_iter().chain(of_kernel);
-    sources.fold(unpacked, |found, source| found.or_else(|_| pin(cache, &source, version, SOURCE, progress)))
+    let sources: Vec<String> = ["linux".to_owned()].into_iter().chain(of_kernel).collect();
+    let is_cached = |file: String| cache.debs().join(file).is_file();
+    let described = |source: &&String| is_cached(format!("{source}_{version}.dsc"));
+    if let Some(source) = sources.iter().find(described)
+        && !is_cached(format!("{name}_{version}_all.deb"))
+    {
+        return pin(cache, source, version, SOURCE, progress);
+    }
+    let mut absent = match pin(cache, name, version, "all", progress) {
+        Err(absent @ Error::Download { .. }) => absent,
+        other => return other,
+    };
+    for source in &sources {
+        match pin(cache, source, version, SOURCE, progress) {
+            // Whoever asks knows the package, not what it is made of.
+            Err(Error::Download { .. }) => {}
+            Err(other) => absent = other,
+            found => return found,
+        }
+    }
+    Err(absent)
 }
 
 /// SHA-256 of a file.

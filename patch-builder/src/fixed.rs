@@ -24,6 +24,14 @@ pub enum Error {
     /// The cache cannot be used.
     #[error(transparent)]
     Cache(#[from] cache::Error),
+    /// What differs in a source package cannot be read.
+    #[error("read {path}")]
+    Read {
+        /// The folder with it.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// An unpacked file cannot be kept.
     #[error("write {path}")]
     Write {
@@ -51,7 +59,12 @@ pub fn of_package(
 ) -> Result<String, Error> {
     if package.is_source() {
         // It is unpacked as a whole or not at all: what is the same in the kernel's own is not kept.
-        let kept = tree::differing(cache, package, own, progress)?.join(file);
+        let kept = tree::differing(cache, package, own, progress)?;
+        let gone = tree::gone(&kept).map_err(|source| Error::Read { path: kept.clone(), source })?;
+        if gone.contains(Path::new(file)) {
+            return Err(unpack::Error::NoFile { package: kept, file: file.to_owned() }.into());
+        }
+        let kept = kept.join(file);
         let path = if kept.is_file() { kept } else { own.join(file) };
         return text(&path, file);
     }

@@ -78,8 +78,18 @@ pub enum Error {
         before: String,
     },
     /// A line of the results of an earlier run is not one.
-    #[error("results of an earlier run")]
-    Results(#[from] serde_json::Error),
+    #[error("{path}: line {line} is no result")]
+    Results {
+        /// The file.
+        path: PathBuf,
+        /// The line's number.
+        line: usize,
+        /// Why not.
+        source: serde_json::Error,
+    },
+    /// A result cannot be put into words.
+    #[error("write a result")]
+    Words(#[from] serde_json::Error),
 }
 
 impl From<build::Error> for Error {
@@ -169,6 +179,8 @@ pub struct Order {
     pub through: Vec<String>,
     /// A folder with the flaws' records, which tell the files of each fix; titles alone if none.
     pub records: Option<PathBuf>,
+    /// Only changes that close one of these flaws; all if none is named.
+    pub only: Vec<String>,
     /// Stop after so many changes that touch the kernel build, drawn with this seed; all if none.
     pub sample: Option<(usize, String)>,
     /// Try what is made in a guest.
@@ -185,7 +197,11 @@ impl Order {
         let through = self.through.join(" ");
         let records = if self.records.is_some() { "records" } else { "titles" };
         let seed = self.sample.as_ref().map_or("all", |(_, seed)| seed.as_str());
-        format!("{} {} to {} through {through}, {records}, {seed}\n", lock.release, lock.build_id, self.to)
+        let only = self.only.join(" ");
+        format!(
+            "{} {} to {} through {through}, {records}, {seed}, {only}\n",
+            lock.release, lock.build_id, self.to
+        )
     }
 }
 
@@ -237,7 +253,8 @@ pub fn run(
     let bench = Bench { shop: &shop, vmlinux: &vmlinux, names: &names, order };
     let mut todo: Vec<Todo> = Vec::new();
     for ((step, finder), headers) in steps.iter().zip(&finders).zip(&headers) {
-        let flaws = step.brought.iter().enumerate().filter(|(_, change)| !change.cves.is_empty());
+        let is_wanted = |cve: &String| order.only.is_empty() || order.only.contains(cve);
+        let flaws = step.brought.iter().enumerate().filter(|(_, change)| change.cves.iter().any(is_wanted));
         todo.extend(flaws.map(|(number, change)| Todo { change, number, step, finder, headers }));
     }
     bench.work(&drawn(todo, order), progress)

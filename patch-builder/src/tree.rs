@@ -1,6 +1,7 @@
 //! The build tree: Debian's headers packages and build tools laid over each other, so that modules
 //! are built from it wherever it lies and nothing needs to be installed.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -105,7 +106,8 @@ pub fn source(cache: &Cache, lock: &KernelLock, progress: Progress) -> Result<Pa
     })
 }
 
-/// The C files and headers of a source package that are not the same in the tree `own`, which [`source`] made.
+/// The C files and headers of a source package that are not the same in the tree `own`, which [`source`] made;
+/// [`gone`] tells which it does not have.
 ///
 /// # Errors
 ///
@@ -114,6 +116,7 @@ pub fn differing(cache: &Cache, package: &Package, own: &Path, progress: Progres
     let mut key = Sha256::new();
     key.update(package.sha256.as_str());
     key.update(own.file_name().unwrap_or_default().as_encoded_bytes());
+    key.update(GONE);
     cache.folder("differing", &hex::encode(key.finalize()), |kept| {
         let file = fetch::package(cache, package, progress)?;
         progress(Step::Tree, &format!("unpacking the source of {}", package.version));
@@ -127,8 +130,49 @@ pub fn differing(cache: &Cache, package: &Package, own: &Path, progress: Progres
             scratch.path().to_owned()
         };
         let failed = |(path, source)| Error::Layout { release: package.version.clone(), path, source };
+        let list = kept.join(GONE);
+        let missing = missing_in(&unpacked, own, Path::new("")).map_err(failed)?;
+        let lines: String = missing.iter().map(|path| format!("{}\n", path.display())).collect();
+        fs::write(&list, lines).map_err(|source| failed((list.clone(), source)))?;
         differing_in(&unpacked, own, kept).map_err(failed)
     })
+}
+
+/// The list of what a source has no longer, in the folder with what differs.
+const GONE: &str = "gone";
+
+/// The C files and headers that the source of which `kept` has what [`differing`] found does not have.
+///
+/// # Errors
+///
+/// The list cannot be read.
+pub fn gone(kept: &Path) -> io::Result<BTreeSet<PathBuf>> {
+    Ok(fs::read_to_string(kept.join(GONE))?.lines().map(PathBuf::from).collect())
+}
+
+/// The C files and headers below `folder` of the tree `own` that are not in `tree`, as far as it may have
+/// such; what the configuration generated is in no source.
+fn missing_in(tree: &Path, own: &Path, folder: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
+    let place = own.join(folder);
+    let at = |source| (place.clone(), source);
+    let mut missing = Vec::new();
+    for entry in fs::read_dir(&place).map_err(at)? {
+        let entry = entry.map_err(at)?;
+        let path = folder.join(entry.file_name());
+        let kind = entry.file_type().map_err(at)?;
+        if kind.is_dir() {
+            if entry.file_name() != "generated" && !unpack::is_without_code(&path) {
+                missing.extend(missing_in(tree, own, &path)?);
+            }
+        } else if kind.is_file() && is_code(&path) && !tree.join(&path).is_file() {
+            missing.push(path);
+        }
+    }
+    Ok(missing)
+}
+
+fn is_code(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "c" || extension == "h")
 }
 
 /// Moves the C files and headers of `from` that are not the same in `own` into `to`.
@@ -141,11 +185,10 @@ fn differing_in(from: &Path, own: &Path, to: &Path) -> Result<(), (PathBuf, io::
         let entry = entry.map_err(at(from))?;
         let (path, name) = (entry.path(), entry.file_name());
         let kind = entry.file_type().map_err(at(&path))?;
-        let is_code = path.extension().is_some_and(|extension| extension == "c" || extension == "h");
         if kind.is_dir() {
             differing_in(&path, &own.join(&name), &to.join(&name))?;
         } else if kind.is_file()
-            && is_code
+            && is_code(&path)
             && fs::read(own.join(&name)).ok() != Some(fs::read(&path).map_err(at(&path))?)
         {
             fs::create_dir_all(to).map_err(at(to))?;
@@ -239,6 +282,19 @@ mod tests {
         differing_in(&at("new"), &at("own"), &at("kept")).unwrap();
         assert!(!at("kept/a/x.c").exists() && !at("kept/a/Makefile").exists());
         assert_eq!(fs::read_to_string(at("kept/a/y.c")).unwrap(), "2");
+    }
+
+    #[test]
+    fn what_a_later_source_has_no_longer_is_known_but_for_what_was_generated() {
+        let root = tempfile::tempdir().unwrap();
+        let own = ["own/a/x.c", "own/a/y.c", "own/a/Makefile", "own/include/generated/z.h", "own/tools/t.c"];
+        for path in own.into_iter().chain(["new/a/y.c"]) {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "1").unwrap();
+        }
+        let found = missing_in(&root.path().join("new"), &root.path().join("own"), Path::new("")).unwrap();
+        assert_eq!(found, [Path::new("a/x.c")]);
     }
 
     #[test]

@@ -149,7 +149,11 @@ pub(crate) fn file_of_archive(archive: &Path, file: &str) -> Result<Vec<u8>, Err
     Ok(crate::command::run(clean("tar").args(order).arg(archive).arg(file))?.stdout)
 }
 
-/// Folders of the tree that have nothing which becomes a part of our kernels.
+/// Whether a folder of the tree has nothing that becomes a part of our kernels.
+pub(crate) fn is_without_code(folder: &Path) -> bool {
+    without_code().any(|unused| Path::new(&unused) == folder)
+}
+
 fn without_code() -> impl Iterator<Item = String> {
     let unused = ["Documentation", "tools", "samples", "scripts"].map(str::to_owned);
     unused.into_iter().chain(OTHERS.map(|machine| format!("arch/{machine}")))

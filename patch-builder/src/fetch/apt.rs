@@ -1,7 +1,8 @@
 //! Downloads through the machine's own apt.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fs, io};
 
@@ -32,8 +33,8 @@ pub(super) fn download(cache: &Cache, package: &Package, path: &Path) -> Result<
         // The machine's lists may be missing or old, and are not ours to refresh. That some source
         // of the machine is unreachable does not matter if the package is found.
         let lists = cache.apt();
-        let options = own_lists(&lists, package.is_source())
-            .map_err(|source| Error::File { path: lists.clone(), source })?;
+        let options =
+            own_lists(&lists, package.is_source()).map_err(|(path, source)| Error::File { path, source })?;
         let refreshed = command::run(apt(scratch.path(), &options).arg("update"));
         download(apt(scratch.path(), &options)).map_err(|e| failed(refreshed.err().unwrap_or(e)))?;
     }
@@ -56,11 +57,12 @@ fn keep(from: &Path, to: &Path, last: &str) -> io::Result<()> {
 
 /// Options for lists of our own in `folder`. Those of source packages are read from wherever the machine
 /// has its packages from: few machines ask for them.
-fn own_lists(folder: &Path, sources: bool) -> io::Result<Vec<OsString>> {
+fn own_lists(folder: &Path, sources: bool) -> Result<Vec<OsString>, (PathBuf, io::Error)> {
     let lists = folder.join(if sources { "lists-of-sources" } else { "lists" });
     let cache = folder.join("cache");
-    fs::create_dir_all(lists.join("partial"))?;
-    fs::create_dir_all(cache.join("archives/partial"))?;
+    for folder in [lists.join("partial"), cache.join("archives/partial")] {
+        fs::create_dir_all(&folder).map_err(|e| (folder, e))?;
+    }
     let mut options = vec![option("Dir::State::Lists=", &lists), option("Dir::Cache=", &cache)];
     if sources {
         let own = folder.join("sources");
@@ -72,16 +74,31 @@ fn own_lists(folder: &Path, sources: bool) -> io::Result<Vec<OsString>> {
 }
 
 /// The lists of archives in `from`, asking for source packages, into `to`.
-fn copy_as_sources(from: &Path, to: &Path) -> io::Result<()> {
+fn copy_as_sources(from: &Path, to: &Path) -> Result<(), (PathBuf, io::Error)> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| (path, source)
+    };
+    // An archive that the machine uses no more is asked no more.
+    match fs::remove_dir_all(to) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err((to.to_owned(), e)),
+        _ => {}
+    }
+    // Lists may have passwords in them.
+    let mut private = fs::DirBuilder::new();
+    private.recursive(true).mode(0o700).create(to.join("sources.list.d")).map_err(at(to))?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o700)).map_err(at(to))?;
     let parts = from.join("sources.list.d");
-    fs::create_dir_all(to.join("sources.list.d"))?;
     let mut files = vec![from.join("sources.list")];
     if parts.is_dir() {
-        files.extend(fs::read_dir(&parts)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?);
+        for entry in fs::read_dir(&parts).map_err(at(&parts))? {
+            files.push(entry.map_err(at(&parts))?.path());
+        }
     }
     for file in files.iter().filter(|file| file.is_file()) {
-        let inside = file.strip_prefix(from).unwrap_or(file);
-        fs::write(to.join(inside), as_sources(&fs::read_to_string(file)?))?;
+        let copy = to.join(file.strip_prefix(from).unwrap_or(file));
+        let text = fs::read(file).map_err(at(file))?;
+        fs::write(&copy, as_sources(&String::from_utf8_lossy(&text))).map_err(at(&copy))?;
     }
     Ok(())
 }
@@ -129,6 +146,22 @@ mod tests {
             "# main\ndeb-src [signed-by=/k] http://a b c\n"
         );
         assert_eq!(as_sources("Types: deb deb-src\nURIs: http://a\n"), "Types: deb-src\nURIs: http://a\n");
+    }
+
+    #[test]
+    fn lists_are_copied_anew_and_for_nobody_else_to_read() {
+        let root = tempfile::tempdir().unwrap();
+        let (from, to) = (root.path().join("from"), root.path().join("to"));
+        fs::create_dir_all(from.join("sources.list.d")).unwrap();
+        fs::write(from.join("sources.list"), "deb http://a b c\n").unwrap();
+        let other = from.join("sources.list.d/other.list");
+        fs::write(&other, "deb http://user:word@d e f\n").unwrap();
+        copy_as_sources(&from, &to).unwrap();
+        assert!(fs::read_to_string(to.join("sources.list.d/other.list")).unwrap().starts_with("deb-src"));
+        assert_eq!(fs::metadata(&to).unwrap().permissions().mode() & 0o777, 0o700);
+        fs::remove_file(other).unwrap();
+        copy_as_sources(&from, &to).unwrap();
+        assert!(to.join("sources.list").is_file() && !to.join("sources.list.d/other.list").exists());
     }
 
     #[test]

@@ -11,21 +11,29 @@ pub(crate) struct Listed {
     pub sha256: Digest,
 }
 
-/// The files that a description names; none if it names none, or one that could be elsewhere.
+/// The files that a description names; none if it names none, one that could be elsewhere, or one without
+/// its SHA-256: whoever unpacks the package takes the files of all of its lists.
 pub(super) fn listed(text: &str) -> Option<Vec<Listed>> {
-    let mut lines = text.lines().skip_while(|line| line.trim_end() != "Checksums-Sha256:").skip(1);
-    let listed: Vec<Listed> = lines
-        .by_ref()
-        .take_while(|line| line.starts_with(' '))
-        .map(|line| {
-            let mut words = line.split_whitespace();
-            let (sha256, name) = (words.next()?, words.nth(1)?);
+    let listed: Vec<Listed> = list(text, "Checksums-Sha256:")
+        .map(|(sha256, name)| {
             let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_+-.~".contains(&b);
-            let is_file = name.bytes().all(is_plain) && !name.starts_with(['-', '.']);
+            let is_file = !name.is_empty() && name.bytes().all(is_plain) && !name.starts_with(['-', '.']);
             is_file.then_some(Listed { name: name.to_owned(), sha256: sha256.parse().ok()? })
         })
         .collect::<Option<_>>()?;
-    Some(listed).filter(|listed| !listed.is_empty())
+    let has_sum = |name: &str| listed.iter().any(|file| file.name == name);
+    let mut others = ["Files:", "Checksums-Sha1:"].into_iter().flat_map(|field| list(text, field));
+    let all = !listed.is_empty() && others.all(|(_, name)| has_sum(name));
+    all.then_some(listed)
+}
+
+/// The sums and names of one list.
+fn list<'a>(text: &'a str, field: &'static str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let lines = text.lines().skip_while(move |line| !line.trim_end().eq_ignore_ascii_case(field)).skip(1);
+    lines.take_while(|line| line.starts_with(' ')).map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next().unwrap_or_default(), words.nth(1).unwrap_or_default())
+    })
 }
 
 #[cfg(test)]
@@ -38,7 +46,7 @@ mod tests {
     fn a_description_names_the_files_beside_it_and_nothing_else() {
         let of = |name: &str| {
             listed(&format!(
-                "Format: 3.0 (quilt)\nChecksums-Sha1:\n 00 1 other\nChecksums-Sha256:\n {SUM} 3 {name}\nFiles:\n 0 3 x\n"
+                "Format: 3.0 (quilt)\nChecksums-Sha1:\n 0 3 {name}\nChecksums-Sha256:\n {SUM} 3 {name}\nFiles:\n 0 3 {name}\n"
             ))
         };
         let found = of("linux_6.1.180.orig.tar.xz").unwrap();
@@ -48,5 +56,7 @@ mod tests {
             assert_eq!(of(bad), None, "{bad:?}");
         }
         assert_eq!(listed("Source: linux\n"), None);
+        let more = format!("Checksums-Sha256:\n {SUM} 3 a.tar.xz\nFiles:\n 0 3 a.tar.xz\n 0 3 b.tar.xz\n");
+        assert_eq!(listed(&more), None, "nobody could compare b.tar.xz");
     }
 }

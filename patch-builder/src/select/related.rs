@@ -62,13 +62,25 @@ pub fn outside(original: &str, fixed: &str) -> Vec<String> {
     new.iter().filter(is_other).map(|part| part.text.to_owned()).collect()
 }
 
-/// The names of what the fixed file has no longer, outside of functions: it stays where it is.
+/// What the fixed file has no longer, or not as often, outside of functions: it stays where it is. By its
+/// name, or by its first line if it has none.
 pub fn removed(original: &str, fixed: &str) -> Vec<String> {
     let (Ok(old), Ok(new)) = (split::parts(original), split::parts(fixed)) else { return Vec::new() };
-    let is_gone = |part: &&Part| {
-        part.function().is_none() && !new.iter().any(|n| n.text == part.text || n.stands_for(part))
-    };
-    old.iter().filter(is_gone).flat_map(Part::defines).map(str::to_owned).collect()
+    let often = |parts: &[Part], text: &str| parts.iter().filter(|part| part.text == text).count();
+    let defined: BTreeSet<&str> = new.iter().flat_map(Part::defines).collect();
+    let mut gone = BTreeSet::new();
+    for part in old.iter().filter(|part| part.function().is_none() && part.piece != Piece::Comment) {
+        if often(&new, part.text) >= often(&old, part.text) {
+            continue;
+        }
+        let names: Vec<&str> = part.defines().collect();
+        let first = part.text.lines().next().unwrap_or_default().trim();
+        if names.is_empty() {
+            gone.insert(first.to_owned());
+        }
+        gone.extend(names.into_iter().filter(|name| !defined.contains(name)).map(str::to_owned));
+    }
+    gone.into_iter().collect()
 }
 
 /// The macros that stand for another text in the fixed file.
@@ -159,6 +171,15 @@ mod tests {
         assert!(outside(OLD, OLD).is_empty() && redefined(OLD, OLD).is_empty());
         assert_eq!(removed(&new, NEW), ["table"]);
         assert!(removed(OLD, NEW).is_empty());
+    }
+
+    #[test]
+    fn what_is_gone_is_told_also_if_it_has_no_name_and_not_if_it_is_only_elsewhere() {
+        let old = format!(
+            "int far(void);\n#ifdef CONFIG_X\nint x;\n#endif\n{OLD}#ifdef CONFIG_X\nint y;\n#endif\ncore_initcall(far);\n"
+        );
+        let new = format!("int x;\n{OLD}#ifdef CONFIG_X\nint y;\n#endif\n");
+        assert_eq!(removed(&old, &new), ["#endif", "#ifdef CONFIG_X", "core_initcall(far);"]);
     }
 
     #[test]

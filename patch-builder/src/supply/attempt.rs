@@ -306,6 +306,7 @@ impl Bench<'_> {
         loop {
             let end = self.try_part(todo, place, &texts, &what, progress);
             let Err(End::Refused(refusal)) = end else { return end };
+            progress(Step::Select, &format!("{}: {refusal}", place.path));
             if first.is_none() && matches!(refusal.gate, Gate::FileBuilt | Gate::Changed) {
                 return Err(End::Refused(refusal));
             }
@@ -314,9 +315,11 @@ impl Bench<'_> {
             }
             let less = if first.is_none() && what.without_others(place) != what {
                 what.without_others(place)
-            } else if how == How::ByRecord {
+            } else if how == How::ByRecord && refusal.gate == Gate::Compiles {
                 let foreign = select::in_need_of(&texts.own, &texts.fixed, &refusal.within);
-                what.without(place, |name| foreign.contains(name) && !place.surely.contains(name))
+                let less = what.without(place, |name| foreign.contains(name) && !place.surely.contains(name));
+                // If no function is to blame, it is what is outside of them.
+                What { outside: what.outside && !refusal.within.is_empty(), ..less }
             } else {
                 what.clone()
             };
@@ -354,7 +357,7 @@ impl Bench<'_> {
             whole,
         };
         let mut tries = vec![file(whole)];
-        if !whole && what.left.is_empty() {
+        if !whole && what.left.is_empty() && what.outside {
             tries.push(SourceFile { also: Vec::new(), ..file(true) });
         }
         let mut refusal = None;
@@ -364,7 +367,10 @@ impl Bench<'_> {
             let workshop = self.shop.workshop(self.vmlinux, self.names);
             let made = workshop.make(path, &[wish], &[], Code::Stays, progress);
             match made {
-                Ok(part) => return Ok(Taken { file, part, left: what.told(texts) }),
+                Ok(part) => {
+                    let left = if file.whole { Vec::new() } else { what.told(texts) };
+                    return Ok(Taken { file, part, left });
+                }
                 Err(part::Error::Refused(found)) => {
                     let again = found.gate == Gate::Compiles;
                     refusal.get_or_insert(found);

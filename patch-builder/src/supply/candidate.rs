@@ -151,6 +151,10 @@ impl<'f> Finder<'f> {
         if let Some(part) = differing.iter().find(|path| self.index.is_part_of_another(path)) {
             return Found::Unclear(format!("{part} is compiled as a part of another file"));
         }
+        let is_gone = |path: &&&str| self.changes.get(**path).is_some_and(|changes| changes.removed);
+        if let Some(gone) = differing.iter().find(is_gone) {
+            return Found::Unclear(format!("{gone} is not in that version"));
+        }
         let built = self.built(record);
         if built.is_empty() {
             return Found::NotBuilt(list(&differing));

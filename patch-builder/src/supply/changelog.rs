@@ -44,7 +44,7 @@ pub fn between(changelog: &str, from: &str, to: &str) -> Vec<Change> {
         }
         let finished = item.take().map(|(_, text)| text);
         changes.extend(version.filter(|_| inside).zip(finished).and_then(|(v, text)| change(v, &text)));
-        if let Some((found, _)) = line.strip_prefix("linux (").and_then(|rest| rest.split_once(')')) {
+        if let Some(found) = head(line) {
             version = Some(found);
             inside = (inside || found == to) && found != from;
         } else if let Some(text) = text.strip_prefix("- ").or_else(|| text.strip_prefix("* ")) {
@@ -56,8 +56,15 @@ pub fn between(changelog: &str, from: &str, to: &str) -> Vec<Change> {
 
 /// The versions of a changelog, newest first.
 pub fn versions(changelog: &str) -> Vec<&str> {
-    let heads = changelog.lines().filter_map(|line| line.strip_prefix("linux (")?.split_once(')'));
-    heads.map(|(version, _)| version).collect()
+    changelog.lines().filter_map(head).collect()
+}
+
+/// The version that begins with a line of the changelog. A kernel made for an older release of the
+/// distribution is called otherwise (`linux-6.12`) and tells of the one that it is made of as well.
+fn head(line: &str) -> Option<&str> {
+    let (name, rest) = line.strip_prefix("linux")?.split_once(" (")?;
+    let is_name = name.is_empty() || name.starts_with('-') && !name.contains(' ');
+    rest.split_once(')').map(|(version, _)| version).filter(|_| is_name)
 }
 
 fn change(version: &str, item: &str) -> Option<Change> {
@@ -127,5 +134,14 @@ linux (1-1) bookworm; urgency=high
         assert_eq!(between(TEXT, "2-1", "3-1").len(), 4);
         assert!(between(TEXT, "2-1", "9-9").is_empty());
         assert_eq!(versions(TEXT), ["3-1", "2-1", "1-1"]);
+    }
+
+    #[test]
+    fn a_kernel_made_for_an_older_release_brings_what_it_is_made_of() {
+        let own = "linux-6.12 (3-1~deb12u1) bookworm; urgency=high\n\n  * Rebuild for bookworm\n\n";
+        let text = format!("{own}{TEXT}").replace("linux (2-1)", "linux-6.12 (2-1~deb12u1) x\n\nlinux (2-1)");
+        assert_eq!(versions(&text), ["3-1~deb12u1", "3-1", "2-1~deb12u1", "2-1", "1-1"]);
+        let titles = |from| between(&text, from, "3-1~deb12u1").len();
+        assert_eq!((titles("2-1~deb12u1"), titles("1-1")), (5, 6));
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use crate::select::split::{self, Part, identifiers};
+use crate::tree;
 
 /// What differs in one file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Changes {
     pub functions: BTreeSet<String>,
     /// The older version does not have the file.
     pub added: bool,
+    /// The newer version does not have the file.
+    pub removed: bool,
 }
 
 /// Two versions of a source, kept as what differs in them from the kernel's own.
@@ -43,8 +46,17 @@ impl Versions<'_> {
         for tree in self.older.into_iter().chain([self.newer]) {
             collect(tree, &mut paths)?;
         }
+        // What is not kept of a version is as in the kernel's own source, or is gone.
+        let gone = |tree: Option<&Path>| tree.map_or_else(|| Ok(BTreeSet::new()), tree::gone);
+        let (gone_before, gone) = (gone(self.older)?, gone(Some(self.newer))?);
+        paths.extend(gone.difference(&gone_before).cloned());
         let mut all = BTreeMap::new();
         for path in paths {
+            if gone.contains(&path) {
+                let removed = Changes { removed: true, ..Changes::default() };
+                all.insert(path.to_string_lossy().into_owned(), removed);
+                continue;
+            }
             let older = self.older.map(|tree| tree.join(&path)).filter(|file| file.is_file());
             let newer = Some(self.newer.join(&path)).filter(|file| file.is_file());
             let own = || self.own.join(&path);
@@ -52,7 +64,7 @@ impl Versions<'_> {
             if !newer.is_file() {
                 continue;
             }
-            if !older.is_file() {
+            if gone_before.contains(&path) || !older.is_file() {
                 let added = Changes { added: true, ..Changes::default() };
                 all.insert(path.to_string_lossy().into_owned(), added);
                 continue;
@@ -203,13 +215,19 @@ mod tests {
         put("two/a.c", AFTER);
         put("two/b.c", AFTER);
         put("two/only.c", AFTER);
+        put("own/went.c", BEFORE);
+        put("one/gone", "");
+        put("two/gone", "went.c\n");
         let at = |name: &str| root.path().join(name);
         let (own, one, two) = (at("own"), at("one"), at("two"));
         let found = |older, newer| {
             let changes = Versions { own: &own, older, newer }.changes().unwrap();
-            changes.into_keys().collect::<Vec<_>>()
+            let told = |(path, changes): (String, Changes)| (changes.removed, path);
+            changes.into_iter().map(told).collect::<Vec<_>>()
         };
-        assert_eq!(found(None, one.as_path()), ["a.c"]);
-        assert_eq!(found(Some(one.as_path()), &two), ["b.c", "only.c"]);
+        let there = |path: &str| (false, path.to_owned());
+        assert_eq!(found(None, one.as_path()), [there("a.c")]);
+        let all = [there("b.c"), there("only.c"), (true, "went.c".to_owned())];
+        assert_eq!(found(Some(one.as_path()), &two), all);
     }
 }
