@@ -27,9 +27,10 @@ pub struct Losses(Mutex<BTreeMap<String, Loss>>);
 const KEPT: usize = 10_000;
 
 impl Losses {
-    /// A node is gone; this was its NodePatch. Says which policy that concerns.
-    pub fn gone(&self, node: &str, patch: &SeenPatch) -> Option<String> {
-        let loss = loss(patch)?;
+    /// A node is gone; this was its NodePatch. Says which policy that concerns: none if that went before
+    /// it, for one of its name would begin with a loss.
+    pub fn gone(&self, node: &str, patch: &SeenPatch, is_there: impl Fn(&str) -> bool) -> Option<String> {
+        let loss = loss(patch).filter(|loss| is_there(&loss.policy))?;
         let policy = loss.policy.clone();
         let mut losses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if losses.len() >= KEPT {
@@ -109,7 +110,11 @@ mod tests {
     fn a_node_that_vanishes_before_it_has_settled_is_lost_to_its_rollout_and_to_no_other() {
         for (state, observed) in [("Idle", 1), ("Working", 2), ("Applied", 2)] {
             let losses = Losses::default();
-            assert_eq!(losses.gone("a", &patch(state, observed)).as_deref(), Some("workers"), "{state}");
+            assert_eq!(
+                losses.gone("a", &patch(state, observed), |_| true).as_deref(),
+                Some("workers"),
+                "{state}"
+            );
             let now = status("2026-11-22T12:00:00Z", false);
             assert_eq!(losses.of("workers", Some(&now)), BTreeSet::from(["a".to_owned()]));
             assert!(losses.of("others", Some(&now)).is_empty());
@@ -122,18 +127,20 @@ mod tests {
     #[test]
     fn a_policy_made_anew_under_an_old_name_has_lost_nothing() {
         let losses = Losses::default();
-        losses.gone("a", &patch("Applied", 2));
+        losses.gone("a", &patch("Applied", 2), |_| true);
         losses.forget("others");
         let now = status("2026-11-22T12:00:00Z", false);
         assert_eq!(losses.of("workers", Some(&now)).len(), 1);
         losses.forget("workers");
         assert!(losses.of("workers", Some(&now)).is_empty());
+        assert_eq!(losses.gone("a", &patch("Applied", 2), |policy| policy != "workers"), None);
+        assert!(losses.of("workers", Some(&now)).is_empty(), "the node went after its policy");
     }
 
     #[test]
     fn what_had_settled_or_failed_by_its_own_word_is_no_loss() {
         for state in ["Settled", "Failed", "Convicted", "Blocked"] {
-            assert_eq!(Losses::default().gone("a", &patch(state, 2)), None, "{state}");
+            assert_eq!(Losses::default().gone("a", &patch(state, 2), |_| true), None, "{state}");
         }
     }
 }

@@ -206,7 +206,8 @@ fn watch_nodes(context: &Context, signals: &Arc<Signals>) {
         if let (Some(before), None) = (&change.before, &change.after)
             && let Some(patch) = stores.patches.get(&change.name)
             && patch.value.owner.as_deref() == Some(before.uid.as_str())
-            && let Some(policy) = stores.losses.gone(&change.name, &patch.value)
+            && let Some(policy) =
+                stores.losses.gone(&change.name, &patch.value, |policy| stores.policies.get(policy).is_some())
         {
             tracing::warn!(node = change.name, policy, "vanished before it had settled");
             signals.tell(Signal::Policy(policy));

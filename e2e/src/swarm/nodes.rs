@@ -138,7 +138,8 @@ pub(super) fn set_ready(stand: &Stand, name: &str, well: bool) -> anyhow::Result
 pub(super) fn remove(stand: &Stand, swarm: &Swarm) -> anyhow::Result<()> {
     let step = progress::begin("remove the nodes");
     let fleet = stand.fleet();
-    stand.product()?.kubectl(&["delete", "patchpolicies", "--all", "--wait=false"])?;
+    // Gone before its nodes: what they take with them is nobody's then.
+    stand.product()?.kubectl(&["delete", "patchpolicies", "--all", "--timeout=60s"])?;
     swarm.leave();
     let nodes: Api<core::Node> = Api::all(fleet.client());
     let patches: Api<NodePatch> = Api::all(fleet.client());

@@ -343,7 +343,7 @@ async fn a_policy_made_anew_is_not_charged_with_nodes_that_its_namesake_lost() {
     reconcile(&context, "workers", at("12:00:00")).await.unwrap();
     let (stores, status) = (&context.stores, fake.policy("workers")["status"].clone());
     let status = serde_json::from_value(status).unwrap();
-    stores.losses.gone("a", &stores.patches.get("a").unwrap().value);
+    stores.losses.gone("a", &stores.patches.get("a").unwrap().value, |_| true);
     assert_eq!(stores.losses.of("workers", Some(&status)).len(), 1);
     let uid = stores.policies.get("workers").unwrap().uid;
     stores.policies.deleted("workers", &uid);
