@@ -13,11 +13,13 @@ use sha2::{Digest as _, Sha256};
 
 use crate::build::{self, Built};
 use crate::cache::Cache;
+use crate::index;
 use crate::lock::{self, KernelLock};
 use crate::object::kernel::Names;
 use crate::object::{Malformed, Object};
 use crate::progress::Progress;
 use crate::shop::Shop;
+use crate::users::Known;
 use crate::{boot, fetch, tree};
 
 mod attempt;
@@ -26,7 +28,6 @@ pub mod changelog;
 pub mod changes;
 pub mod fit;
 pub mod headers;
-pub mod index;
 pub mod near;
 pub mod records;
 mod results;
@@ -234,7 +235,8 @@ pub fn run(
     let headers = headers.collect::<Result<Vec<_>, _>>()?;
     let vmlinux = Object::parse(shop.vmlinux())?;
     let names = Names::of_vmlinux(&vmlinux);
-    let bench = Bench { shop: &shop, vmlinux: &vmlinux, names: &names, order };
+    let known = Known::new(&shop.source, &index);
+    let bench = Bench { shop: &shop, vmlinux: &vmlinux, names: &names, index: &index, known: &known, order };
     let mut todo: Vec<Todo> = Vec::new();
     for ((step, finder), headers) in steps.iter().zip(&finders).zip(&headers) {
         let flaws = step.brought.iter().enumerate().filter(|(_, change)| !change.cves.is_empty());
@@ -272,6 +274,8 @@ struct Bench<'b> {
     shop: &'b Shop<'b>,
     vmlinux: &'b Object<'b>,
     names: &'b Names<'b>,
+    index: &'b index::Index,
+    known: &'b Known<'b>,
     order: &'b Order,
 }
 

@@ -1,5 +1,6 @@
 //! One change: where it is, what of it becomes a module, and what refuses.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
@@ -7,24 +8,78 @@ use std::time::Instant;
 use invivo_terms::{Level, SetName};
 
 use super::candidate::{Candidate, Found, How, Place};
-use super::changelog::Change;
+use super::changelog;
 use super::headers::Headers;
 use super::{Bench, Error, Outcome, Todo, Verdict, changes, words};
 use crate::build::{self, Built, finish};
 use crate::judge::Code;
 use crate::lock::Package;
-use crate::part;
+use crate::part::{self, Edit};
 use crate::progress::{Progress, Step};
-use crate::recipe::{Fix, FromHeader, Recipe, SourceFile};
+use crate::recipe::{Fix, FromHeader, Recipe, SourceFile, is_header};
 use crate::refusal::{Gate, Refusal};
 use crate::select::{self, Wish};
+use crate::units::{Edited, Units};
+use crate::users::Change;
 
-/// What was taken of one file.
+/// What was taken of files that are compiled together.
+#[derive(Default)]
 struct Taken {
-    file: SourceFile,
-    part: part::Made,
+    files: Vec<SourceFile>,
+    units: Units,
     /// Functions that differ and were not taken.
     left: Vec<String>,
+}
+
+impl Taken {
+    fn add(&mut self, other: Self) {
+        self.files.extend(other.files);
+        self.units.made.extend(other.units.made);
+        self.units.nothing.extend(other.units.nothing);
+        self.left.extend(other.left);
+    }
+}
+
+/// One file, and what of it is tried.
+struct Work<'w> {
+    place: &'w Place,
+    texts: Texts,
+    what: What,
+}
+
+impl Work<'_> {
+    /// Whether one of these functions is in it.
+    fn has(&self, functions: &[String]) -> bool {
+        let all = changes::of_file(&self.texts.own, &self.texts.fixed).functions;
+        functions.iter().any(|name| all.contains(name))
+    }
+
+    /// What is wanted of it.
+    fn edit<'e>(&'e self, todo: Todo<'e>, file: &'e SourceFile) -> Edit<'e> {
+        let version = Some(todo.step.package.version.as_str());
+        let wish = Wish::of(&todo.change.title, &self.texts.fixed, version, file);
+        Edit { path: &file.path, wishes: vec![wish] }
+    }
+
+    /// As much of it as is tried: with what that names and what changed together with it, or the whole file.
+    fn file(&self, whole: bool) -> SourceFile {
+        let Texts { own, fixed, brought, .. } = &self.texts;
+        let (functions, mut also) =
+            select::related(own, fixed, &self.texts.with_earlier(&self.what.functions, &self.what.left));
+        if self.what.outside {
+            also.extend(select::outside(own, fixed));
+        }
+        // What differs in a header is often outside of functions alone.
+        let whole = whole || (functions.is_empty() && !is_header(&self.place.path));
+        SourceFile {
+            path: self.place.path.clone(),
+            compiled_in: Vec::new(),
+            functions,
+            also: if whole { Vec::new() } else { also },
+            headers: brought.clone(),
+            whole,
+        }
+    }
 }
 
 /// What of the file is tried.
@@ -118,16 +173,19 @@ enum End {
 const SET: &str = "2000-01-01.1";
 
 /// A recipe for a person to read, complete and approve.
-fn recipe(change: &Change, taken: &[Taken], source: &Package) -> Recipe {
-    let file = |Taken { file, part, .. }: &Taken| {
+fn recipe(change: &changelog::Change, taken: &Taken, source: &Package) -> Recipe {
+    let file = |file: &SourceFile| {
         let mut file = file.clone();
+        let mut functions = std::mem::take(&mut file.functions);
         // What came out the same is no part of the patch.
-        file.functions.retain(|name| !part.seen.unchanged.contains(name));
-        if file.functions.is_empty() {
+        let units: BTreeSet<&str> = file.units().collect();
+        functions.retain(|name| !taken.units.is_unchanged(&units, name));
+        if functions.is_empty() && file.compiled_in.is_empty() {
             let plain = |name: &String| name.split('.').next().unwrap_or(name).to_owned();
-            file.functions = part.seen.replaced.iter().map(plain).collect();
+            let own = taken.units.made.iter().filter(|made| made.seen.path == file.path);
+            functions = own.flat_map(|made| &made.seen.replaced).map(plain).collect();
         }
-        file
+        SourceFile { functions, ..file }
     };
     Recipe {
         title: change.title.clone(),
@@ -146,9 +204,18 @@ fn recipe(change: &Change, taken: &[Taken], source: &Package) -> Recipe {
         fixed: change.version.clone(),
         source: Some(source.clone()),
         patch: None,
-        files: taken.iter().map(file).collect(),
-        never_unload: taken.iter().any(|taken| taken.part.code == Code::Stays),
+        files: taken.files.iter().map(file).collect(),
+        never_unload: taken.units.made.iter().any(|made| made.code == Code::Stays),
         check: None,
+    }
+}
+
+/// Places that are compiled together: each alone, unless one of them `is_shared`.
+fn together(places: &[Place], is_shared: impl Fn(&Place) -> bool) -> Vec<Vec<&Place>> {
+    if places.iter().any(is_shared) {
+        vec![places.iter().collect()]
+    } else {
+        places.iter().map(|place| vec![place]).collect()
     }
 }
 
@@ -205,15 +272,29 @@ impl Bench<'_> {
     /// A change of a later version may only undo what came after the kernel: of the candidate's functions
     /// those stay that differ from the kernel's own. Whether anything does.
     fn leave_out_what_is_the_same(&self, todo: Todo, candidate: &mut Candidate) -> Result<bool, Error> {
-        let mut differing = Vec::new();
+        let (mut differing, mut declared_only) = (Vec::new(), true);
         for mut place in std::mem::take(&mut candidate.places) {
             let Texts { own, fixed, .. } = self.texts(todo, &place.path)?;
             let had_functions = !place.functions.is_empty();
-            let changed = changes::of_file(&own, &fixed).changed;
-            place.functions.retain(|name| changed.contains_key(name));
-            if own != fixed && had_functions != place.functions.is_empty() {
+            let found = changes::of_file(&own, &fixed);
+            let is_other = |name: &String| {
+                found.changed.contains_key(name) || (is_header(&place.path) && found.new.contains_key(name))
+            };
+            place.functions.retain(is_other);
+            let differs = if is_header(&place.path) {
+                Change::of(&place.path, &own, &fixed).is_ok_and(|change| !change.is_none())
+            } else {
+                own != fixed && had_functions != place.functions.is_empty()
+            };
+            if differs {
+                declared_only &= is_header(&place.path)
+                    && Change::of(&place.path, &own, &fixed).is_ok_and(|change| change.is_declared_only());
                 differing.push(place);
             }
+        }
+        // Prototypes alone change no code.
+        if declared_only {
+            differing.clear();
         }
         candidate.places = differing;
         Ok(!candidate.places.is_empty())
@@ -244,14 +325,13 @@ impl Bench<'_> {
         candidate: &Candidate,
         progress: Progress,
     ) -> Result<(Verdict, Option<Built>), Error> {
-        let mut taken = Vec::new();
-        let mut nothing = None;
-        for place in &candidate.places {
-            match self.part(todo, place, candidate.how, progress) {
-                Ok(part) => taken.push(part),
-                // What differs in this file is not compiled, or comes out the same.
+        let mut taken = Taken::default();
+        for places in together(&candidate.places, |place| self.is_shared(place)) {
+            match self.group(todo, &places, candidate.how, progress) {
+                Ok(more) => taken.add(more),
+                // What differs in these files is not compiled, or comes out the same.
                 Err(End::Refused(refusal)) if matches!(refusal.gate, Gate::FileBuilt | Gate::Changed) => {
-                    nothing = Some(refusal);
+                    taken.units.nothing.push((refusal.what.clone(), refusal));
                 }
                 Err(End::Refused(Refusal { gate, what, .. })) => {
                     return Ok((Verdict::Refused { gate: gate.to_string(), what }, None));
@@ -260,15 +340,18 @@ impl Bench<'_> {
                 Err(End::Error(e)) => return Err(*e),
             }
         }
-        if let Some(refusal) = nothing.filter(|_| taken.is_empty()) {
-            let verdict = match refusal.gate {
-                Gate::FileBuilt => Verdict::NotAffected { why: format!("{} is not built", refusal.what) },
-                gate => Verdict::Refused { gate: gate.to_string(), what: refusal.what },
+        if taken.units.made.is_empty() {
+            let refusal = taken.units.nothing.pop().map(|(_, refusal)| refusal);
+            let verdict = match refusal.unwrap_or_else(|| Refusal::new(Gate::Changed, "no function")) {
+                Refusal { gate: Gate::FileBuilt, what, .. } => {
+                    Verdict::NotAffected { why: format!("{what} is not built") }
+                }
+                Refusal { gate, what, .. } => Verdict::Refused { gate: gate.to_string(), what },
             };
             return Ok((verdict, None));
         }
-        let whole = taken.iter().any(|taken| taken.file.whole);
-        let left = taken.iter().flat_map(|taken| taken.left.clone()).collect();
+        let whole = taken.files.iter().any(|file| file.whole);
+        let left = taken.left.clone();
         match self.finish(n, todo, taken, progress) {
             Ok(built) => {
                 let names = |object: &build::Changed| {
@@ -296,75 +379,75 @@ impl Bench<'_> {
         }
     }
 
-    /// The part for one file: of all that differs; if that is refused, without what clearly belongs to
-    /// other changes; and without functions that need more than this file to compile, as no part of a fix
-    /// does whose record names all of its files. Tells the refusal of the first.
-    fn part(&self, todo: Todo, place: &Place, how: How, progress: Progress) -> Result<Taken, End> {
-        let mut texts = self.texts(todo, &place.path).map_err(|e| End::Error(Box::new(e)))?;
-        let mut what = What::all(place);
+    /// Whether a file is compiled in others.
+    fn is_shared(&self, place: &Place) -> bool {
+        is_header(&place.path) || self.index.is_part_of_another(&place.path)
+    }
+
+    /// The parts for files that are compiled together: of all that differs; if that is refused, without what
+    /// clearly belongs to other changes; and without functions that need more than these files to compile, as
+    /// no part of a fix does whose record names all of its files. Tells the refusal of the first.
+    fn group(&self, todo: Todo, places: &[&Place], how: How, progress: Progress) -> Result<Taken, End> {
+        let mut works = Vec::new();
+        for place in places {
+            let texts = self.texts(todo, &place.path).map_err(|e| End::Error(Box::new(e)))?;
+            works.push(Work { texts, what: What::all(place), place });
+        }
         let mut first = None;
         loop {
-            let end = self.try_part(todo, place, &texts, &what, progress);
+            let end = self.try_group(todo, &works, progress);
             let Err(End::Refused(refusal)) = end else { return end };
             if first.is_none() && matches!(refusal.gate, Gate::FileBuilt | Gate::Changed) {
                 return Err(End::Refused(refusal));
             }
-            if texts.bring(todo.headers, &refusal.missing) {
+            // The file whose functions miss it, or else any.
+            let missing = works.iter().position(|work| work.has(&refusal.within)).unwrap_or_default();
+            if works.get_mut(missing).is_some_and(|work| work.texts.bring(todo.headers, &refusal.missing)) {
                 continue;
             }
-            let less = if first.is_none() && what.without_others(place) != what {
-                what.without_others(place)
-            } else if how == How::ByRecord {
-                let foreign = select::in_need_of(&texts.own, &texts.fixed, &refusal.within);
-                what.without(place, |name| foreign.contains(name) && !place.surely.contains(name))
-            } else {
-                what.clone()
-            };
+            let all_less = |less: &dyn Fn(&Work) -> What| works.iter().map(less).collect::<Vec<_>>();
+            let is_less = |all: &[What]| works.iter().zip(all).any(|(work, less)| work.what != *less);
+            let mut less = all_less(&|work| work.what.without_others(work.place));
+            if first.is_some() || !is_less(&less) {
+                less = if how == How::ByRecord {
+                    all_less(&|work| {
+                        let Work { place, texts, what } = work;
+                        let foreign = select::in_need_of(&texts.own, &texts.fixed, &refusal.within);
+                        what.without(place, |name| foreign.contains(name) && !place.surely.contains(name))
+                    })
+                } else {
+                    all_less(&|work| work.what.clone())
+                };
+            }
+            let is_same = !is_less(&less);
             let first = first.get_or_insert(refusal);
-            if less == what || less.functions.is_empty() {
+            for (work, less) in works.iter_mut().zip(less) {
+                work.what = less;
+            }
+            // Of a header all may belong to others.
+            works.retain(|work| {
+                !is_header(&work.place.path) || work.what.outside || !work.what.functions.is_empty()
+            });
+            let is_empty = |work: &Work| work.what.functions.is_empty() && !is_header(&work.place.path);
+            if is_same || works.is_empty() || works.iter().any(is_empty) {
                 return Err(End::Refused(first.clone()));
             }
-            what = less;
         }
     }
 
-    /// First the functions with what they name and what changed together with them; the whole file if that
+    /// First the functions with what they name and what changed together with them; the whole files if that
     /// does not compile and nothing was left out.
-    fn try_part(
-        &self,
-        todo: Todo,
-        place: &Place,
-        texts: &Texts,
-        what: &What,
-        progress: Progress,
-    ) -> Result<Taken, End> {
-        let path = place.path.as_str();
-        let Texts { own, fixed, .. } = texts;
-        let (functions, mut also) =
-            select::related(own, fixed, &texts.with_earlier(&what.functions, &what.left));
-        if what.outside {
-            also.extend(select::outside(own, fixed));
+    fn try_group(&self, todo: Todo, works: &[Work], progress: Progress) -> Result<Taken, End> {
+        let plain: Vec<SourceFile> = works.iter().map(|work| work.file(false)).collect();
+        let mut tries = Vec::new();
+        if !plain.iter().all(|file| file.whole) && works.iter().all(|work| work.what.left.is_empty()) {
+            tries.push(works.iter().map(|work| work.file(true)).collect());
         }
-        let whole = functions.is_empty();
-        let file = |whole| SourceFile {
-            path: path.to_owned(),
-            functions: functions.clone(),
-            also: also.clone(),
-            headers: texts.brought.clone(),
-            whole,
-        };
-        let mut tries = vec![file(whole)];
-        if !whole && what.left.is_empty() {
-            tries.push(SourceFile { also: Vec::new(), ..file(true) });
-        }
+        tries.push(plain);
         let mut refusal = None;
-        for file in tries {
-            let version = Some(todo.step.package.version.as_str());
-            let wish = Wish::of(&todo.change.title, fixed, version, &file);
-            let workshop = self.shop.workshop(self.vmlinux, self.names);
-            let made = workshop.make(path, &[wish], &[], Code::Stays, progress);
-            match made {
-                Ok(part) => return Ok(Taken { file, part, left: what.told(texts) }),
+        while let Some(files) = tries.pop() {
+            match self.try_files(todo, works, files, progress) {
+                Ok(taken) => return Ok(taken),
                 Err(part::Error::Refused(found)) => {
                     let again = found.gate == Gate::Compiles;
                     refusal.get_or_insert(found);
@@ -374,23 +457,75 @@ impl Bench<'_> {
                 }
                 // The file is in the kernel build, and the kernel's own text of it does not compile here.
                 Err(part::Error::Compile(e)) => {
-                    return Err(End::Unclear(format!("{path} does not compile without the fix: {e}")));
+                    let paths: Vec<_> = works.iter().map(|work| work.place.path.as_str()).collect();
+                    let paths = paths.join(", ");
+                    return Err(End::Unclear(format!("{paths}: does not compile without the fix: {e}")));
                 }
                 Err(other) => return Err(End::Error(Box::new(build::Error::from(other).into()))),
             }
         }
-        let nothing = || Refusal::new(Gate::Changed, path);
+        let nothing = || Refusal::new(Gate::Changed, "no function");
         Err(End::Refused(refusal.unwrap_or_else(nothing)))
     }
 
-    /// Puts the parts together, and writes the recipe that a person may approve.
-    fn finish(
+    /// The parts with `files` in these forms.
+    fn try_files(
         &self,
-        n: usize,
         todo: Todo,
-        taken: Vec<Taken>,
+        works: &[Work],
+        mut files: Vec<SourceFile>,
         progress: Progress,
-    ) -> Result<Built, build::Error> {
+    ) -> Result<Taken, part::Error> {
+        let workshop = self.shop.workshop(self.vmlinux, self.names);
+        // Whoever is compiled anyway is compiled with all that the change is in.
+        let mut anyway: BTreeSet<String> = BTreeSet::new();
+        let mut users = Vec::new();
+        for (work, file) in works.iter().zip(&files) {
+            let found = if self.is_shared(work.place) {
+                let change = workshop.change(&work.edit(todo, file))?;
+                self.known.users(&file.path, &change)?
+            } else {
+                BTreeSet::new()
+            };
+            if !is_header(&file.path) {
+                let own = found.is_empty().then(|| file.path.clone());
+                anyway.extend(found.iter().cloned().chain(own));
+            }
+            users.push(found);
+        }
+        for ((work, file), users) in works.iter().zip(&mut files).zip(users) {
+            if is_header(&file.path) {
+                file.compiled_in = users.union(&anyway).cloned().collect();
+            } else if self.is_shared(work.place) {
+                file.compiled_in = users.into_iter().collect();
+            }
+        }
+        let edited: Vec<Edited> = works
+            .iter()
+            .zip(&files)
+            .filter(|(_, file)| !is_header(&file.path) || !file.compiled_in.is_empty())
+            .map(|(work, file)| Edited {
+                edit: work.edit(todo, file),
+                units: file.units().collect(),
+                named: Vec::new(),
+                may: Code::Stays,
+            })
+            .collect();
+        let mut units = Units::make(&workshop, &edited, progress)?;
+        if units.made.is_empty() {
+            let paths: Vec<_> = works.iter().map(|work| work.place.path.as_str()).collect();
+            let nothing = || Refusal::new(Gate::FileBuilt, format!("what uses {}", paths.join(", ")));
+            return Err(units.nothing.pop().map_or_else(nothing, |(_, refusal)| refusal).into());
+        }
+        let taken = |file: &SourceFile| units.has(&file.units().collect());
+        let left = works.iter().zip(&files).filter(|(_, file)| taken(file));
+        let left = left.flat_map(|(work, _)| work.what.told(&work.texts)).collect();
+        files.retain(|file| units.has(&file.units().collect()));
+        Ok(Taken { files, units, left })
+    }
+
+    /// Puts the parts together, and writes the recipe that a person may approve.
+    fn finish(&self, n: usize, todo: Todo, taken: Taken, progress: Progress) -> Result<Built, build::Error> {
         let change = todo.change;
         let recipe = recipe(change, &taken, &todo.step.package);
         let level = Level(u32::try_from(n + 1).unwrap_or(u32::MAX));
@@ -398,7 +533,7 @@ impl Bench<'_> {
         let out = self.order.out.join("modules");
         let recipe_folder = self.order.out.join("recipes").join(change.cves.join("-"));
         let text = serde_json::to_string_pretty(&recipe)?;
-        let parts = taken.into_iter().map(|taken| taken.part).collect();
+        let parts = taken.units.made;
         let built = finish(self.shop, vec![recipe], parts, level, &set, &out, progress)?;
         let written = fs::create_dir_all(&recipe_folder)
             .and_then(|()| fs::write(recipe_folder.join(crate::recipe::FILE), text));

@@ -143,10 +143,12 @@ fn files_of_other_machines_do_not_affect_and_a_file_that_moved_is_found() {
 }
 
 #[test]
-fn a_fix_that_is_in_a_header_too_is_in_a_header() {
-    let found = recorded("tcp: fix it", &["net/ipv4/tcp.c", "include/net/tcp.h"], "", &[]);
-    assert_eq!(found, Found::NotCode("include/net/tcp.h".to_owned()));
-    // Assembly is not compared at all.
+fn a_fix_that_is_in_a_header_too_is_in_both_and_assembly_is_not_compared_at_all() {
+    let files = ["net/ipv4/tcp.c", "include/net/tcp.h"];
+    let Found::Here(found) = recorded("tcp: fix it", &files, "", &[]) else { panic!() };
+    let paths: Vec<_> = found.places.iter().map(|place| place.path.as_str()).collect();
+    assert_eq!(paths, files);
+    assert_eq!(names(&found.places[1].functions), "tcp_skb_cb");
     let files = ["net/ipv4/tcp.c", "arch/x86/lib/copy_page_64.S"];
     let found = recorded("tcp: fix it", &files, "", &[]);
     assert_eq!(found, Found::NotCode(files[1].to_owned()));
@@ -174,7 +176,7 @@ fn a_file_that_is_not_built_does_not_affect() {
 }
 
 #[test]
-fn a_header_has_no_function_to_take() {
+fn that_a_change_is_in_a_header_alone_no_title_tells() {
     let found = among("tcp: look at tcp_flags of tcp_skb_cb()", &[]);
-    assert_eq!(found, Found::NotCode("include/net/tcp.h".to_owned()));
+    assert_eq!(found, Found::Unclear("perhaps include/net/tcp.h, and not in it alone".to_owned()));
 }
