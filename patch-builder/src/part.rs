@@ -174,13 +174,7 @@ impl Workshop<'_> {
     /// One is not, or what changes must not be changed at all.
     pub fn has_all_users(&self, edit: &Edit, units: &BTreeSet<&str>, known: &Known) -> Result<(), Error> {
         let users = known.users(edit.path, &self.change(edit)?)?;
-        match users.iter().find(|user| !units.contains(user.as_str())) {
-            None => Ok(()),
-            Some(user) => {
-                let what = format!("{user} uses what changes in {}, and is not compiled with it", edit.path);
-                Err(Refusal::new(Gate::Users, what).into())
-            }
-        }
+        Ok(users::are_units(edit.path, &users, units)?)
     }
 
     /// Makes the part for the C file `path`, in which all `edits` are compiled. The recipes name the functions

@@ -219,13 +219,14 @@ pub fn run(
         let each = step.brought.iter().map(|change| records.find(&change.cves));
         told.push(each.collect::<Result<_, _>>()?);
     }
+    let is_own = |path: &str| shop.source.join(path).is_file();
     let finders: Vec<_> = steps
         .iter()
         .zip(&told)
         .map(|(step, told)| {
             let all = step.brought.iter().zip(told);
             let all = all.map(|(change, record)| Told { title: &change.title, record: record.as_ref() });
-            Finder::new(&step.changes, all, &index)
+            Finder::new(&step.changes, all, &index, &is_own)
         })
         .collect();
     let headers = steps.iter().map(|step| {

@@ -291,6 +291,21 @@ pub fn users(path: &str, change: &Change, sources: &Sources) -> Result<BTreeSet<
     }
 }
 
+/// Whether all `users` of what changes in `path` are among the `units` that it is compiled in.
+///
+/// # Errors
+///
+/// The first that is not.
+pub fn are_units(path: &str, users: &BTreeSet<String>, units: &BTreeSet<&str>) -> Result<(), Refusal> {
+    match users.iter().find(|user| !units.contains(user.as_str())) {
+        None => Ok(()),
+        Some(user) => {
+            let what = format!("{user} uses what changes in {path}, and is not compiled with it");
+            Err(Refusal::new(Gate::Users, what))
+        }
+    }
+}
+
 /// The users that were asked for, of one kernel build. Its sources are read when they are first needed, and
 /// everything is asked once.
 #[derive(Debug)]

@@ -74,6 +74,8 @@ pub enum Found {
 pub struct Finder<'f> {
     changes: &'f BTreeMap<String, Changes>,
     index: &'f Index,
+    /// Whether the kernel's own source has a file of this path.
+    is_own: &'f (dyn Fn(&str) -> bool + Sync),
     units: Vec<Unit<'f>>,
     by_path: HashMap<&'f str, Vec<usize>>,
     titles: Vec<Title<'f>>,
@@ -91,11 +93,12 @@ const NAMED_FILE: (f64, f64) = (4.5, 1.3);
 const NEARLY: f64 = 0.85;
 
 impl<'f> Finder<'f> {
-    /// For `all` changes between two versions, in a kernel build.
+    /// For `all` changes between two versions, in a kernel build whose source has the files that `is_own` tells.
     pub fn new(
         changes: &'f BTreeMap<String, Changes>,
         all: impl IntoIterator<Item = Told<'f>>,
         index: &'f Index,
+        is_own: &'f (dyn Fn(&str) -> bool + Sync),
     ) -> Self {
         let all: Vec<Told> = all.into_iter().collect();
         let table = Table::new(changes, &all);
@@ -112,7 +115,7 @@ impl<'f> Finder<'f> {
         for (number, unit) in units.iter().enumerate() {
             by_path.entry(unit.path).or_default().push(number);
         }
-        let mut finder = Self { changes, index, units, by_path, titles, at_home: HashMap::new() };
+        let mut finder = Self { changes, index, is_own, units, by_path, titles, at_home: HashMap::new() };
         for (n, title) in finder.titles.iter().enumerate() {
             let homes = match title.told.record {
                 Some(record) => finder.differing(record),
@@ -191,11 +194,15 @@ impl<'f> Finder<'f> {
         self.changes.get(path).is_some_and(|changes| changes.added)
     }
 
-    /// The files of a record that differ. One that the version has elsewhere is known by its last name.
+    /// The files of a record that differ. One that the kernel's source has elsewhere is known by its last name, if
+    /// that is of one that differs alone; what the source has where the record says is not looked for.
     fn differing(&self, record: &Record) -> Vec<&'f str> {
         let find = |path: &String| {
             if let Some((path, _)) = self.changes.get_key_value(path) {
                 return Some(path.as_str());
+            }
+            if (self.is_own)(path) {
+                return None;
             }
             let name = path.rsplit('/').next()?;
             let mut moved = self.changes.keys().filter(|other| other.rsplit('/').next() == Some(name));

@@ -98,6 +98,17 @@ fn whoever_names_what_changed_uses_it_and_so_does_who_names_what_is_made_of_it()
 }
 
 #[test]
+fn a_header_without_one_of_its_users_is_refused_by_name() {
+    let small = tree(&[]);
+    let users = small.users("include/net/a.h", &change("low(n) + 1", "low(n) + 2")).unwrap();
+    let with = |units: &[&str]| are_units("include/net/a.h", &users, &units.iter().copied().collect());
+    with(&["net/high.c", "net/low.c", "net/through.c"]).unwrap();
+    let refusal = with(&["net/high.c"]).unwrap_err();
+    assert_eq!(refusal.gate, Gate::Users);
+    assert!(refusal.what.starts_with("net/through.c uses"), "{refusal}");
+}
+
+#[test]
 fn comments_blanks_and_what_is_only_declared_have_no_users() {
     let comment = change("return n;", "/* as it is */\n\treturn\t n; // so");
     assert!(comment.is_none(), "{comment:?}");
