@@ -32,6 +32,7 @@ pub mod near;
 pub mod records;
 mod results;
 pub mod steps;
+mod work;
 
 use candidate::{Finder, How, Told};
 use changelog::Change;

@@ -40,7 +40,7 @@ pub const MOST: usize = 32;
 /// What a fix changes in a file that others include.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Change {
-    /// Functions, prototypes and variables that are others.
+    /// Inline functions, prototypes and variables of elsewhere that are others.
     pub functions: BTreeSet<String>,
     /// Macros and constants of enumerations that are others: types may be laid out by them.
     pub values: BTreeSet<String>,
@@ -87,10 +87,13 @@ impl Change {
         let list = match kind {
             Kind::Value => &mut self.values,
             Kind::Type => &mut self.types,
-            Kind::Function | Kind::Declaration | Kind::Code => &mut self.functions,
+            Kind::Function | Kind::Declaration => &mut self.functions,
+            Kind::Code => {
+                self.is_code = true;
+                return;
+            }
         };
         list.insert(name.to_owned());
-        self.is_code |= kind == Kind::Code;
     }
 
     /// A name that only one of the two forms has.
@@ -163,8 +166,8 @@ fn meanings(parts: &[Part]) -> BTreeMap<(Kind, String), Vec<String>> {
                 }
             }
             Some("endif") => drop(conditions.pop()),
-            // What is included more is for what else is new.
-            Some("include" | "error" | "warning") => {}
+            // What is included more is for what else is new; `#line` only keeps the places of all else.
+            Some("include" | "error" | "warning" | "line") => {}
             _ => {
                 let whole = format!("{} {text}", conditions.join(" "));
                 for name in names(part) {
@@ -400,7 +403,11 @@ impl Found<'_> {
         if !is_header(file) {
             return self.everywhere(file);
         }
-        let parts = split::parts(text).map_err(|e| Refusal::new(Gate::Users, format!("{file}: {e}")))?;
+        if !self.sources.is_reached(file) {
+            return Ok(());
+        }
+        // What is in a header that cannot be taken apart is of those that include it.
+        let Ok(parts) = split::parts(text) else { return self.everywhere(file) };
         let naming =
             parts.iter().filter_map(|part| Some((part, open.named_in(&plain(part.text))?.to_owned())));
         let mut is_code = false;
@@ -416,9 +423,8 @@ impl Found<'_> {
                         is_code |= self::kind(part) == Some(Kind::Code);
                     }
                 }
-                (_, Some("define")) | (Kind::Function, _) => next.take(part),
+                (_, Some("define")) | (Kind::Function, _) | (Kind::Value, None) => next.take(part),
                 (_, Some(_)) => {}
-                (Kind::Value, None) => next.take(part),
                 // A function may share its name with a member.
                 (Kind::Type, _) if open.values.contains(&name) => {
                     let of = part.defines().next().unwrap_or_default();

@@ -123,13 +123,25 @@ impl<'i> Sources<'i> {
         self.includers(path).next().is_some()
     }
 
-    /// The C files of the build that include `path`, directly or through others.
-    pub(super) fn including(&self, path: &str) -> Result<BTreeSet<String>, Error> {
+    /// Whether anything of the build may include the header `path`. A header for all is taken to be included:
+    /// the compiler is told some of them by its command line.
+    pub(super) fn is_reached(&self, path: &str) -> bool {
+        ["include/", "arch/x86/include/"].iter().any(|folder| path.starts_with(folder))
+            || self.all_including(path).iter().any(|file| extension(file) == "c")
+    }
+
+    fn all_including<'s>(&'s self, path: &'s str) -> BTreeSet<&'s str> {
         let mut known: BTreeSet<&str> = BTreeSet::from([path]);
         let mut todo = vec![path];
         while let Some(file) = todo.pop() {
             todo.extend(self.includers(file).filter(|includer| known.insert(includer)));
         }
+        known
+    }
+
+    /// The C files of the build that include `path`, directly or through others.
+    pub(super) fn including(&self, path: &str) -> Result<BTreeSet<String>, Error> {
+        let known = self.all_including(path);
         let mut built = BTreeSet::new();
         for file in known.into_iter().filter(|file| *file != path && !is_header(file)) {
             if self.is_built(file)? {

@@ -114,7 +114,7 @@ fn comments_blanks_and_what_is_only_declared_have_no_users() {
     assert!(comment.is_none(), "{comment:?}");
     let declared = change("int far", "int news(struct a *a);\nstruct sock;\nint far");
     assert!(declared.is_declared_only() && !declared.is_none(), "{declared:?}");
-    assert!(change("#define LIMIT", "#include <net/b.h>\n#define LIMIT").is_none());
+    assert!(change("#define LIMIT", "#include <net/b.h>\n#line 3\n#define LIMIT").is_none());
 }
 
 #[test]
@@ -143,6 +143,9 @@ fn a_macro_that_a_type_is_laid_out_by_is_refused() {
     let small = tree(&[("include/net/b.h", "struct b {\n\tint list[LIMIT];\n};\n")]);
     let refusal = small.users("include/net/a.h", &change("LIMIT 3", "LIMIT 4")).unwrap_err();
     assert_eq!(refusal, Refusal::new(Gate::Layout, "LIMIT is in the layout of b (include/net/b.h)"));
+    // One that nothing includes is of no one.
+    let small = tree(&[("drivers/b.h", "struct b {\n\tint list[LIMIT];\n};\n")]);
+    assert_eq!(listed(small.users("include/net/a.h", &change("LIMIT 3", "LIMIT 4"))), "net/limit.c");
     // A member may share its name with a function.
     let small = tree(&[("include/net/b.h", "struct b {\n\tint (*low)(int n);\n};\n")]);
     let found = small.users("include/net/a.h", &change("return n;", "return -n;"));
@@ -186,6 +189,15 @@ fn code_of_a_header_is_wherever_that_is_included() {
     let small =
         tree(&[("net/walk_tmpl.h", &template.replace("return n", "return low(n)")), ("net/whole.c", whole)]);
     let found = small.users("include/net/a.h", &self::change("return n;", "return -n;"));
+    assert_eq!(listed(found), "net/high.c net/low.c net/through.c net/whole.c");
+}
+
+#[test]
+fn a_header_that_cannot_be_taken_apart_is_of_those_that_include_it() {
+    let odd = "ODD(low,\n";
+    let whole = "#include \"odd.h\"\nint use_whole(int n)\n{\n\treturn n;\n}\n";
+    let small = tree(&[("net/odd.h", odd), ("net/whole.c", whole)]);
+    let found = small.users("include/net/a.h", &change("return n;", "return -n;"));
     assert_eq!(listed(found), "net/high.c net/low.c net/through.c net/whole.c");
 }
 
