@@ -9,7 +9,7 @@ use invivo_terms::{Level, SetName};
 
 use super::candidate::{Candidate, Found, How, Place};
 use super::changelog;
-use super::work::{Texts, What, Work};
+use super::work::{self, Differs, Texts, What, Work};
 use super::{Bench, Error, Outcome, Todo, Verdict, changes, words};
 use crate::build::{self, Built, finish};
 use crate::judge::Code;
@@ -20,7 +20,6 @@ use crate::recipe::{Fix, Recipe, SourceFile, is_header};
 use crate::refusal::{Gate, Refusal};
 use crate::select;
 use crate::units::{Edited, Units};
-use crate::users::Change;
 
 /// What was taken of files that are compiled together.
 #[derive(Default)]
@@ -160,13 +159,14 @@ impl Bench<'_> {
             };
             place.functions.retain(is_other);
             let differs = if is_header(&place.path) {
-                Change::of(&place.path, &own, &fixed).is_ok_and(|change| !change.is_none())
+                work::of_header(&place.path, &own, &fixed)
+            } else if own != fixed && had_functions != place.functions.is_empty() {
+                Differs::InCode
             } else {
-                own != fixed && had_functions != place.functions.is_empty()
+                Differs::Nowhere
             };
-            if differs {
-                declared_only &= is_header(&place.path)
-                    && Change::of(&place.path, &own, &fixed).is_ok_and(|change| change.is_declared_only());
+            if differs != Differs::Nowhere {
+                declared_only &= differs == Differs::Declared;
                 differing.push(place);
             }
         }

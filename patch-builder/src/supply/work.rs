@@ -6,6 +6,28 @@ use super::{Todo, changes};
 use crate::part::Edit;
 use crate::recipe::{FromHeader, SourceFile, is_header};
 use crate::select::{self, Wish};
+use crate::users::Change;
+
+/// Where a file differs from the kernel's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Differs {
+    /// In nothing but comments and blanks.
+    Nowhere,
+    /// In what it declares: no code is another for that.
+    Declared,
+    /// In code, or in what code is made of.
+    InCode,
+}
+
+/// Where a header differs. One that cannot be taken apart differs in code.
+pub(super) fn of_header(path: &str, own: &str, fixed: &str) -> Differs {
+    match Change::of(path, own, fixed) {
+        _ if own == fixed => Differs::Nowhere,
+        Ok(change) if change.is_none() => Differs::Nowhere,
+        Ok(change) if change.is_declared_only() => Differs::Declared,
+        Ok(_) | Err(_) => Differs::InCode,
+    }
+}
 
 /// One file, and what of it is tried.
 pub(super) struct Work<'w> {
@@ -126,5 +148,21 @@ impl Texts {
         }
         let all = changes::of_file(&self.own, &self.fixed).changed;
         all.into_keys().filter(|name| !left.contains(name)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_differs_in_code_unless_comments_or_prototypes_alone_do() {
+        let own = "int f(int n);\n#define A 1\n";
+        let differs = |fixed: &str| of_header("net/a.h", own, fixed);
+        assert_eq!(differs(&own.replace("1", "1 /* one */")), Differs::Nowhere);
+        assert_eq!(differs(&format!("{own}int g(int n);\n")), Differs::Declared);
+        assert_eq!(differs(&own.replace("1", "2")), Differs::InCode);
+        assert_eq!(differs(&format!("{own}ODD(\n")), Differs::InCode, "what is not understood counts");
+        assert_eq!(of_header("net/a.h", "ODD(\n", "ODD(\n"), Differs::Nowhere);
     }
 }

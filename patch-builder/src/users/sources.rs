@@ -45,8 +45,10 @@ impl<'i> Sources<'i> {
     pub fn of(root: &Path, index: &'i Index) -> Result<Self, Error> {
         let mut sources = Self { root: root.to_owned(), index, paths: Vec::new(), included: HashMap::new() };
         // C files that are not built by themselves are parts of others or nothing.
+        let all = sources.list()?;
+        let is_there: HashSet<String> = all.iter().cloned().collect();
         let (code, mut todo): (Vec<_>, Vec<_>) =
-            sources.list()?.into_iter().partition(|path| extension(path) == "c" && !is_apart(path));
+            all.into_iter().partition(|path| extension(path) == "c" && !is_apart(path));
         let mut others: BTreeSet<String> = BTreeSet::new();
         for path in code {
             if index.has_file(&path) {
@@ -57,7 +59,10 @@ impl<'i> Sources<'i> {
         }
         while let Some(path) = todo.pop() {
             let text = sources.read(&path)?;
-            for target in included(&text) {
+            for (target, is_quoted) in included(&text) {
+                // What is in quotes is looked for beside the file first.
+                let beside = beside(&path, target).filter(|beside| is_quoted && is_there.contains(beside));
+                let target = beside.as_deref().unwrap_or(target);
                 if extension(target) == "c" {
                     let parts: Vec<String> =
                         others.iter().filter(|other| is_at(other, target)).cloned().collect();
@@ -174,12 +179,27 @@ impl<'i> Sources<'i> {
     }
 }
 
-/// What a text includes.
-fn included(text: &str) -> impl Iterator<Item = &str> {
+/// What a text includes, and whether it says so in quotes.
+fn included(text: &str) -> impl Iterator<Item = (&str, bool)> {
     text.lines().filter_map(|line| {
         let rest = line.trim_start().strip_prefix('#')?.trim_start().strip_prefix("include")?.trim_start();
-        rest.split(['"', '<', '>']).nth(1).filter(|target| !target.is_empty())
+        let target = rest.split(['"', '<', '>']).nth(1).filter(|target| !target.is_empty())?;
+        Some((target, rest.starts_with('"')))
     })
+}
+
+/// The path of `target`, seen from the folder of `path`.
+fn beside(path: &str, target: &str) -> Option<String> {
+    let mut parts: Vec<&str> = path.split('/').collect();
+    parts.pop();
+    for part in target.split('/') {
+        match part {
+            "." => {}
+            ".." => drop(parts.pop()?),
+            _ => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
 }
 
 /// Whether the file at `path` may be what is included as `target`: folders may be looked for anywhere.

@@ -193,6 +193,20 @@ fn code_of_a_header_is_wherever_that_is_included() {
 }
 
 #[test]
+fn a_header_in_quotes_is_the_one_beside_the_file() {
+    let table = "FEATURE(one, true)\n";
+    let file = "#include \"features.h\"\nint use_low(int n)\n{\n\treturn n;\n}\n";
+    let small = tree(&[
+        ("net/features.h", table),
+        ("net/low.c", file),
+        ("mm/features.h", table),
+        ("mm/whole.c", &file.replace("use_low", "use_whole")),
+    ]);
+    let change = Change::of("mm/features.h", table, &table.replace("true", "false")).unwrap();
+    assert_eq!(listed(small.users("mm/features.h", &change)), "mm/whole.c");
+}
+
+#[test]
 fn a_header_that_cannot_be_taken_apart_is_of_those_that_include_it() {
     let odd = "ODD(low,\n";
     let whole = "#include \"odd.h\"\nint use_whole(int n)\n{\n\treturn n;\n}\n";
