@@ -159,9 +159,9 @@ mod tests {
     fn a_header_differs_in_code_unless_comments_or_prototypes_alone_do() {
         let own = "int f(int n);\n#define A 1\n";
         let differs = |fixed: &str| of_header("net/a.h", own, fixed);
-        assert_eq!(differs(&own.replace("1", "1 /* one */")), Differs::Nowhere);
+        assert_eq!(differs(&own.replace('1', "1 /* one */")), Differs::Nowhere);
         assert_eq!(differs(&format!("{own}int g(int n);\n")), Differs::Declared);
-        assert_eq!(differs(&own.replace("1", "2")), Differs::InCode);
+        assert_eq!(differs(&own.replace('1', "2")), Differs::InCode);
         assert_eq!(differs(&format!("{own}ODD(\n")), Differs::InCode, "what is not understood counts");
         assert_eq!(of_header("net/a.h", "ODD(\n", "ODD(\n"), Differs::Nowhere);
     }
