@@ -158,6 +158,10 @@ fn meanings(parts: &[Part]) -> BTreeMap<(Kind, String), Vec<String>> {
     for part in parts {
         let Some(kind) = kind(part) else { continue };
         let text = plain(part.text);
+        for (name, text) in inner(part) {
+            let meaning = format!("{} {text}", conditions.join(" "));
+            meanings.entry((Kind::Value, name)).or_default().push(meaning);
+        }
         match directive(part) {
             Some("if" | "ifdef" | "ifndef") => conditions.push(text),
             Some("elif" | "else") => {
@@ -178,6 +182,30 @@ fn meanings(parts: &[Part]) -> BTreeMap<(Kind, String), Vec<String>> {
         }
     }
     meanings
+}
+
+/// The macros that are defined within a type or a function, where lines for the preprocessor are a part of it.
+fn inner(part: &Part) -> Vec<(String, String)> {
+    if matches!(part.piece, Piece::Preprocessor { .. }) || !part.text.contains("define") {
+        return Vec::new();
+    }
+    let joined = part.text.replace("\\\n", " ");
+    let lines = joined.lines().filter(|line| is_for_preprocessor(line)).map(plain);
+    let defines = lines.filter(|line| identifiers(line).next() == Some("define"));
+    defines.filter_map(|line| Some((identifiers(&line).nth(1)?.to_owned(), line.clone()))).collect()
+}
+
+fn is_for_preprocessor(line: &str) -> bool {
+    line.trim_start().starts_with('#')
+}
+
+/// The text of a piece without such lines, if it is not one itself.
+fn body(part: &Part) -> String {
+    if matches!(part.piece, Piece::Preprocessor { .. }) {
+        return plain(part.text);
+    }
+    let joined = part.text.replace("\\\n", " ");
+    plain(&joined.lines().filter(|line| !is_for_preprocessor(line)).collect::<Vec<_>>().join("\n"))
 }
 
 /// What a line for the preprocessor does.
@@ -408,8 +436,9 @@ impl Found<'_> {
         }
         // What is in a header that cannot be taken apart is of those that include it.
         let Ok(parts) = split::parts(text) else { return self.everywhere(file) };
-        let naming =
-            parts.iter().filter_map(|part| Some((part, open.named_in(&plain(part.text))?.to_owned())));
+        let macros = parts.iter().flat_map(inner).filter(|(_, text)| open.named_in(text).is_some());
+        next.values.extend(macros.map(|(name, _)| name));
+        let naming = parts.iter().filter_map(|part| Some((part, open.named_in(&body(part))?.to_owned())));
         let mut is_code = false;
         for (part, name) in naming {
             let Some(kind) = kind(part) else { continue };

@@ -139,6 +139,16 @@ fn a_type_that_changed_is_left_to_the_comparison_of_layouts() {
 }
 
 #[test]
+fn a_macro_within_a_type_is_a_macro() {
+    let header = "struct b {\n\tint flags;\n#define B_OPEN \\\n\t1\n};\n";
+    let change = Change::of("include/net/b.h", header, &header.replace("\t1\n", "\t2\n")).unwrap();
+    assert!(change.values.contains("B_OPEN"), "{change:?}");
+    let file = code("use_low", "n & B_OPEN");
+    let small = tree(&[("include/net/b.h", header), ("net/low.c", &file)]);
+    assert_eq!(listed(small.users("include/net/b.h", &change)), "net/low.c");
+}
+
+#[test]
 fn a_macro_that_a_type_is_laid_out_by_is_refused() {
     let small = tree(&[("include/net/b.h", "struct b {\n\tint list[LIMIT];\n};\n")]);
     let refusal = small.users("include/net/a.h", &change("LIMIT 3", "LIMIT 4")).unwrap_err();
