@@ -106,7 +106,11 @@ pub(super) fn kind(part: &Part) -> Option<Kind> {
         // That there is a type of this name says nothing of it.
         Piece::Type { .. } => (text.contains('{') || text.starts_with("typedef")).then_some(Kind::Type),
         Piece::Prototype { .. } => Some(Kind::Declaration),
-        Piece::Data { .. } if ["extern", "DECLARE_"].iter().any(|word| text.starts_with(word)) => {
+        // Of more than one line, such a macro makes code.
+        Piece::Data { .. }
+            if text.starts_with("extern ")
+                || (text.starts_with("DECLARE_") && text.trim_end().lines().count() == 1) =>
+        {
             Some(Kind::Declaration)
         }
         Piece::Function(function) => {

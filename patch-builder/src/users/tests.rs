@@ -226,6 +226,16 @@ fn a_header_that_cannot_be_taken_apart_is_of_those_that_include_it() {
 }
 
 #[test]
+fn a_tracepoint_is_code_of_those_that_include_it() {
+    let header = "DECLARE_EVENT_CLASS(walk,\n\tTP_fast_assign(\n\t\tint low = 1;\n\t)\n);\n";
+    let whole = "#include \"walk_trace.h\"\nint use_whole(int n)\n{\n\treturn n;\n}\n";
+    let small = tree(&[("net/walk_trace.h", header), ("net/whole.c", whole)]);
+    let change = Change::of("net/walk_trace.h", header, &header.replace("= 1", "= 2")).unwrap();
+    assert!(change.is_code && change.functions.is_empty(), "{change:?}");
+    assert_eq!(listed(small.users("net/walk_trace.h", &change)), "net/whole.c");
+}
+
+#[test]
 fn a_file_that_others_include_is_compiled_in_those_that_are_built() {
     let part = "int part(int n)\n{\n\treturn low(n);\n}\n";
     let whole = "#include \"sub/part.c\"\nint use_whole(int n)\n{\n\treturn n;\n}\n";
