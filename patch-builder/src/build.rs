@@ -21,7 +21,7 @@ use crate::part::{self, Made, Seen};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::shop::{self, Shop};
-use crate::{boot, cc, debug, fixed, tree, unpack};
+use crate::{boot, cc, debug, fixed, index, tree, unpack};
 
 /// A module was not built. What it is of is in the source.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,9 @@ pub enum Error {
     /// The fix must not become a patch, or cannot.
     #[error("refused")]
     Part(#[from] part::Error),
+    /// It cannot be told who uses a header.
+    #[error("users")]
+    Index(#[from] index::Error),
     /// The kernel is not an object.
     #[error("vmlinux")]
     Vmlinux(#[from] Malformed),

@@ -2,9 +2,9 @@
 //! source tree, without building the kernel.
 //!
 //! The tree is shared and never written: the file is compiled in a folder that looks like the tree,
-//! made of links, in which only the folders on the way to the file are real.
+//! made of links, in which only the folders on the way to the file, and to others that are edited, are real.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -34,6 +34,15 @@ pub enum Error {
         path: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// An edited file is read in another way than through the folder of links: in the form that it has in the
+    /// tree.
+    #[error("{file} is compiled with {path} as it was, which it includes through a folder that is a link")]
+    Beside {
+        /// What is compiled.
+        file: String,
+        /// The edited file.
+        path: String,
     },
     /// The tree has no such file, or no rule for it.
     #[error("{0} is not a file of the kernel's source")]
@@ -66,7 +75,7 @@ pub fn original(cache: &Cache, tree: &Path, file: &str) -> Result<Compiled, Erro
         key.update([0]);
     }
     let folder = cache.folder("objects", &hex::encode(key.finalize()), |folder| {
-        let built = build(cache, tree, file, None)?;
+        let built = build(cache, tree, file, &BTreeMap::new())?;
         let put = |name: &str, bytes: &[u8]| {
             let path = folder.join(name);
             fs::write(&path, bytes).map_err(|source| Error::File { path, source })
@@ -78,13 +87,18 @@ pub fn original(cache: &Cache, tree: &Path, file: &str) -> Result<Compiled, Erro
     Ok(Raw { object: unpack::read(&folder.join("object.o"))?, command }.read())
 }
 
-/// Compiles `file` of `tree` as if its text were `text`.
+/// Compiles `file` of `tree` as if the files of `texts`, itself or others that it includes, had these texts.
 ///
 /// # Errors
 ///
-/// The file is not there, or the text does not compile.
-pub fn fixed(cache: &Cache, tree: &Path, file: &str, text: &str) -> Result<Compiled, Error> {
-    Ok(build(cache, tree, file, Some(text))?.read())
+/// A file is not there, or the texts do not compile.
+pub fn fixed(
+    cache: &Cache,
+    tree: &Path,
+    file: &str,
+    texts: &BTreeMap<&str, String>,
+) -> Result<Compiled, Error> {
+    Ok(build(cache, tree, file, texts)?.read())
 }
 
 /// What Kbuild leaves.
@@ -113,17 +127,17 @@ impl Raw {
     }
 }
 
-fn build(cache: &Cache, tree: &Path, file: &str, text: Option<&str>) -> Result<Raw, Error> {
-    let original = tree.join(file);
+fn build(cache: &Cache, tree: &Path, file: &str, texts: &BTreeMap<&str, String>) -> Result<Raw, Error> {
     let stem = file.strip_suffix(".c").ok_or_else(|| Error::NoFile(file.to_owned()))?;
-    if !original.is_file() {
-        return Err(Error::NoFile(file.to_owned()));
+    let files = || texts.keys().copied().chain([file]);
+    if let Some(absent) = files().find(|file| !tree.join(file).is_file()) {
+        return Err(Error::NoFile(absent.to_owned()));
     }
     let work = cache.scratch()?;
     let work = work.path();
-    lay_out(tree, work, Path::new(file))?;
-    if let Some(text) = text {
-        let path = work.join(file);
+    lay_out(tree, work, files())?;
+    for (path, text) in texts {
+        let path = work.join(path);
         let replaced = fs::remove_file(&path).and_then(|()| fs::write(&path, text));
         replaced.map_err(|source| Error::File { path, source })?;
     }
@@ -149,19 +163,33 @@ fn build(cache: &Cache, tree: &Path, file: &str, text: Option<&str>) -> Result<R
     let object = work.join(format!("{stem}.o"));
     let name = object.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let command = unpack::read(&object.with_file_name(format!(".{name}.cmd")))?;
-    Ok(Raw { object: unpack::read(&object)?, command: String::from_utf8_lossy(&command).into_owned() })
+    let command = String::from_utf8_lossy(&command).into_owned();
+    if let Some(path) = texts.keys().find(|path| is_read_beside(&command, tree, work, path)) {
+        return Err(Error::Beside { file: file.to_owned(), path: (*path).to_owned() });
+    }
+    Ok(Raw { object: unpack::read(&object)?, command })
 }
 
-/// Makes the empty folder `work` look like `tree`: links, and real folders on the way to `file`.
-fn lay_out(tree: &Path, work: &Path, file: &Path) -> Result<(), Error> {
-    let mut real = PathBuf::new();
+/// Whether `path` was read from `tree`, by what Kbuild notes of all files that were read: `..` behind a link
+/// leads there.
+fn is_read_beside(command: &str, tree: &Path, work: &Path, path: &str) -> bool {
+    let Ok(original) = fs::canonicalize(tree.join(path)) else { return false };
+    let last = Path::new(path).file_name();
+    let read = command.split_whitespace().map(Path::new).filter(|read| read.file_name() == last);
+    read.into_iter().any(|read| fs::canonicalize(work.join(read)).is_ok_and(|read| read == original))
+}
+
+/// Makes the empty folder `work` look like `tree`: links, and real folders on the way to `files`.
+fn lay_out<'f>(tree: &Path, work: &Path, files: impl Iterator<Item = &'f str>) -> Result<(), Error> {
+    let folders = files.flat_map(|file| Path::new(file).ancestors().skip(1));
+    // Each after the one that it is in.
+    let real: BTreeSet<&Path> = folders.filter(|folder| !folder.as_os_str().is_empty()).collect();
     link_all(tree, work)?;
-    for part in file.parent().into_iter().flat_map(Path::components) {
-        real.push(part);
-        let path = work.join(&real);
+    for folder in real {
+        let path = work.join(folder);
         let made = fs::remove_file(&path).and_then(|()| fs::create_dir(&path));
-        made.map_err(|source| Error::File { path, source })?;
-        link_all(&tree.join(&real), &work.join(&real))?;
+        made.map_err(|source| Error::File { path: path.clone(), source })?;
+        link_all(&tree.join(folder), &path)?;
     }
     Ok(())
 }
@@ -179,20 +207,39 @@ fn link_all(from: &Path, to: &Path) -> Result<(), Error> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_folder_of_links_has_the_file_in_a_place_of_its_own() {
+    /// A tree of some files, and a folder of links with real ways to some of them.
+    fn laid_out(ways: &[&str]) -> (tempfile::TempDir, PathBuf, PathBuf) {
         let root = tempfile::tempdir().unwrap();
         let (tree, work) = (root.path().join("tree"), root.path().join("work"));
-        fs::create_dir_all(tree.join("net/core")).unwrap();
+        for folder in ["net/core/sub", "include/net"] {
+            fs::create_dir_all(tree.join(folder)).unwrap();
+        }
         fs::create_dir(&work).unwrap();
-        for file in ["Makefile", "net/Makefile", "net/core/sock.c", "net/core/dev.c"] {
+        for file in ["Makefile", "net/Makefile", "net/core/sock.c", "net/core/dev.c", "include/net/sock.h"] {
             fs::write(tree.join(file), file).unwrap();
         }
-        lay_out(&tree, &work, Path::new("net/core/sock.c")).unwrap();
+        lay_out(&tree, &work, ways.iter().copied()).unwrap();
+        (root, tree, work)
+    }
+
+    #[test]
+    fn a_folder_of_links_has_the_edited_files_in_a_place_of_their_own() {
+        let (_root, tree, work) = laid_out(&["net/core/sock.c", "include/net/sock.h"]);
         fs::write(work.join("net/core/sock.o"), "new").unwrap();
+        fs::write(work.join("include/net/other.h"), "new").unwrap();
         assert_eq!(fs::read_to_string(work.join("net/core/dev.c")).unwrap(), "net/core/dev.c");
-        assert!(!tree.join("net/core/sock.o").exists());
+        assert!(!tree.join("net/core/sock.o").exists() && !tree.join("include/net/other.h").exists());
         assert!(fs::symlink_metadata(work.join("Makefile")).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn a_file_that_is_read_around_its_edited_form_is_seen() {
+        let (_root, tree, work) = laid_out(&["net/core/sock.c"]);
+        fs::remove_file(work.join("net/core/sock.c")).unwrap();
+        fs::write(work.join("net/core/sock.c"), "edited").unwrap();
+        let is_beside = |notes: &str| is_read_beside(notes, &tree, &work, "net/core/sock.c");
+        assert!(is_beside("deps := include/x.h \\\n net/core/sub/../sock.c \\\n"));
+        assert!(!is_beside("deps := net/core/sock.c net/core/../core/sock.c net/core/dev.c"));
     }
 
     #[test]

@@ -7,11 +7,13 @@
 //! - [`facts`], [`kallsyms`]: what the kernel is and which symbols it has, from its image.
 //! - [`tree`], [`debug`]: the kernel's source, headers and symbols, laid out in the cache.
 //! - [`fixed`], [`select`]: the fix, put into the original source of a file.
-//! - [`compile`]: that file compiled as it was for the kernel, without and with the fix.
+//! - [`users`], [`index`]: which files of the kernel build use what a fix changes in a header.
+//! - [`compile`]: a file compiled as it was for the kernel, without and with the fix.
 //! - [`reproduce`]: whether the former is what the kernel runs.
 //! - [`object`], [`btf`]: what differs between the two, and taking it out.
 //! - [`judge`], [`refusal`]: what must not become a patch, and why.
-//! - [`part`], [`shop`]: all of this for one file, and for one kernel build.
+//! - [`part`], [`units`], [`shop`]: all of this for one file that is compiled, for all that a fix is compiled
+//!   in, and for one kernel build.
 //! - [`cc`], [`template`]: the parts, linked with the patch module's own code.
 //! - [`klp`]: unexported symbols become livepatch relocations.
 //! - [`gates`]: what a finished module must be.
@@ -32,6 +34,7 @@ pub mod facts;
 pub mod fetch;
 pub mod fixed;
 pub mod gates;
+pub mod index;
 pub mod judge;
 pub mod kallsyms;
 pub mod klp;
@@ -50,7 +53,9 @@ pub mod shop;
 pub mod supply;
 pub mod template;
 pub mod tree;
+pub mod units;
 mod unpack;
+pub mod users;
 mod version;
 
 pub use build::{Built, Changed, Error, Evidence, PatchedObject, build, resolve};

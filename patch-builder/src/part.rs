@@ -1,8 +1,8 @@
-//! One file of the kernel and what fixes want of it: from source to the object that goes into the
-//! patch.
+//! One C file that is compiled, and what fixes want of it and of what it includes: from source to the object
+//! that goes into the patch.
 
-use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 
 use invivo_terms::BuildId;
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,7 @@ use crate::progress::{Progress, Step};
 use crate::refusal::{Gate, Refusal};
 use crate::reproduce::reproduce;
 use crate::select::{self, Keys, Wish};
+use crate::users::{self, Change, Known};
 use crate::{cc, command, compile};
 
 /// A part was not made.
@@ -41,9 +42,35 @@ pub enum Error {
     /// The compiler is another one.
     #[error(transparent)]
     Compiler(#[from] cc::Error),
+    /// A file of the source cannot be read.
+    #[error("{path}")]
+    Source {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
 }
 
-/// What was made of one file.
+impl From<users::Error> for Error {
+    fn from(error: users::Error) -> Self {
+        match error {
+            users::Error::Refused(refusal) => Self::Refused(refusal),
+            users::Error::Read { path, source } => Self::Source { path, source },
+        }
+    }
+}
+
+/// What fixes want of one file that is edited.
+#[derive(Debug, Clone)]
+pub struct Edit<'e> {
+    /// The file within the source.
+    pub path: &'e str,
+    /// What each fix wants.
+    pub wishes: Vec<Wish<'e>>,
+}
+
+/// What was made of one file that is compiled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Seen {
@@ -99,9 +126,59 @@ pub struct Workshop<'w> {
     pub names: &'w Names<'w>,
 }
 
+/// What is asked of one C file.
+struct Asked<'a> {
+    path: &'a str,
+    /// The files that differ.
+    edited: &'a [&'a str],
+    /// Functions that must differ.
+    named: &'a [&'a str],
+    /// Functions that fixes want.
+    wished: &'a [&'a str],
+    may: Code,
+}
+
 impl Workshop<'_> {
-    /// Makes the part for the file `path`, of which the recipes name the functions `named`. Its code may
-    /// stay in memory if they say so.
+    /// The kernel's own text of a file.
+    ///
+    /// # Errors
+    ///
+    /// The source does not have it.
+    pub fn original(&self, path: &str) -> Result<String, Refusal> {
+        std::fs::read_to_string(self.tree.join(path))
+            .map_err(|_| Refusal::new(Gate::FileBuilt, format!("{path}: not in the source")))
+    }
+
+    /// The text of a file with all that is wanted of it.
+    ///
+    /// # Errors
+    ///
+    /// The source does not have the file, or what is wanted cannot be put in.
+    pub fn edited(&self, edit: &Edit, keys: Keys) -> Result<String, Refusal> {
+        select::compose(edit.path, &self.original(edit.path)?, &edit.wishes, keys)
+    }
+
+    /// What an edit changes for those who include the file.
+    ///
+    /// # Errors
+    ///
+    /// The source does not have the file, or what is wanted cannot be put in.
+    pub fn change(&self, edit: &Edit) -> Result<Change, Refusal> {
+        Change::of(edit.path, &self.original(edit.path)?, &self.edited(edit, Keys::AsWritten)?)
+    }
+
+    /// Whether every C file of the kernel build that uses what an edit changes is one of `units`.
+    ///
+    /// # Errors
+    ///
+    /// One is not, or what changes must not be changed at all.
+    pub fn has_all_users(&self, edit: &Edit, units: &BTreeSet<&str>, known: &Known) -> Result<(), Error> {
+        let users = known.users(edit.path, &self.change(edit)?)?;
+        Ok(users::are_units(edit.path, &users, units)?)
+    }
+
+    /// Makes the part for the C file `path`, in which all `edits` are compiled. The recipes name the functions
+    /// `named` of it. Its code may stay in memory if they say so.
     ///
     /// # Errors
     ///
@@ -109,14 +186,12 @@ impl Workshop<'_> {
     pub fn make(
         &self,
         path: &str,
-        wishes: &[Wish],
+        edits: &[Edit],
         named: &[&str],
         may: Code,
         progress: Progress,
     ) -> Result<Made, Error> {
-        let source = self.tree.join(path);
-        let original = std::fs::read_to_string(&source)
-            .map_err(|_| Refusal::new(Gate::FileBuilt, format!("{path}: not in the source")))?;
+        self.original(path)?;
         progress(Step::Compile, &format!("{path}, without the fix and with it"));
         let before = match compile::original(self.cache, self.tree, path) {
             Ok(before) => before,
@@ -127,13 +202,19 @@ impl Workshop<'_> {
             }
             Err(e) => return Err(e.into()),
         };
-        let wished: Vec<&str> = wishes.iter().flat_map(Wish::functions).copied().collect();
+        let wished: Vec<&str> =
+            edits.iter().flat_map(|edit| &edit.wishes).flat_map(Wish::functions).copied().collect();
+        let edited: Vec<&str> = edits.iter().map(|edit| edit.path).collect();
         let mut with = |keys| {
-            let text = select::compose(path, &original, wishes, keys)?;
-            let after = compile::fixed(self.cache, self.tree, path, &text).map_err(refused_by_compiler)?;
-            let mut made = self.judge_and_cut(path, (named, &wished), may, [&before, &after], progress)?;
-            let redefined = select::redefined(&original, &text).into_iter();
-            made.seen.notes.extend(redefined.map(|name| format!("{name} stands for something else")));
+            let composed = edits.iter().map(|edit| Ok((edit.path, self.edited(edit, keys)?)));
+            let texts = composed.collect::<Result<BTreeMap<_, _>, Refusal>>()?;
+            let after = compile::fixed(self.cache, self.tree, path, &texts).map_err(refused_by_compiler)?;
+            let asked = Asked { path, edited: &edited, named, wished: &wished, may };
+            let mut made = self.judge_and_cut(&asked, [&before, &after], progress)?;
+            for (path, text) in &texts {
+                let redefined = select::redefined(&self.original(path)?, text).into_iter();
+                made.seen.notes.extend(redefined.map(|name| format!("{name} stands for something else")));
+            }
             Ok(made)
         };
         match with(Keys::AsWritten) {
@@ -149,9 +230,7 @@ impl Workshop<'_> {
 
     fn judge_and_cut(
         &self,
-        path: &str,
-        (named, wished): (&[&str], &[&str]),
-        may: Code,
+        &Asked { path, edited, named, wished, may }: &Asked,
         [before, after]: [&compile::Compiled; 2],
         progress: Progress,
     ) -> Result<Made, Error> {
@@ -185,6 +264,7 @@ impl Workshop<'_> {
         }
         judge::difference(&Case {
             path,
+            edited,
             named,
             before: (before, &old),
             after: (after, &new),
@@ -324,6 +404,7 @@ fn refused_by_compiler(error: compile::Error) -> Error {
             let (within, missing) = (functions_with_errors(&words), undeclared(&words));
             Refusal { within, missing, ..refusal }.into()
         }
+        beside @ compile::Error::Beside { .. } => Refusal::new(Gate::Compiles, beside.to_string()).into(),
         other => other.into(),
     }
 }

@@ -1,5 +1,6 @@
 //! A recipe: one fix, as a person describes it.
 
+use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -42,12 +43,16 @@ pub struct Fix {
     pub url: String,
 }
 
-/// One source file of the fix.
+/// One source file of the fix: what is edited. What is compiled may be others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SourceFile {
-    /// Its path within the kernel source.
+    /// Its path within the kernel source: a C file, or a header.
     pub path: String,
+    /// The C files that it is compiled in: of a header those that use what the fix changes in it, of a C file
+    /// that others include these. Itself if none is named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub compiled_in: Vec<String>,
     /// The functions that the fix is in, old and new.
     pub functions: Vec<String>,
     /// Texts by which declarations, macros and the like are known that come with them.
@@ -59,6 +64,46 @@ pub struct SourceFile {
     /// All that differs in the file is the fix, not only these functions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub whole: bool,
+}
+
+impl SourceFile {
+    /// The C files that it is compiled in.
+    pub fn units(&self) -> impl Iterator<Item = &str> {
+        let alone = self.compiled_in.is_empty().then_some(self.path.as_str());
+        alone.into_iter().chain(self.compiled_in.iter().map(String::as_str))
+    }
+
+    /// What is wrong with it, if anything is.
+    fn fault(&self) -> Option<String> {
+        let path = &self.path;
+        if !is_inside(path) || !["c", "h"].contains(&extension(path)) {
+            return Some(format!("{path:?} is not a path to a C file or a header within the source"));
+        }
+        if is_header(path) && self.compiled_in.is_empty() {
+            return Some(format!("{path}: compiledIn names no C file that uses the header"));
+        }
+        if let Some(bad) = self.units().find(|unit| !is_inside(unit) || extension(unit) != "c") {
+            return Some(format!("{bad:?} is not a path to a C file within the source"));
+        }
+        let units: BTreeSet<&str> = self.units().collect();
+        if units.len() != self.units().count() {
+            return Some(format!("{path}: compiledIn names a file twice"));
+        }
+        if let Some(bad) = self.headers.iter().find(|header| {
+            !is_inside(&header.path)
+                || !is_header(&header.path)
+                || header.names.iter().any(|name| !is_identifier(name))
+        }) {
+            return Some(format!("{:?} is not a header, or names no name", bad.path));
+        }
+        // A header may have nothing but a macro to change.
+        let has_other = !self.compiled_in.is_empty() && (self.whole || !self.also.is_empty());
+        if self.functions.is_empty() && !has_other {
+            return Some(format!("{path}: names no function"));
+        }
+        let bad = self.functions.iter().find(|function| !is_identifier(function))?;
+        Some(format!("{bad:?} is not the name of a function"))
+    }
 }
 
 /// Small functions and macros of one header.
@@ -132,27 +177,11 @@ impl Recipe {
             return wrong("files", "names no file".to_owned());
         }
         for file in &self.files {
-            if !is_inside(&file.path) || Path::new(&file.path).extension().is_none_or(|e| e != "c") {
-                return wrong(
-                    "files",
-                    format!("{:?} is not a path to a C file within the source", file.path),
-                );
-            }
-            let is_header =
-                |path: &str| is_inside(path) && Path::new(path).extension().is_some_and(|e| e == "h");
-            if let Some(bad) = file.headers.iter().find(|header| {
-                !is_header(&header.path) || header.names.iter().any(|name| !is_identifier(name))
-            }) {
-                return wrong("files", format!("{:?} is not a header, or names no name", bad.path));
+            if let Some(fault) = file.fault() {
+                return wrong("files", fault);
             }
             if !file.headers.is_empty() && self.source.is_none() {
                 return wrong("files", "headers are taken of a source package alone".to_owned());
-            }
-            if file.functions.is_empty() {
-                return wrong("files", format!("{}: names no function", file.path));
-            }
-            if let Some(bad) = file.functions.iter().find(|f| !is_identifier(f)) {
-                return wrong("files", format!("{bad:?} is not the name of a function"));
             }
         }
         let mut functions: Vec<_> = self.functions().collect();
@@ -202,6 +231,16 @@ fn is_inside(path: &str) -> bool {
         && !path.starts_with('-')
 }
 
+/// Whether a path is that of a header.
+pub(crate) fn is_header(path: &str) -> bool {
+    extension(path) == "h"
+}
+
+/// What follows the last dot of a path.
+pub(crate) fn extension(path: &str) -> &str {
+    path.rsplit_once('.').map_or("", |(_, extension)| extension)
+}
+
 /// Whether `text` is an identifier of C.
 pub(crate) fn is_identifier(text: &str) -> bool {
     text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
@@ -234,10 +273,33 @@ mod tests {
 
     #[test]
     fn a_file_outside_of_the_source_is_refused() {
-        for bad in ["../secret.c", "/etc/x.c", "net/ipv4/ip_options.h", "net/a b.c"] {
+        for bad in ["../secret.c", "/etc/x.c", "net/ipv4/ip_options.S", "net/a b.c"] {
             let error = changed("path: net/ipv4/ip_options.c", &format!("path: {bad:?}"));
             assert!(matches!(error, Error::Value { field: "files", .. }), "{bad:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_header_names_the_files_that_it_is_compiled_in() {
+        let with = |more: &str| {
+            let file = format!("path: include/net/ip.h\n    {more}");
+            changed("path: net/ipv4/ip_options.c", &file).to_string()
+        };
+        for (more, why) in [
+            ("", "compiledIn names no C file"),
+            ("compiledIn: [include/net/tcp.h]", "is not a path to a C file"),
+            ("compiledIn: [net/a.c, ../b.c]", "is not a path to a C file"),
+            ("compiledIn: [net/a.c, net/a.c]", "names a file twice"),
+        ] {
+            assert!(with(more).contains(why), "{more}: {}", with(more));
+        }
+        let text = fs::read_to_string(shipped().join(FILE)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let header = "path: include/net/ip.h\n    compiledIn: [net/a.c, net/b.c]\n    also: [LIMIT]";
+        let text = text.replace("path: net/ipv4/ip_options.c", header);
+        fs::write(folder.path().join(FILE), text.replace("[ip_options_get]", "[]")).unwrap();
+        let recipe = Recipe::read(folder.path()).unwrap();
+        assert_eq!(recipe.files[0].units().collect::<Vec<_>>(), ["net/a.c", "net/b.c"]);
     }
 
     #[test]

@@ -29,8 +29,10 @@ impl Refusal {
 pub enum Gate {
     /// The fix does not apply, or not exactly where it should.
     Applies,
-    /// The fix touches something other than C files: headers, Kconfig, assembly.
+    /// The fix touches something other than C files and headers: Kconfig, assembly.
     OnlyCode,
+    /// Every C file of the kernel build that uses what changed in a header is compiled with it.
+    Users,
     /// The file is compiled into this kernel build.
     FileBuilt,
     /// Two fixes want different things of one function.

@@ -67,6 +67,8 @@ pub(crate) struct Sample {
     pub(crate) after: Compiled,
     pub(crate) kernel: Compiled,
     pub(crate) path: &'static str,
+    /// What it includes and is edited.
+    pub(crate) edited: Vec<&'static str>,
     /// `vmlinux`, or the module that the file is.
     pub(crate) object: &'static str,
     pub(crate) named: Vec<&'static str>,
@@ -86,6 +88,7 @@ impl Sample {
             after: compile(after, &[]),
             path: "net/core/sample.c",
             object: "vmlinux",
+            edited: Vec::new(),
             named: Vec::new(),
             exports: exports.into(),
             held: Vec::new(),
@@ -107,6 +110,7 @@ impl Sample {
         let difference = compare::compare(&old, &new).unwrap();
         judge::difference(&Case {
             path: self.path,
+            edited: &self.edited,
             named: &self.named,
             before: (&self.before, &old),
             after: (&self.after, &new),

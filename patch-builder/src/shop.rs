@@ -13,6 +13,7 @@ use crate::cache::Cache;
 use crate::debug::{self, Debug};
 use crate::facts::{self, Kernel};
 use crate::gates::{self, Passed};
+use crate::index::Index;
 use crate::judge::Code;
 use crate::klp::KlpSymbol;
 use crate::lock::KernelLock;
@@ -20,12 +21,14 @@ use crate::modinfo::Modinfo;
 use crate::object::Object;
 use crate::object::extract::Replaced;
 use crate::object::kernel::Names;
-use crate::part::{Made, Workshop};
+use crate::part::{Edit, Made, Workshop};
 use crate::progress::{Progress, Step};
 use crate::recipe::{FromHeader, Recipe, SourceFile};
 use crate::refusal::{Gate, Refusal};
 use crate::select::{What, Wish, headers, patch};
 use crate::template::{self, Entry, Table};
+use crate::units::{Edited, Units};
+use crate::users::Known;
 use crate::{cc, compile, fixed, part, tree, unpack};
 
 /// One kernel build, ready to make patches for.
@@ -127,16 +130,19 @@ impl<'s> Shop<'s> {
         let vmlinux = Object::parse(&self.vmlinux)?;
         let names = Names::of_vmlinux(&vmlinux);
         let shop = self.workshop(&vmlinux, &names);
-        let mut made = Vec::new();
-        for (path, wanted) in files {
-            let wishes: Vec<_> = wanted.iter().map(Wanted::wish).collect();
-            let functions: Vec<_> =
-                wanted.iter().flat_map(|w| w.file.functions.iter().map(String::as_str)).collect();
-            let stays = wanted.iter().any(|w| w.recipe.never_unload);
-            let may = if stays { Code::Stays } else { Code::Goes };
-            made.push(shop.make(path, &wishes, &functions, may, progress)?);
+        let files: Vec<Edited> = files.iter().map(|(path, wanted)| edited(path, wanted)).collect();
+        let mut shared = files.iter().filter(|file| file.units.iter().any(|unit| *unit != file.edit.path));
+        if let Some(first) = shared.next() {
+            progress(Step::Select, &format!("looking for what uses {}", first.edit.path));
+            let index = Index::of(&self.debug, &self.vmlinux)?;
+            let known = Known::new(&self.source, &index);
+            for file in [first].into_iter().chain(shared) {
+                shop.has_all_users(&file.edit, &file.units, &known)?;
+            }
         }
-        Ok(made)
+        let units = Units::make(&shop, &files, progress)?;
+        units.complete(&files).map_err(part::Error::from)?;
+        Ok(units.made)
     }
 
     /// The modules that `parts` patch, each after those that it needs.
@@ -256,6 +262,11 @@ impl<'s> Shop<'s> {
         let linked = link()?;
         progress(Step::Link, "linking it once more elsewhere, to compare");
         let mut passed = self.passed(parts);
+        let shared = recipes.iter().flat_map(|recipe| &recipe.files).filter(|f| !f.compiled_in.is_empty());
+        passed.extend(shared.map(|file| {
+            let units = file.compiled_in.join(", ");
+            Passed::new("users", format!("{}: all that use what changes in it are among {units}", file.path))
+        }));
         passed.push(gates::reproducible(&linked, &link()?)?);
         let (converted, seen) = resolve(&linked, &self.headers, &self.kernel.symbols)?;
         progress(Step::Klp, &format!("{} symbols through livepatch", converted.symbols.len()));
@@ -388,6 +399,17 @@ fn table(parts: &[Made]) -> Table {
 /// What becomes of a patch's code: it stays if one of its parts has to.
 pub(crate) fn code(parts: &[Made]) -> Code {
     parts.iter().map(|part| part.code).max().unwrap_or_default()
+}
+
+/// A file that is edited, from what all recipes want of it.
+fn edited<'e>(path: &'e str, wanted: &'e [Wanted]) -> Edited<'e> {
+    let stays = wanted.iter().any(|w| w.recipe.never_unload);
+    Edited {
+        edit: Edit { path, wishes: wanted.iter().map(Wanted::wish).collect() },
+        units: wanted.iter().flat_map(|w| w.file.units()).collect(),
+        named: wanted.iter().flat_map(|w| w.file.functions.iter().map(String::as_str)).collect(),
+        may: if stays { Code::Stays } else { Code::Goes },
+    }
 }
 
 /// What one recipe wants of one file.

@@ -13,11 +13,13 @@ use sha2::{Digest as _, Sha256};
 
 use crate::build::{self, Built};
 use crate::cache::Cache;
+use crate::index;
 use crate::lock::{self, KernelLock};
 use crate::object::kernel::Names;
 use crate::object::{Malformed, Object};
 use crate::progress::Progress;
 use crate::shop::Shop;
+use crate::users::Known;
 use crate::{boot, fetch, tree};
 
 mod attempt;
@@ -26,11 +28,11 @@ pub mod changelog;
 pub mod changes;
 pub mod fit;
 pub mod headers;
-pub mod index;
 pub mod near;
 pub mod records;
 mod results;
 pub mod steps;
+mod work;
 
 use candidate::{Finder, How, Told};
 use changelog::Change;
@@ -234,13 +236,14 @@ pub fn run(
         let each = step.brought.iter().map(|change| records.find(&change.cves));
         told.push(each.collect::<Result<_, _>>()?);
     }
+    let is_own = |path: &str| shop.source.join(path).is_file();
     let finders: Vec<_> = steps
         .iter()
         .zip(&told)
         .map(|(step, told)| {
             let all = step.brought.iter().zip(told);
             let all = all.map(|(change, record)| Told { title: &change.title, record: record.as_ref() });
-            Finder::new(&step.changes, all, &index)
+            Finder::new(&step.changes, all, &index, &is_own)
         })
         .collect();
     let headers = steps.iter().map(|step| {
@@ -250,7 +253,8 @@ pub fn run(
     let headers = headers.collect::<Result<Vec<_>, _>>()?;
     let vmlinux = Object::parse(shop.vmlinux())?;
     let names = Names::of_vmlinux(&vmlinux);
-    let bench = Bench { shop: &shop, vmlinux: &vmlinux, names: &names, order };
+    let known = Known::new(&shop.source, &index);
+    let bench = Bench { shop: &shop, vmlinux: &vmlinux, names: &names, index: &index, known: &known, order };
     let mut todo: Vec<Todo> = Vec::new();
     for ((step, finder), headers) in steps.iter().zip(&finders).zip(&headers) {
         let is_wanted = |cve: &String| order.only.is_empty() || order.only.contains(cve);
@@ -289,6 +293,8 @@ struct Bench<'b> {
     shop: &'b Shop<'b>,
     vmlinux: &'b Object<'b>,
     names: &'b Names<'b>,
+    index: &'b index::Index,
+    known: &'b Known<'b>,
     order: &'b Order,
 }
 

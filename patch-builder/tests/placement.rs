@@ -4,10 +4,11 @@
 
 use std::path::Path;
 
+use invivo_patch_builder::index;
 use invivo_patch_builder::shop::Shop;
 use invivo_patch_builder::supply::candidate::{Finder, Found, Told};
 use invivo_patch_builder::supply::records::Records;
-use invivo_patch_builder::supply::{index, steps};
+use invivo_patch_builder::supply::steps;
 use invivo_patch_builder::{Cache, KernelLock, Step};
 
 /// What the titles said.
@@ -46,8 +47,11 @@ fn where_titles_alone_place_a_fix_they_are_rarely_wrong() {
         let all = || step.brought.iter().zip(&told);
         let by_title = all().map(|(change, _)| Told { title: &change.title, record: None });
         let by_record = all().map(|(change, record)| Told { title: &change.title, record: record.as_ref() });
-        let (by_title, by_record) =
-            (Finder::new(&step.changes, by_title, &index), Finder::new(&step.changes, by_record, &index));
+        let is_own = |path: &str| shop.source().join(path).is_file();
+        let (by_title, by_record) = (
+            Finder::new(&step.changes, by_title, &index, &is_own),
+            Finder::new(&step.changes, by_record, &index, &is_own),
+        );
         for (number, (change, record)) in all().enumerate() {
             let Some(record) = record.as_ref().filter(|_| change.is_for_us()) else { continue };
             let built = by_record.built(record);

@@ -11,6 +11,7 @@ use std::{fs, io};
 
 use invivo_patch_builder::judge::Code;
 use invivo_patch_builder::object::{Object, kernel::Names};
+use invivo_patch_builder::part::Edit;
 use invivo_patch_builder::refusal::Gate;
 use invivo_patch_builder::select::{What, Wish};
 use invivo_patch_builder::shop::Shop;
@@ -131,7 +132,8 @@ fn nothing_that_must_not_become_a_patch_of_a_real_kernel_does() {
             text = text.replacen(from.as_str(), to, 1);
         }
         let wish = Wish { fix: "a trial", fixed: &text, version: None, what: What::All };
-        workshop.make(case.path, &[wish], case.named, Code::Goes, &mut tell)
+        let edit = Edit { path: case.path, wishes: vec![wish] };
+        workshop.make(case.path, &[edit], case.named, Code::Goes, &mut tell)
     };
     for case in cases() {
         match verdict(&case) {

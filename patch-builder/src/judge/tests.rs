@@ -164,6 +164,32 @@ fn code_where_no_stack_is_looked_at_is_refused() {
 }
 
 #[test]
+fn a_part_of_a_file_is_judged_by_its_own_path_too() {
+    let mut sample = harmless();
+    sample.path = "kernel/sched/build_policy.c";
+    sample.edited = vec!["kernel/sched/rt.c"];
+    passes(&sample);
+    sample.edited.push("kernel/sched/idle.c");
+    assert_eq!(sample.gate(), Gate::Context);
+}
+
+#[test]
+fn a_function_that_is_nowhere_but_inlined_shows_in_those_that_have_it_in_them() {
+    let header = "static inline int low(int n)\n{\n\treturn n & 7;\n}\n";
+    let file = "int one(int n)\n{\n\treturn low(n) + 1;\n}\nint two(int n)\n{\n\treturn n;\n}\nint three(int n)\n{\n\treturn low(n) * 3;\n}\n";
+    let before = format!("{header}{file}");
+    let mut sample = Sample::new(&before, &before.replace("n & 7", "n & 3"));
+    sample.named = vec!["low"];
+    assert_eq!(replaced(&passes(&sample)), ["one", "three"]);
+}
+
+#[test]
+fn data_of_a_file_without_functions_is_judged() {
+    let data = Sample::new("const int sizes[] = { 1, 2 };\n", "const int sizes[] = { 1, 3 };\n");
+    assert_eq!(data.gate(), Gate::Data);
+}
+
+#[test]
 fn an_address_of_new_code_that_is_given_away_is_refused_and_a_call_is_not() {
     let new = "static noinline void done(struct sock *sk)\n{\n\tcount--;\n}\n";
     let with = |used: &str| {

@@ -1,7 +1,6 @@
 //! Patch files: unified differences, applied exactly or not at all.
 
-use std::path::Path;
-
+use crate::recipe::extension;
 use crate::refusal::{Gate, Refusal};
 
 /// What a patch does to one file.
@@ -28,7 +27,7 @@ fn refuse<T>(gate: Gate, what: impl Into<String>) -> Result<T, Refusal> {
 ///
 /// # Errors
 ///
-/// It is not a patch, or touches anything but existing C files.
+/// It is not a patch, or touches anything but existing C files and headers.
 pub fn parse(text: &str) -> Result<Vec<FilePatch<'_>>, Refusal> {
     let mut files: Vec<FilePatch> = Vec::new();
     let mut lines = text.lines().peekable();
@@ -41,7 +40,7 @@ pub fn parse(text: &str) -> Result<Vec<FilePatch<'_>>, Refusal> {
             if old != new {
                 return refuse(Gate::Applies, format!("{old} becomes {new}: files must stay"));
             }
-            if Path::new(new).extension().is_none_or(|extension| extension != "c") {
+            if !["c", "h"].contains(&extension(new)) {
                 return refuse(Gate::OnlyCode, new);
             }
             files.push(FilePatch { path: new, hunks: Vec::new() });
@@ -176,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_patch_of_anything_but_code_is_refused() {
-        for name in ["include/net/sock.h", "net/Kconfig", "arch/x86/entry/entry_64.S"] {
+        for name in ["net/Makefile", "net/Kconfig", "arch/x86/entry/entry_64.S"] {
             let text = format!("--- a/{name}\n+++ b/{name}\n@@ -1,1 +1,1 @@\n-a\n+b\n");
             assert_eq!(parse(&text).unwrap_err(), Refusal::new(Gate::OnlyCode, name));
         }

@@ -169,7 +169,7 @@ fn extent(rest: &str) -> Option<usize> {
                 break;
             }
         }
-        return Some(length);
+        return with_comment(rest, length);
     }
     let mut in_function = false;
     for line in rest.split_inclusive('\n') {
@@ -185,17 +185,48 @@ fn extent(rest: &str) -> Option<usize> {
             // A macro may also be the head of a function.
             let next = rest.get(length..)?.split_inclusive('\n').next().unwrap_or_default();
             if end.ends_with(';') || next.trim_end() != "{" {
-                return Some(length);
+                return with_comment(rest, length);
             }
+        } else if end.ends_with('}') && is_compact(rest.get(..length)?) {
+            return with_comment(rest, length);
         }
     }
     // Some files end with a macro that should have a semicolon and has none.
     (!in_function && is_balanced(rest)).then_some(length)
 }
 
-/// A line without a comment at its end.
+/// `length` of `rest`, and what is left of a comment that begins there at the end of a line.
+fn with_comment(rest: &str, length: usize) -> Option<usize> {
+    let piece = rest.get(..length)?;
+    let begin = piece.rfind("/*").filter(|at| piece.get(*at..).is_some_and(|text| !text.contains("*/")));
+    let line = |at: usize| piece.get(..at).and_then(|before| before.rsplit('\n').next()).unwrap_or_default();
+    // Not one within a text.
+    let Some(begin) = begin.filter(|at| line(*at).matches('"').count() % 2 == 0) else { return Some(length) };
+    let end = begin + rest.get(begin..)?.find("*/")?;
+    Some(rest.get(end..)?.find('\n').map_or(rest.len(), |more| end + more + 1))
+}
+
+/// Whether a text is a whole function whose first brace is at the end of its head, as small ones of headers
+/// have it.
+fn is_compact(text: &str) -> bool {
+    compact_brace(text).is_some() && is_balanced(text)
+}
+
+/// The first brace of a function that is written like that.
+fn compact_brace(text: &str) -> Option<usize> {
+    let brace = text.find('{')?;
+    let head = text.get(..brace)?;
+    let is_head = head.trim_end().ends_with(')') && is_balanced(head) && !head.contains('=');
+    (is_head && !head.trim_start().starts_with('#')).then_some(brace)
+}
+
+/// A line, or a declaration, without a comment at its end.
 fn code(line: &str) -> &str {
-    let end = line.find("/*").or_else(|| line.find("//")).unwrap_or(line.len());
+    let begins = line.match_indices("/*").map(|(at, _)| at).find(|at| {
+        let end = line.get(*at..).and_then(|rest| rest.split_once("*/"));
+        end.is_none_or(|(_, rest)| rest.trim().is_empty())
+    });
+    let end = begins.or_else(|| line.find("//")).unwrap_or(line.len());
     line.get(..end).unwrap_or_default()
 }
 
@@ -239,9 +270,17 @@ fn name(text: &str, line: usize) -> Result<Piece<'_>, Error> {
             None if !is_other => return Err(Error::Nameless(line)),
             Some(_) | None => {}
         }
+    } else if let Some(brace) = compact_brace(text).filter(|_| text.trim_end().ends_with('}'))
+        && let Some(name) = function_name(text.get(..brace).unwrap_or_default())
+    {
+        return Ok(Piece::Function(Function { name, line, text, brace }));
     }
-    let declared = text.split(['=', '{']).next().unwrap_or_default();
-    let is_plain = !text.contains('=');
+    let declared = code(text).split(['=', '{']).next().unwrap_or_default();
+    // Constants of an enumeration may have values.
+    let is_enumeration =
+        start.starts_with("enum") && !declared.contains(';') && text.matches('{').count() == 1;
+    let first = text.find(['=', '{']).and_then(|at| text.get(at..));
+    let is_plain = !code(text).contains('=') || (is_enumeration && first.is_some_and(|r| r.starts_with('{')));
     let tail = text.rsplit('}').next().unwrap_or_default().trim();
     let body_ends_it = text.contains('}') && (tail == ";" || tail.starts_with("__"));
     if is_plain && (start.starts_with("typedef ") || is_type(declared, body_ends_it)) {
@@ -366,7 +405,7 @@ mod tests {
 
     #[test]
     fn types_prototypes_and_data_are_told_apart() {
-        let text = "struct a {\n\tint b;\n} __packed;\nstruct c;\ntypedef int d;\nenum { E, F };\n\
+        let text = "struct a {\n\tint b;\n} __packed;\nstruct c;\ntypedef int d;\nenum { E, F = 3 };\n\
             static int g(int h);\nstatic int i;\nstatic const struct j k[] = {\n\t{ 1 },\n};\n\
             static DEFINE_MUTEX(l);\nstruct m {\n\tint n;\n} o;\nint *p = &i; /* q */\nmodule_init(r);\n";
         let kinds: Vec<_> = pieces(text)
@@ -385,6 +424,30 @@ mod tests {
     fn labels_and_conditions_in_the_first_column_stay_in_their_function() {
         let text = "void f(void)\n{\n\tgoto out;\n#ifdef X\n\tg();\n#endif\nout:\n\treturn;\n}\n";
         assert!(matches!(&pieces(text)[..], [Piece::Function(f)] if f.text == text));
+    }
+
+    #[test]
+    fn small_functions_of_headers_and_comments_that_go_on_end_where_they_end() {
+        let text = "static inline void f(void) { }\nstatic inline int g(int n) {\n\tif (n) {\n\t\treturn 1;\n\t}\n\treturn 0;\n}\n\
+            #define A 1 /* is\n * one */\nint h(void); /* goes\n on */\n#define B \"/*\"\nint i;\nextern struct a {\n\tint b;\n} c;\n";
+        let found = pieces(text);
+        let [Piece::Function(f), Piece::Function(g), Piece::Preprocessor { .. }, rest @ ..] = &found[..]
+        else {
+            panic!("{found:?}")
+        };
+        assert_eq!((f.name, f.body(), g.name, g.head()), ("f", "{ }\n", "g", "static inline int g(int n) "));
+        assert!(
+            matches!(
+                rest,
+                [
+                    Piece::Prototype { name: "h", .. },
+                    Piece::Preprocessor { .. },
+                    Piece::Data { name: "i" },
+                    _
+                ]
+            ),
+            "{rest:?}"
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One change: where it is, what of it becomes a module, and what refuses.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
@@ -7,103 +8,34 @@ use std::time::Instant;
 use invivo_terms::{Level, SetName};
 
 use super::candidate::{Candidate, Found, How, Place};
-use super::changelog::Change;
-use super::headers::Headers;
+use super::changelog;
+use super::work::{self, Differs, Texts, What, Work};
 use super::{Bench, Error, Outcome, Todo, Verdict, changes, words};
 use crate::build::{self, Built, finish};
 use crate::judge::Code;
 use crate::lock::Package;
 use crate::part;
 use crate::progress::{Progress, Step};
-use crate::recipe::{Fix, FromHeader, Recipe, SourceFile};
+use crate::recipe::{Fix, Recipe, SourceFile, is_header};
 use crate::refusal::{Gate, Refusal};
-use crate::select::{self, Wish};
+use crate::select;
+use crate::units::{Edited, Units};
 
-/// What was taken of one file.
+/// What was taken of files that are compiled together.
+#[derive(Default)]
 struct Taken {
-    file: SourceFile,
-    part: part::Made,
+    files: Vec<SourceFile>,
+    units: Units,
     /// Functions that differ and were not taken.
     left: Vec<String>,
 }
 
-/// What of the file is tried.
-#[derive(Clone, PartialEq, Eq)]
-struct What {
-    functions: Vec<String>,
-    /// What differs outside of functions as well, and not only what they name of it.
-    outside: bool,
-    /// What is left out.
-    left: Vec<String>,
-}
-
-impl What {
-    fn all(place: &Place) -> Self {
-        Self { functions: place.functions.clone(), outside: true, left: Vec::new() }
-    }
-
-    fn without(&self, place: &Place, is_left: impl Fn(&String) -> bool) -> Self {
-        let is_left = |name: &String| self.left.contains(name) || is_left(name);
-        let (left, functions) = place.functions.iter().cloned().partition(is_left);
-        Self { functions, left, ..self.clone() }
-    }
-
-    /// What is left out, for people.
-    fn told(&self, texts: &Texts) -> Vec<String> {
-        let outside = !self.outside && !select::outside(&texts.own, &texts.fixed).is_empty();
-        let outside = outside.then(|| "what is outside of functions".to_owned());
-        let removed = select::removed(&texts.own, &texts.fixed);
-        let removed = removed.into_iter().map(|name| format!("the removal of {name}"));
-        self.left.iter().cloned().chain(outside).chain(removed).collect()
-    }
-
-    fn without_others(&self, place: &Place) -> Self {
-        let less = self.without(place, |name| place.of_others.contains(name));
-        Self { outside: self.outside && !place.outside_of_others, ..less }
-    }
-}
-
-/// The forms of one file.
-struct Texts {
-    /// The kernel's own.
-    own: String,
-    /// At the beginning of the step.
-    older: String,
-    /// At its end.
-    fixed: String,
-    /// What was put into that from headers.
-    brought: Vec<FromHeader>,
-}
-
-impl Texts {
-    /// Puts what is missing into the fixed file, as far as a newer header has it; whether that was
-    /// anything.
-    fn bring(&mut self, headers: &Headers, missing: &[String]) -> bool {
-        let is_there = |name: &str| self.brought.iter().any(|header| header.names.iter().any(|n| n == name));
-        let wanted: Vec<&String> = missing.iter().filter(|name| !is_there(name)).collect();
-        let found: Vec<_> = wanted.into_iter().filter_map(|name| Some((name, headers.find(name)?))).collect();
-        for (name, (path, text)) in &found {
-            self.fixed = select::headers::put_in(&self.fixed, text);
-            // In this order: what was asked for later may be what the earlier needs.
-            if let Some(header) = self.brought.last_mut().filter(|header| header.path == *path) {
-                header.names.push((*name).clone());
-            } else {
-                let names = vec![(*name).clone()];
-                self.brought.push(FromHeader { path: (*path).to_owned(), names });
-            }
-        }
-        !found.is_empty()
-    }
-
-    /// `functions`, and all others that differ from the kernel's own but those in `left`, if one of
-    /// `functions` has changed before the step as well: its earlier change may need theirs.
-    fn with_earlier(&self, functions: &[String], left: &[String]) -> Vec<String> {
-        let earlier = changes::of_file(&self.own, &self.older).changed;
-        if !functions.iter().any(|name| earlier.contains_key(name)) {
-            return functions.to_vec();
-        }
-        let all = changes::of_file(&self.own, &self.fixed).changed;
-        all.into_keys().filter(|name| !left.contains(name)).collect()
+impl Taken {
+    fn add(&mut self, other: Self) {
+        self.files.extend(other.files);
+        self.units.made.extend(other.units.made);
+        self.units.nothing.extend(other.units.nothing);
+        self.left.extend(other.left);
     }
 }
 
@@ -118,16 +50,19 @@ enum End {
 const SET: &str = "2000-01-01.1";
 
 /// A recipe for a person to read, complete and approve.
-fn recipe(change: &Change, taken: &[Taken], source: &Package) -> Recipe {
-    let file = |Taken { file, part, .. }: &Taken| {
+fn recipe(change: &changelog::Change, taken: &Taken, source: &Package) -> Recipe {
+    let file = |file: &SourceFile| {
         let mut file = file.clone();
+        let mut functions = std::mem::take(&mut file.functions);
         // What came out the same is no part of the patch.
-        file.functions.retain(|name| !part.seen.unchanged.contains(name));
-        if file.functions.is_empty() {
+        let units: BTreeSet<&str> = file.units().collect();
+        functions.retain(|name| !taken.units.is_unchanged(&units, name));
+        if functions.is_empty() && file.compiled_in.is_empty() {
             let plain = |name: &String| name.split('.').next().unwrap_or(name).to_owned();
-            file.functions = part.seen.replaced.iter().map(plain).collect();
+            let own = taken.units.made.iter().filter(|made| made.seen.path == file.path);
+            functions = own.flat_map(|made| &made.seen.replaced).map(plain).collect();
         }
-        file
+        SourceFile { functions, ..file }
     };
     Recipe {
         title: change.title.clone(),
@@ -146,9 +81,18 @@ fn recipe(change: &Change, taken: &[Taken], source: &Package) -> Recipe {
         fixed: change.version.clone(),
         source: Some(source.clone()),
         patch: None,
-        files: taken.iter().map(file).collect(),
-        never_unload: taken.iter().any(|taken| taken.part.code == Code::Stays),
+        files: taken.files.iter().map(file).collect(),
+        never_unload: taken.units.made.iter().any(|made| made.code == Code::Stays),
         check: None,
+    }
+}
+
+/// Places that are compiled together: each alone, unless one of them `is_shared`.
+fn together(places: &[Place], is_shared: impl Fn(&Place) -> bool) -> Vec<Vec<&Place>> {
+    if places.iter().any(is_shared) {
+        vec![places.iter().collect()]
+    } else {
+        places.iter().map(|place| vec![place]).collect()
     }
 }
 
@@ -205,15 +149,30 @@ impl Bench<'_> {
     /// A change of a later version may only undo what came after the kernel: of the candidate's functions
     /// those stay that differ from the kernel's own. Whether anything does.
     fn leave_out_what_is_the_same(&self, todo: Todo, candidate: &mut Candidate) -> Result<bool, Error> {
-        let mut differing = Vec::new();
+        let (mut differing, mut declared_only) = (Vec::new(), true);
         for mut place in std::mem::take(&mut candidate.places) {
             let Texts { own, fixed, .. } = self.texts(todo, &place.path)?;
             let had_functions = !place.functions.is_empty();
-            let changed = changes::of_file(&own, &fixed).changed;
-            place.functions.retain(|name| changed.contains_key(name));
-            if own != fixed && had_functions != place.functions.is_empty() {
+            let found = changes::of_file(&own, &fixed);
+            let is_other = |name: &String| {
+                found.changed.contains_key(name) || (is_header(&place.path) && found.new.contains_key(name))
+            };
+            place.functions.retain(is_other);
+            let differs = if is_header(&place.path) {
+                work::of_header(&place.path, &own, &fixed)
+            } else if own != fixed && had_functions != place.functions.is_empty() {
+                Differs::InCode
+            } else {
+                Differs::Nowhere
+            };
+            if differs != Differs::Nowhere {
+                declared_only &= differs == Differs::Declared;
                 differing.push(place);
             }
+        }
+        // Prototypes alone change no code.
+        if declared_only {
+            differing.clear();
         }
         candidate.places = differing;
         Ok(!candidate.places.is_empty())
@@ -244,14 +203,13 @@ impl Bench<'_> {
         candidate: &Candidate,
         progress: Progress,
     ) -> Result<(Verdict, Option<Built>), Error> {
-        let mut taken = Vec::new();
-        let mut nothing = None;
-        for place in &candidate.places {
-            match self.part(todo, place, candidate.how, progress) {
-                Ok(part) => taken.push(part),
-                // What differs in this file is not compiled, or comes out the same.
+        let mut taken = Taken::default();
+        for places in together(&candidate.places, |place| self.is_shared(place)) {
+            match self.group(todo, &places, candidate.how, progress) {
+                Ok(more) => taken.add(more),
+                // What differs in these files is not compiled, or comes out the same.
                 Err(End::Refused(refusal)) if matches!(refusal.gate, Gate::FileBuilt | Gate::Changed) => {
-                    nothing = Some(refusal);
+                    taken.units.nothing.push((refusal.what.clone(), refusal));
                 }
                 Err(End::Refused(Refusal { gate, what, .. })) => {
                     return Ok((Verdict::Refused { gate: gate.to_string(), what }, None));
@@ -260,15 +218,18 @@ impl Bench<'_> {
                 Err(End::Error(e)) => return Err(*e),
             }
         }
-        if let Some(refusal) = nothing.filter(|_| taken.is_empty()) {
-            let verdict = match refusal.gate {
-                Gate::FileBuilt => Verdict::NotAffected { why: format!("{} is not built", refusal.what) },
-                gate => Verdict::Refused { gate: gate.to_string(), what: refusal.what },
+        if taken.units.made.is_empty() {
+            let refusal = taken.units.nothing.pop().map(|(_, refusal)| refusal);
+            let verdict = match refusal.unwrap_or_else(|| Refusal::new(Gate::Changed, "no function")) {
+                Refusal { gate: Gate::FileBuilt, what, .. } => {
+                    Verdict::NotAffected { why: format!("{what} is not built") }
+                }
+                Refusal { gate, what, .. } => Verdict::Refused { gate: gate.to_string(), what },
             };
             return Ok((verdict, None));
         }
-        let whole = taken.iter().any(|taken| taken.file.whole);
-        let left = taken.iter().flat_map(|taken| taken.left.clone()).collect();
+        let whole = taken.files.iter().any(|file| file.whole);
+        let left = taken.left.clone();
         match self.finish(n, todo, taken, progress) {
             Ok(built) => {
                 let names = |object: &build::Changed| {
@@ -296,81 +257,82 @@ impl Bench<'_> {
         }
     }
 
-    /// The part for one file: of all that differs; if that is refused, without what clearly belongs to
-    /// other changes; and without functions that need more than this file to compile, as no part of a fix
-    /// does whose record names all of its files. Tells the refusal of the first.
-    fn part(&self, todo: Todo, place: &Place, how: How, progress: Progress) -> Result<Taken, End> {
-        let mut texts = self.texts(todo, &place.path).map_err(|e| End::Error(Box::new(e)))?;
-        let mut what = What::all(place);
+    /// Whether a file is compiled in others.
+    fn is_shared(&self, place: &Place) -> bool {
+        is_header(&place.path) || self.index.is_part_of_another(&place.path)
+    }
+
+    /// The parts for files that are compiled together: of all that differs; if that is refused, without what
+    /// clearly belongs to other changes; and without functions that need more than these files to compile, as
+    /// no part of a fix does whose record names all of its files. Tells the refusal of the first.
+    fn group(&self, todo: Todo, places: &[&Place], how: How, progress: Progress) -> Result<Taken, End> {
+        let mut works = Vec::new();
+        for place in places {
+            let texts = self.texts(todo, &place.path).map_err(|e| End::Error(Box::new(e)))?;
+            works.push(Work { texts, what: What::all(place), place });
+        }
         let mut first = None;
         loop {
-            let end = self.try_part(todo, place, &texts, &what, progress);
+            let end = self.try_group(todo, &works, progress);
             let Err(End::Refused(refusal)) = end else { return end };
-            progress(Step::Select, &format!("{}: {refusal}", place.path));
+            let paths: Vec<_> = works.iter().map(|work| work.place.path.as_str()).collect();
+            progress(Step::Select, &format!("{}: {refusal}", paths.join(" ")));
             if first.is_none() && matches!(refusal.gate, Gate::FileBuilt | Gate::Changed) {
                 return Err(End::Refused(refusal));
             }
-            if texts.bring(todo.headers, &refusal.missing) {
+            // The file whose functions miss it, or else any.
+            let missing = works.iter().position(|work| work.has(&refusal.within)).unwrap_or_default();
+            if works.get_mut(missing).is_some_and(|work| work.texts.bring(todo.headers, &refusal.missing)) {
                 continue;
             }
-            let less = if first.is_none() && what.without_others(place) != what {
-                what.without_others(place)
-            } else if how == How::ByRecord && refusal.gate == Gate::Compiles {
-                let foreign = select::in_need_of(&texts.own, &texts.fixed, &refusal.within);
-                let less = what.without(place, |name| foreign.contains(name) && !place.surely.contains(name));
-                // If no function is to blame, it is what is outside of them.
-                What { outside: what.outside && !refusal.within.is_empty(), ..less }
-            } else {
-                what.clone()
-            };
+            let all_less = |less: &dyn Fn(&Work) -> What| works.iter().map(less).collect::<Vec<_>>();
+            let is_less = |all: &[What]| works.iter().zip(all).any(|(work, less)| work.what != *less);
+            let mut less = all_less(&|work| work.what.without_others(work.place));
+            if first.is_some() || !is_less(&less) {
+                less = if how == How::ByRecord && refusal.gate == Gate::Compiles {
+                    all_less(&|work| {
+                        let Work { place, texts, what } = work;
+                        let foreign = select::in_need_of(&texts.own, &texts.fixed, &refusal.within);
+                        let less = what
+                            .without(place, |name| foreign.contains(name) && !place.surely.contains(name));
+                        // If no function is to blame, it is what is outside of them.
+                        let outside = !refusal.within.is_empty() || is_header(&place.path);
+                        What { outside: what.outside && outside, ..less }
+                    })
+                } else {
+                    all_less(&|work| work.what.clone())
+                };
+            }
+            let is_same = !is_less(&less);
             let first = first.get_or_insert(refusal);
-            if less == what || less.functions.is_empty() {
+            for (work, less) in works.iter_mut().zip(less) {
+                work.what = less;
+            }
+            // Of a header all may belong to others.
+            works.retain(|work| {
+                !is_header(&work.place.path) || work.what.outside || !work.what.functions.is_empty()
+            });
+            let is_empty = |work: &Work| work.what.functions.is_empty() && !is_header(&work.place.path);
+            if is_same || works.is_empty() || works.iter().any(is_empty) {
                 return Err(End::Refused(first.clone()));
             }
-            what = less;
         }
     }
 
-    /// First the functions with what they name and what changed together with them; the whole file if that
+    /// First the functions with what they name and what changed together with them; the whole files if that
     /// does not compile and nothing was left out.
-    fn try_part(
-        &self,
-        todo: Todo,
-        place: &Place,
-        texts: &Texts,
-        what: &What,
-        progress: Progress,
-    ) -> Result<Taken, End> {
-        let path = place.path.as_str();
-        let Texts { own, fixed, .. } = texts;
-        let (functions, mut also) =
-            select::related(own, fixed, &texts.with_earlier(&what.functions, &what.left));
-        if what.outside {
-            also.extend(select::outside(own, fixed));
+    fn try_group(&self, todo: Todo, works: &[Work], progress: Progress) -> Result<Taken, End> {
+        let plain: Vec<SourceFile> = works.iter().map(|work| work.file(false)).collect();
+        let mut tries = Vec::new();
+        let is_all = |work: &Work| work.what.left.is_empty() && work.what.outside;
+        if !plain.iter().all(|file| file.whole) && works.iter().all(is_all) {
+            tries.push(works.iter().map(|work| work.file(true)).collect());
         }
-        let whole = functions.is_empty();
-        let file = |whole| SourceFile {
-            path: path.to_owned(),
-            functions: functions.clone(),
-            also: also.clone(),
-            headers: texts.brought.clone(),
-            whole,
-        };
-        let mut tries = vec![file(whole)];
-        if !whole && what.left.is_empty() && what.outside {
-            tries.push(SourceFile { also: Vec::new(), ..file(true) });
-        }
+        tries.push(plain);
         let mut refusal = None;
-        for file in tries {
-            let version = Some(todo.step.package.version.as_str());
-            let wish = Wish::of(&todo.change.title, fixed, version, &file);
-            let workshop = self.shop.workshop(self.vmlinux, self.names);
-            let made = workshop.make(path, &[wish], &[], Code::Stays, progress);
-            match made {
-                Ok(part) => {
-                    let left = if file.whole { Vec::new() } else { what.told(texts) };
-                    return Ok(Taken { file, part, left });
-                }
+        while let Some(files) = tries.pop() {
+            match self.try_files(todo, works, files, progress) {
+                Ok(taken) => return Ok(taken),
                 Err(part::Error::Refused(found)) => {
                     let again = found.gate == Gate::Compiles;
                     refusal.get_or_insert(found);
@@ -380,23 +342,75 @@ impl Bench<'_> {
                 }
                 // The file is in the kernel build, and the kernel's own text of it does not compile here.
                 Err(part::Error::Compile(e)) => {
-                    return Err(End::Unclear(format!("{path} does not compile without the fix: {e}")));
+                    let paths: Vec<_> = works.iter().map(|work| work.place.path.as_str()).collect();
+                    let paths = paths.join(", ");
+                    return Err(End::Unclear(format!("{paths}: does not compile without the fix: {e}")));
                 }
                 Err(other) => return Err(End::Error(Box::new(build::Error::from(other).into()))),
             }
         }
-        let nothing = || Refusal::new(Gate::Changed, path);
+        let nothing = || Refusal::new(Gate::Changed, "no function");
         Err(End::Refused(refusal.unwrap_or_else(nothing)))
     }
 
-    /// Puts the parts together, and writes the recipe that a person may approve.
-    fn finish(
+    /// The parts with `files` in these forms.
+    fn try_files(
         &self,
-        n: usize,
         todo: Todo,
-        taken: Vec<Taken>,
+        works: &[Work],
+        mut files: Vec<SourceFile>,
         progress: Progress,
-    ) -> Result<Built, build::Error> {
+    ) -> Result<Taken, part::Error> {
+        let workshop = self.shop.workshop(self.vmlinux, self.names);
+        // Whoever is compiled anyway is compiled with all that the change is in.
+        let mut anyway: BTreeSet<String> = BTreeSet::new();
+        let mut users = Vec::new();
+        for (work, file) in works.iter().zip(&files) {
+            let found = if self.is_shared(work.place) {
+                let change = workshop.change(&work.edit(todo, file))?;
+                self.known.users(&file.path, &change)?
+            } else {
+                BTreeSet::new()
+            };
+            if !is_header(&file.path) {
+                let own = found.is_empty().then(|| file.path.clone());
+                anyway.extend(found.iter().cloned().chain(own));
+            }
+            users.push(found);
+        }
+        for ((work, file), users) in works.iter().zip(&mut files).zip(users) {
+            if is_header(&file.path) {
+                file.compiled_in = users.union(&anyway).cloned().collect();
+            } else if self.is_shared(work.place) {
+                file.compiled_in = users.into_iter().collect();
+            }
+        }
+        let edited: Vec<Edited> = works
+            .iter()
+            .zip(&files)
+            .filter(|(_, file)| !is_header(&file.path) || !file.compiled_in.is_empty())
+            .map(|(work, file)| Edited {
+                edit: work.edit(todo, file),
+                units: file.units().collect(),
+                named: Vec::new(),
+                may: Code::Stays,
+            })
+            .collect();
+        let mut units = Units::make(&workshop, &edited, progress)?;
+        if units.made.is_empty() {
+            let paths: Vec<_> = works.iter().map(|work| work.place.path.as_str()).collect();
+            let nothing = || Refusal::new(Gate::FileBuilt, format!("what uses {}", paths.join(", ")));
+            return Err(units.nothing.pop().map_or_else(nothing, |(_, refusal)| refusal).into());
+        }
+        let taken = |file: &SourceFile| units.has(&file.units().collect());
+        let left = works.iter().zip(&files).filter(|(_, file)| !file.whole && taken(file));
+        let left = left.flat_map(|(work, _)| work.what.told(&work.texts)).collect();
+        files.retain(|file| units.has(&file.units().collect()));
+        Ok(Taken { files, units, left })
+    }
+
+    /// Puts the parts together, and writes the recipe that a person may approve.
+    fn finish(&self, n: usize, todo: Todo, taken: Taken, progress: Progress) -> Result<Built, build::Error> {
         let change = todo.change;
         let recipe = recipe(change, &taken, &todo.step.package);
         let level = Level(u32::try_from(n + 1).unwrap_or(u32::MAX));
@@ -404,7 +418,7 @@ impl Bench<'_> {
         let out = self.order.out.join("modules");
         let recipe_folder = self.order.out.join("recipes").join(change.cves.join("-"));
         let text = serde_json::to_string_pretty(&recipe)?;
-        let parts = taken.into_iter().map(|taken| taken.part).collect();
+        let parts = taken.units.made;
         let built = finish(self.shop, vec![recipe], parts, level, &set, &out, progress)?;
         let written = fs::create_dir_all(&recipe_folder)
             .and_then(|()| fs::write(recipe_folder.join(crate::recipe::FILE), text));

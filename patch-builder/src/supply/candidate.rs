@@ -15,9 +15,10 @@ use std::collections::{BTreeMap, HashMap};
 use super::changes::{self, Changes};
 pub use super::fit::Told;
 use super::fit::{OUTSIDE, Table, Title, Unit};
-use super::index::Index;
 use super::near::{Path, Places};
 use super::records::Record;
+use crate::index::Index;
+use crate::recipe::{extension, is_header};
 
 /// How a candidate was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -63,7 +64,7 @@ pub enum Found {
     Here(Candidate),
     /// What fits is not in the kernel build.
     NotBuilt(String),
-    /// It is in a header or in assembly, or in one too.
+    /// It is in assembly, or in that too.
     NotCode(String),
     /// A person must look.
     Unclear(String),
@@ -73,6 +74,8 @@ pub enum Found {
 pub struct Finder<'f> {
     changes: &'f BTreeMap<String, Changes>,
     index: &'f Index,
+    /// Whether the kernel's own source has a file of this path.
+    is_own: &'f (dyn Fn(&str) -> bool + Sync),
     units: Vec<Unit<'f>>,
     by_path: HashMap<&'f str, Vec<usize>>,
     titles: Vec<Title<'f>>,
@@ -90,11 +93,12 @@ const NAMED_FILE: (f64, f64) = (4.5, 1.3);
 const NEARLY: f64 = 0.85;
 
 impl<'f> Finder<'f> {
-    /// For `all` changes between two versions, in a kernel build.
+    /// For `all` changes between two versions, in a kernel build whose source has the files that `is_own` tells.
     pub fn new(
         changes: &'f BTreeMap<String, Changes>,
         all: impl IntoIterator<Item = Told<'f>>,
         index: &'f Index,
+        is_own: &'f (dyn Fn(&str) -> bool + Sync),
     ) -> Self {
         let all: Vec<Told> = all.into_iter().collect();
         let table = Table::new(changes, &all);
@@ -111,7 +115,7 @@ impl<'f> Finder<'f> {
         for (number, unit) in units.iter().enumerate() {
             by_path.entry(unit.path).or_default().push(number);
         }
-        let mut finder = Self { changes, index, units, by_path, titles, at_home: HashMap::new() };
+        let mut finder = Self { changes, index, is_own, units, by_path, titles, at_home: HashMap::new() };
         for (n, title) in finder.titles.iter().enumerate() {
             let homes = match title.told.record {
                 Some(record) => finder.differing(record),
@@ -148,9 +152,6 @@ impl<'f> Finder<'f> {
         if differing.is_empty() {
             return Found::Unclear(format!("nothing differs in {}", list(&named)));
         }
-        if let Some(part) = differing.iter().find(|path| self.index.is_part_of_another(path)) {
-            return Found::Unclear(format!("{part} is compiled as a part of another file"));
-        }
         let is_gone = |path: &&&str| self.changes.get(**path).is_some_and(|changes| changes.removed);
         if let Some(gone) = differing.iter().find(is_gone) {
             return Found::Unclear(format!("{gone} is not in that version"));
@@ -158,9 +159,6 @@ impl<'f> Finder<'f> {
         let built = self.built(record);
         if built.is_empty() {
             return Found::NotBuilt(list(&differing));
-        }
-        if let Some(other) = built.iter().find(|path| is_header(path)) {
-            return Found::NotCode((*other).to_owned());
         }
         if let Some(added) = built.iter().find(|path| self.is_added(path)) {
             return Found::Unclear(format!("{added} is new"));
@@ -200,11 +198,15 @@ impl<'f> Finder<'f> {
         self.changes.get(path).is_some_and(|changes| changes.added)
     }
 
-    /// The files of a record that differ. One that the version has elsewhere is known by its last name.
+    /// The files of a record that differ. One that the kernel's source has elsewhere is known by its last name, if
+    /// that is of one that differs alone; what the source has where the record says is not looked for.
     fn differing(&self, record: &Record) -> Vec<&'f str> {
         let find = |path: &String| {
             if let Some((path, _)) = self.changes.get_key_value(path) {
                 return Some(path.as_str());
+            }
+            if (self.is_own)(path) {
+                return None;
             }
             let name = path.rsplit('/').next()?;
             let mut moved = self.changes.keys().filter(|other| other.rsplit('/').next() == Some(name));
@@ -253,14 +255,14 @@ impl<'f> Finder<'f> {
         units.find(|number| self.units.get(*number).is_some_and(|unit| unit.name == OUTSIDE))
     }
 
-    /// The functions of a file that are in both versions and differ, by their units' numbers.
+    /// The functions of a file that are in both versions and differ, by their units' numbers. Those that are
+    /// new in a header, which others may use, too.
     fn changed(&self, path: &str) -> Vec<(usize, &'f str)> {
-        let Some(changed) = self.changes.get(path).map(|changes| &changes.changed) else {
-            return Vec::new();
-        };
+        let Some(changes) = self.changes.get(path) else { return Vec::new() };
+        let is_new = |name: &str| is_header(path) && changes.new.contains_key(name);
         let units = self.by_path.get(path).into_iter().flatten();
         let named = units.filter_map(|number| self.units.get(*number).map(|unit| (*number, unit.name)));
-        named.filter(|(_, name)| changed.contains_key(*name)).collect()
+        named.filter(|(_, name)| changes.changed.contains_key(*name) || is_new(name)).collect()
     }
 
     fn by_title(&self, title: &Title) -> Found {
@@ -304,11 +306,8 @@ impl<'f> Finder<'f> {
         if !self.is_built(path) {
             return Found::NotBuilt(path.to_owned());
         }
-        if is_header(path) {
-            return Found::NotCode(path.to_owned());
-        }
-        if self.is_added(path) || self.index.is_part_of_another(path) {
-            return Found::Unclear(format!("{path} is new, or a part of another file"));
+        if is_header(path) || self.is_added(path) {
+            return Found::Unclear(format!("perhaps {path}, and not in it alone"));
         }
         let units = self.by_path.get(path).map_or(&[][..], Vec::as_slice);
         let how = if units.iter().any(|number| title.named.contains(number)) {
@@ -324,7 +323,8 @@ impl<'f> Finder<'f> {
 
     fn is_built(&self, path: &str) -> bool {
         if !is_header(path) {
-            return self.changes.get(path).is_some_and(|changes| self.index.has(path, &changes.functions));
+            let is_there = |changes: &Changes| self.index.has(path, &changes.functions);
+            return self.index.is_part_of_another(path) || self.changes.get(path).is_some_and(is_there);
         }
         // A folder's own headers are built with its files.
         let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
@@ -335,16 +335,6 @@ impl<'f> Finder<'f> {
             || path.starts_with("arch/x86/include/")
             || self.by_path.keys().filter(beside).any(|other| self.is_built(other))
     }
-}
-
-/// Whether a path is that of a header.
-pub fn is_header(path: &str) -> bool {
-    extension(path) == "h"
-}
-
-/// What follows the last dot of a path.
-pub fn extension(path: &str) -> &str {
-    path.rsplit_once('.').map_or("", |(_, extension)| extension)
 }
 
 #[cfg(test)]

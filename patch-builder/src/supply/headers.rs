@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::{fs, io};
 
+use crate::recipe::is_header;
 use crate::select::headers::pieces;
 
 /// Functions and macros of these headers by their names: for each the headers' paths and the texts.
@@ -22,7 +23,7 @@ impl Headers {
         let mut found = Self::default();
         for path in super::changes::files(newer)? {
             let name = path.to_string_lossy().into_owned();
-            if !super::candidate::is_header(&name) {
+            if !is_header(&name) {
                 continue;
             }
             let text = fs::read(newer.join(&path))?;

@@ -7,6 +7,7 @@ use std::{fs, io};
 
 use crate::debug::{self, Debug};
 use crate::object::{Kind, Malformed, Object};
+use crate::recipe::extension;
 
 /// The kernel build cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +59,7 @@ impl Index {
         paths: impl IntoIterator<Item = &'p String>,
     ) -> io::Result<()> {
         let mut folders: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for path in paths.into_iter().filter(|path| super::candidate::extension(path) == "c") {
+        for path in paths.into_iter().filter(|path| extension(path) == "c") {
             let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
             folders.entry(folder).or_default().push(name);
         }
@@ -115,6 +116,16 @@ impl Index {
         let is_there =
             |name: &String| local.is_some_and(|names| names.contains(name)) || self.global.contains(name);
         self.files.contains(file) && (functions.is_empty() || functions.iter().any(is_there))
+    }
+
+    /// Whether a source file of the last name of `path` has left anything in the kernel build.
+    pub fn has_file(&self, path: &str) -> bool {
+        self.files.contains(path.rsplit('/').next().unwrap_or(path))
+    }
+
+    /// The last names of the files that have a function of this name for themselves.
+    pub fn files_with<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s str> {
+        self.local.iter().filter(move |(_, names)| names.contains(name)).map(|(file, _)| file.as_str())
     }
 
     /// An index that a test writes: local functions of files.

@@ -1,0 +1,168 @@
+//! What of a change's files is tried: their forms, and how much of them.
+
+use super::candidate::Place;
+use super::headers::Headers;
+use super::{Todo, changes};
+use crate::part::Edit;
+use crate::recipe::{FromHeader, SourceFile, is_header};
+use crate::select::{self, Wish};
+use crate::users::Change;
+
+/// Where a file differs from the kernel's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Differs {
+    /// In nothing but comments and blanks.
+    Nowhere,
+    /// In what it declares: no code is another for that.
+    Declared,
+    /// In code, or in what code is made of.
+    InCode,
+}
+
+/// Where a header differs. One that cannot be taken apart differs in code.
+pub(super) fn of_header(path: &str, own: &str, fixed: &str) -> Differs {
+    match Change::of(path, own, fixed) {
+        _ if own == fixed => Differs::Nowhere,
+        Ok(change) if change.is_none() => Differs::Nowhere,
+        Ok(change) if change.is_declared_only() => Differs::Declared,
+        Ok(_) | Err(_) => Differs::InCode,
+    }
+}
+
+/// One file, and what of it is tried.
+pub(super) struct Work<'w> {
+    pub(super) place: &'w Place,
+    pub(super) texts: Texts,
+    pub(super) what: What,
+}
+
+impl Work<'_> {
+    /// Whether one of these functions is in it.
+    pub(super) fn has(&self, functions: &[String]) -> bool {
+        let all = changes::of_file(&self.texts.own, &self.texts.fixed).functions;
+        functions.iter().any(|name| all.contains(name))
+    }
+
+    /// What is wanted of it.
+    pub(super) fn edit<'e>(&'e self, todo: Todo<'e>, file: &'e SourceFile) -> Edit<'e> {
+        let version = Some(todo.step.package.version.as_str());
+        let wish = Wish::of(&todo.change.title, &self.texts.fixed, version, file);
+        Edit { path: &file.path, wishes: vec![wish] }
+    }
+
+    /// As much of it as is tried: with what that names and what changed together with it, or the whole file.
+    pub(super) fn file(&self, whole: bool) -> SourceFile {
+        let Texts { own, fixed, brought, .. } = &self.texts;
+        let (functions, mut also) =
+            select::related(own, fixed, &self.texts.with_earlier(&self.what.functions, &self.what.left));
+        if self.what.outside {
+            also.extend(select::outside(own, fixed));
+        }
+        // What differs in a header is often outside of functions alone.
+        let whole = whole || (functions.is_empty() && !is_header(&self.place.path));
+        SourceFile {
+            path: self.place.path.clone(),
+            compiled_in: Vec::new(),
+            functions,
+            also: if whole { Vec::new() } else { also },
+            headers: brought.clone(),
+            whole,
+        }
+    }
+}
+
+/// What of the file is tried.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct What {
+    pub(super) functions: Vec<String>,
+    /// What differs outside of functions as well, and not only what they name of it.
+    pub(super) outside: bool,
+    /// What is left out.
+    pub(super) left: Vec<String>,
+}
+
+impl What {
+    pub(super) fn all(place: &Place) -> Self {
+        Self { functions: place.functions.clone(), outside: true, left: Vec::new() }
+    }
+
+    pub(super) fn without(&self, place: &Place, is_left: impl Fn(&String) -> bool) -> Self {
+        let is_left = |name: &String| self.left.contains(name) || is_left(name);
+        let (left, functions) = place.functions.iter().cloned().partition(is_left);
+        Self { functions, left, ..self.clone() }
+    }
+
+    /// What is left out, for people.
+    pub(super) fn told(&self, texts: &Texts) -> Vec<String> {
+        let outside = !self.outside && !select::outside(&texts.own, &texts.fixed).is_empty();
+        let outside = outside.then(|| "what is outside of functions".to_owned());
+        let removed = select::removed(&texts.own, &texts.fixed);
+        let removed = removed.into_iter().map(|name| format!("the removal of {name}"));
+        self.left.iter().cloned().chain(outside).chain(removed).collect()
+    }
+
+    pub(super) fn without_others(&self, place: &Place) -> Self {
+        let less = self.without(place, |name| place.of_others.contains(name));
+        Self { outside: self.outside && !place.outside_of_others, ..less }
+    }
+}
+
+/// The forms of one file.
+pub(super) struct Texts {
+    /// The kernel's own.
+    pub(super) own: String,
+    /// At the beginning of the step.
+    pub(super) older: String,
+    /// At its end.
+    pub(super) fixed: String,
+    /// What was put into that from headers.
+    pub(super) brought: Vec<FromHeader>,
+}
+
+impl Texts {
+    /// Puts what is missing into the fixed file, as far as a newer header has it; whether that was
+    /// anything.
+    pub(super) fn bring(&mut self, headers: &Headers, missing: &[String]) -> bool {
+        let is_there = |name: &str| self.brought.iter().any(|header| header.names.iter().any(|n| n == name));
+        let wanted: Vec<&String> = missing.iter().filter(|name| !is_there(name)).collect();
+        let found: Vec<_> = wanted.into_iter().filter_map(|name| Some((name, headers.find(name)?))).collect();
+        for (name, (path, text)) in &found {
+            self.fixed = select::headers::put_in(&self.fixed, text);
+            // In this order: what was asked for later may be what the earlier needs.
+            if let Some(header) = self.brought.last_mut().filter(|header| header.path == *path) {
+                header.names.push((*name).clone());
+            } else {
+                let names = vec![(*name).clone()];
+                self.brought.push(FromHeader { path: (*path).to_owned(), names });
+            }
+        }
+        !found.is_empty()
+    }
+
+    /// `functions`, and all others that differ from the kernel's own but those in `left`, if one of
+    /// `functions` has changed before the step as well: its earlier change may need theirs.
+    pub(super) fn with_earlier(&self, functions: &[String], left: &[String]) -> Vec<String> {
+        let earlier = changes::of_file(&self.own, &self.older).changed;
+        if !functions.iter().any(|name| earlier.contains_key(name)) {
+            return functions.to_vec();
+        }
+        let all = changes::of_file(&self.own, &self.fixed).changed;
+        all.into_keys().filter(|name| !left.contains(name)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_differs_in_code_unless_comments_or_prototypes_alone_do() {
+        let own = "int f(int n);\n#define A 1\n";
+        let differs = |fixed: &str| of_header("net/a.h", own, fixed);
+        assert_eq!(differs(&own.replace('1', "1 /* one */")), Differs::Nowhere);
+        assert_eq!(differs(&format!("{own}int g(int n);\n")), Differs::Declared);
+        assert_eq!(differs(&own.replace('1', "2")), Differs::InCode);
+        assert_eq!(differs(&format!("{own}ODD(\n")), Differs::InCode, "what is not understood counts");
+        assert_eq!(of_header("net/a.h", "ODD(\n", "ODD(\n"), Differs::Nowhere);
+    }
+}
