@@ -61,7 +61,9 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new(&["FLAW", "FILES", "VERDICT"]);
         for outcome in self.0.iter().filter(|outcome| outcome.affects()) {
-            table.row([outcome.cves.join(" "), outcome.paths.join(" "), supply::words(&outcome.verdict)]);
+            let part = if outcome.others.is_empty() { "" } else { " (in part)" };
+            let flaws = outcome.cves.join(" ") + part;
+            table.row([flaws, outcome.paths.join(" "), supply::words(&outcome.verdict)]);
         }
         writeln!(f, "{table}")?;
         for (end, number) in supply::count(&self.0) {

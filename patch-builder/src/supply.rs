@@ -157,6 +157,9 @@ pub struct Outcome {
     /// The files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
+    /// The titles of other changes that close the same flaws: this one is a part of the fix.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
     /// What became of it.
     #[serde(flatten)]
     pub verdict: Verdict,
@@ -254,7 +257,16 @@ pub fn run(
     let vmlinux = Object::parse(shop.vmlinux())?;
     let names = Names::of_vmlinux(&vmlinux);
     let known = Known::new(&shop.source, &index);
-    let bench = Bench { shop: &shop, vmlinux: &vmlinux, names: &names, index: &index, known: &known, order };
+    let closing = closing(steps.iter().flat_map(|step| &step.brought));
+    let bench = Bench {
+        shop: &shop,
+        vmlinux: &vmlinux,
+        names: &names,
+        index: &index,
+        known: &known,
+        closing: &closing,
+        order,
+    };
     let mut todo: Vec<Todo> = Vec::new();
     for ((step, finder), headers) in steps.iter().zip(&finders).zip(&headers) {
         let is_wanted = |cve: &String| order.only.is_empty() || order.only.contains(cve);
@@ -262,6 +274,17 @@ pub fn run(
         todo.extend(flaws.map(|(number, change)| Todo { change, number, step, finder, headers }));
     }
     bench.work(&drawn(todo, order), progress)
+}
+
+/// The titles of all changes that close the same flaws, by their names.
+type Closing<'c> = BTreeMap<&'c [String], Vec<&'c str>>;
+
+fn closing<'c>(all: impl Iterator<Item = &'c Change>) -> Closing<'c> {
+    let mut closing = Closing::new();
+    for change in all.filter(|change| !change.cves.is_empty()) {
+        closing.entry(&change.cves).or_default().push(&change.title);
+    }
+    closing
 }
 
 /// One change, and the step that brought it.
@@ -295,6 +318,7 @@ struct Bench<'b> {
     names: &'b Names<'b>,
     index: &'b index::Index,
     known: &'b Known<'b>,
+    closing: &'b Closing<'b>,
     order: &'b Order,
 }
 

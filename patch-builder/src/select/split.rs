@@ -258,11 +258,15 @@ fn name(text: &str, line: usize) -> Result<Piece<'_>, Error> {
     if start.starts_with('#') {
         return Ok(Piece::Preprocessor { line, text });
     }
-    if let Some(at) = text.find("\n{").filter(|at| matches!(text.as_bytes().get(at + 2), Some(b'\n') | None))
-    {
+    let is_brace = |at: &usize| {
+        let line = text.get(at + 1..).and_then(|rest| rest.lines().next());
+        line.is_some_and(|line| line.trim_end() == "{")
+    };
+    if let Some(at) = text.find("\n{").filter(is_brace) {
         let head = text.get(..at).unwrap_or_default();
         // Some types and tables have their brace where functions have it.
-        let is_other = head.trim_end().ends_with('=') || is_type(head, true);
+        let bare = ["typedef ", "static "].iter().find_map(|word| head.trim_start().strip_prefix(word));
+        let is_other = head.trim_end().ends_with('=') || is_type(bare.unwrap_or(head), true);
         match function_name(head) {
             Some(name) if !is_other => {
                 return Ok(Piece::Function(Function { name, line, text, brace: at + 1 }));
@@ -457,6 +461,16 @@ mod tests {
         let found = pieces(text);
         assert!(
             matches!(&found[..], [Piece::Type { .. }, Piece::Data { name: "c" }, Piece::Function(_)]),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn a_blank_behind_a_brace_and_a_word_before_a_type_change_nothing() {
+        let text = "int f(void)\n{\t\n\treturn 0;\n}\ntypedef struct a\n{\n\tint b;\n} c;\nstatic struct d\n{\n\tint e;\n} g;\n";
+        let found = pieces(text);
+        assert!(
+            matches!(&found[..], [Piece::Function(f), Piece::Type { .. }, _] if f.name == "f"),
             "{found:?}"
         );
     }

@@ -111,6 +111,7 @@ impl Bench<'_> {
             version: change.version.clone(),
             how: None,
             paths: Vec::new(),
+            others: self.closing(change).filter(|title| *title != change.title).map(str::to_owned).collect(),
             verdict: Verdict::NotAffected { why: format!("for {}", change.machines.join(", ")) },
             ms: 0,
         };
@@ -144,6 +145,11 @@ impl Bench<'_> {
         outcome.ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         progress(Step::Gates, &format!("{}: {}", change.cves.join(" "), words(&outcome.verdict)));
         Ok((outcome, made))
+    }
+
+    /// The titles of all changes that close these flaws.
+    fn closing(&self, change: &changelog::Change) -> impl Iterator<Item = &str> {
+        self.closing.get(change.cves.as_slice()).into_iter().flatten().copied()
     }
 
     /// A change of a later version may only undo what came after the kernel: of the candidate's functions
@@ -416,7 +422,10 @@ impl Bench<'_> {
         let level = Level(u32::try_from(n + 1).unwrap_or(u32::MAX));
         let set: SetName = SET.parse()?;
         let out = self.order.out.join("modules");
-        let recipe_folder = self.order.out.join("recipes").join(change.cves.join("-"));
+        // Each part of a fix that is several changes has a folder of its own.
+        let part = self.closing(change).position(|title| title == change.title).filter(|part| *part > 0);
+        let part = part.map_or_else(String::new, |part| format!("-{}", part + 1));
+        let recipe_folder = self.order.out.join("recipes").join(change.cves.join("-") + &part);
         let text = serde_json::to_string_pretty(&recipe)?;
         let parts = taken.units.made;
         let built = finish(self.shop, vec![recipe], parts, level, &set, &out, progress)?;

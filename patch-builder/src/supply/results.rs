@@ -79,6 +79,7 @@ mod tests {
             version: "2-1".to_owned(),
             how: None,
             paths: Vec::new(),
+            others: Vec::new(),
             verdict: Verdict::NeedsPerson { why: title.to_owned() },
             ms: 1,
         }
