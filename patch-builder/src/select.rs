@@ -13,6 +13,7 @@ use crate::version;
 
 pub mod headers;
 pub mod patch;
+pub mod rebase;
 pub mod related;
 pub mod split;
 

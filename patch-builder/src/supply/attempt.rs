@@ -18,7 +18,7 @@ use crate::part;
 use crate::progress::{Progress, Step};
 use crate::recipe::{Fix, Recipe, SourceFile, is_header};
 use crate::refusal::{Gate, Refusal};
-use crate::select;
+use crate::select::{self, rebase::unified};
 use crate::units::{Edited, Units};
 
 /// What was taken of files that are compiled together.
@@ -28,6 +28,10 @@ struct Taken {
     units: Units,
     /// Functions that differ and were not taken.
     left: Vec<String>,
+    /// The kernel's own text of each file, and with what was taken.
+    texts: Vec<[String; 2]>,
+    /// Some of that is not as in the newer source, which has more.
+    is_rebased: bool,
 }
 
 impl Taken {
@@ -36,6 +40,14 @@ impl Taken {
         self.units.made.extend(other.units.made);
         self.units.nothing.extend(other.units.nothing);
         self.left.extend(other.left);
+        self.texts.extend(other.texts);
+        self.is_rebased |= other.is_rebased;
+    }
+
+    /// What was taken, as a patch of the kernel's own source.
+    fn patch(&self) -> String {
+        let one = |(file, [own, taken]): (&SourceFile, &[String; 2])| unified(&file.path, own, taken);
+        self.files.iter().zip(&self.texts).map(one).collect()
     }
 }
 
@@ -49,6 +61,9 @@ enum End {
 /// The set that modules of a trial carry; it is never published.
 const SET: &str = "2000-01-01.1";
 
+/// The patch of a recipe, where that says better than a newer source what was taken.
+const PATCH: &str = "fix.patch";
+
 /// A recipe for a person to read, complete and approve.
 fn recipe(change: &changelog::Change, taken: &Taken, source: &Package) -> Recipe {
     let file = |file: &SourceFile| {
@@ -61,6 +76,11 @@ fn recipe(change: &changelog::Change, taken: &Taken, source: &Package) -> Recipe
             let plain = |name: &String| name.split('.').next().unwrap_or(name).to_owned();
             let own = taken.units.made.iter().filter(|made| made.seen.path == file.path);
             functions = own.flat_map(|made| &made.seen.replaced).map(plain).collect();
+        }
+        if taken.is_rebased {
+            // The patch has all that is taken.
+            let whole = functions.is_empty();
+            return SourceFile { functions, also: Vec::new(), headers: Vec::new(), whole, ..file };
         }
         SourceFile { functions, ..file }
     };
@@ -79,8 +99,8 @@ fn recipe(change: &changelog::Change, taken: &Taken, source: &Package) -> Recipe
             })
             .collect(),
         fixed: change.version.clone(),
-        source: Some(source.clone()),
-        patch: None,
+        source: (!taken.is_rebased).then(|| source.clone()),
+        patch: taken.is_rebased.then(|| PATCH.to_owned()),
         files: taken.files.iter().map(file).collect(),
         never_unload: taken.units.made.iter().any(|made| made.code == Code::Stays),
         check: None,
@@ -157,7 +177,7 @@ impl Bench<'_> {
     fn leave_out_what_is_the_same(&self, todo: Todo, candidate: &mut Candidate) -> Result<bool, Error> {
         let (mut differing, mut declared_only) = (Vec::new(), true);
         for mut place in std::mem::take(&mut candidate.places) {
-            let Texts { own, fixed, .. } = self.texts(todo, &place.path)?;
+            let Texts { own, fixed, .. } = self.texts(todo, &place)?;
             let had_functions = !place.functions.is_empty();
             let found = changes::of_file(&own, &fixed);
             let is_other = |name: &String| {
@@ -184,7 +204,8 @@ impl Bench<'_> {
         Ok(!candidate.places.is_empty())
     }
 
-    fn texts(&self, todo: Todo, path: &str) -> Result<Texts, Error> {
+    fn texts(&self, todo: Todo, place: &Place) -> Result<Texts, Error> {
+        let path = place.path.as_str();
         let own = self.shop.source.join(path);
         // What is not kept of another version is the kernel's own.
         let read = |tree: Option<&Path>| {
@@ -193,12 +214,8 @@ impl Bench<'_> {
             fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })
         };
         let step = todo.step;
-        Ok(Texts {
-            own: read(None)?,
-            older: read(step.older.as_deref())?,
-            fixed: read(Some(&step.newer))?,
-            brought: Vec::new(),
-        })
+        let forms = [read(None)?, read(step.older.as_deref())?, read(Some(&step.newer))?];
+        Ok(Texts::of(forms, &place.functions))
     }
 
     /// A module of all files that the change is in.
@@ -274,7 +291,7 @@ impl Bench<'_> {
     fn group(&self, todo: Todo, places: &[&Place], how: How, progress: Progress) -> Result<Taken, End> {
         let mut works = Vec::new();
         for place in places {
-            let texts = self.texts(todo, &place.path).map_err(|e| End::Error(Box::new(e)))?;
+            let texts = self.texts(todo, place).map_err(|e| End::Error(Box::new(e)))?;
             works.push(Work { texts, what: What::all(place), place });
         }
         let mut first = None;
@@ -330,7 +347,7 @@ impl Bench<'_> {
     fn try_group(&self, todo: Todo, works: &[Work], progress: Progress) -> Result<Taken, End> {
         let plain: Vec<SourceFile> = works.iter().map(|work| work.file(false)).collect();
         let mut tries = Vec::new();
-        let is_all = |work: &Work| work.what.left.is_empty() && work.what.outside;
+        let is_all = |work: &Work| work.what.left.is_empty() && work.what.outside && !work.texts.is_rebased;
         if !plain.iter().all(|file| file.whole) && works.iter().all(is_all) {
             tries.push(works.iter().map(|work| work.file(true)).collect());
         }
@@ -411,8 +428,13 @@ impl Bench<'_> {
         let taken = |file: &SourceFile| units.has(&file.units().collect());
         let left = works.iter().zip(&files).filter(|(_, file)| !file.whole && taken(file));
         let left = left.flat_map(|(work, _)| work.what.told(&work.texts)).collect();
+        let mut texts = Vec::new();
+        for (work, file) in works.iter().zip(&files).filter(|(_, file)| taken(file)) {
+            texts.push(work.taken(todo, file)?);
+        }
+        let is_rebased = works.iter().any(|work| work.texts.is_rebased);
         files.retain(|file| units.has(&file.units().collect()));
-        Ok(Taken { files, units, left })
+        Ok(Taken { files, units, left, texts, is_rebased })
     }
 
     /// Puts the parts together, and writes the recipe that a person may approve.
@@ -427,10 +449,12 @@ impl Bench<'_> {
         let part = part.map_or_else(String::new, |part| format!("-{}", part + 1));
         let recipe_folder = self.order.out.join("recipes").join(change.cves.join("-") + &part);
         let text = serde_json::to_string_pretty(&recipe)?;
+        let patch = recipe.patch.is_some().then(|| taken.patch());
         let parts = taken.units.made;
         let built = finish(self.shop, vec![recipe], parts, level, &set, &out, progress)?;
         let written = fs::create_dir_all(&recipe_folder)
-            .and_then(|()| fs::write(recipe_folder.join(crate::recipe::FILE), text));
+            .and_then(|()| fs::write(recipe_folder.join(crate::recipe::FILE), text))
+            .and_then(|()| patch.map_or(Ok(()), |patch| fs::write(recipe_folder.join(PATCH), patch)));
         written.map_err(|source| build::Error::Write { path: recipe_folder, source })?;
         Ok(built)
     }

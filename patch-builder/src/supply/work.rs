@@ -5,7 +5,9 @@ use super::headers::Headers;
 use super::{Todo, changes};
 use crate::part::Edit;
 use crate::recipe::{FromHeader, SourceFile, is_header};
-use crate::select::{self, Wish};
+use crate::refusal::Refusal;
+use crate::select::rebase::rebase;
+use crate::select::{self, Keys, Wish};
 use crate::users::Change;
 
 /// Where a file differs from the kernel's own.
@@ -50,16 +52,31 @@ impl Work<'_> {
         Edit { path: &file.path, wishes: vec![wish] }
     }
 
+    /// The kernel's own text, and with `file` of the fixed one.
+    ///
+    /// # Errors
+    ///
+    /// It does not have that.
+    pub(super) fn taken(&self, todo: Todo, file: &SourceFile) -> Result<[String; 2], Refusal> {
+        let own = &self.texts.own;
+        let text = select::compose(&file.path, own, &self.edit(todo, file).wishes, Keys::AsWritten)?;
+        // Which line the compiler counts as which matters to nobody else.
+        let counts = |line: &&str| line.starts_with("#line ");
+        let text = text.split_inclusive('\n').filter(|line| !counts(line)).collect();
+        Ok([own.clone(), text])
+    }
+
     /// As much of it as is tried: with what that names and what changed together with it, or the whole file.
     pub(super) fn file(&self, whole: bool) -> SourceFile {
         let Texts { own, fixed, brought, .. } = &self.texts;
         let (functions, mut also) =
             select::related(own, fixed, &self.texts.with_earlier(&self.what.functions, &self.what.left));
         if self.what.outside {
-            also.extend(select::outside(own, fixed));
+            also.extend(self.texts.outside());
         }
         // What differs in a header is often outside of functions alone.
-        let whole = whole || (functions.is_empty() && !is_header(&self.place.path));
+        let is_plain = !is_header(&self.place.path) && !self.texts.is_rebased;
+        let whole = whole || (functions.is_empty() && is_plain);
         SourceFile {
             path: self.place.path.clone(),
             compiled_in: Vec::new(),
@@ -94,7 +111,7 @@ impl What {
 
     /// What is left out, for people.
     pub(super) fn told(&self, texts: &Texts) -> Vec<String> {
-        let outside = !self.outside && !select::outside(&texts.own, &texts.fixed).is_empty();
+        let outside = !self.outside && !texts.outside().is_empty();
         let outside = outside.then(|| "what is outside of functions".to_owned());
         let removed = select::removed(&texts.own, &texts.fixed);
         let removed = removed.into_iter().map(|name| format!("the removal of {name}"));
@@ -117,9 +134,32 @@ pub(super) struct Texts {
     pub(super) fixed: String,
     /// What was put into that from headers.
     pub(super) brought: Vec<FromHeader>,
+    /// The fixed one has nothing of what came before the step.
+    pub(super) is_rebased: bool,
 }
 
 impl Texts {
+    /// Those of a file of which `functions` change in a step: without what came before it, if their change
+    /// fits the kernel's own.
+    pub(super) fn of([own, older, newer]: [String; 3], functions: &[String]) -> Self {
+        let rebased = rebase(&own, &older, &newer)
+            .filter(|rebased| own != older && !functions.iter().any(|name| rebased.entangled.contains(name)));
+        let is_rebased = rebased.is_some();
+        let fixed = rebased.map_or(newer, |rebased| rebased.text);
+        Self { own, older, fixed, brought: Vec::new(), is_rebased }
+    }
+
+    /// What differs outside of functions, and is of the step if that can be told.
+    fn outside(&self) -> Vec<String> {
+        if self.is_rebased {
+            // A piece that came before is there only for those that name it.
+            let before = select::outside(&self.own, &self.older);
+            let all = select::outside(&self.own, &self.fixed);
+            return all.into_iter().filter(|piece| !before.contains(piece)).collect();
+        }
+        select::outside(&self.own, &self.fixed)
+    }
+
     /// Puts what is missing into the fixed file, as far as a newer header has it; whether that was
     /// anything.
     pub(super) fn bring(&mut self, headers: &Headers, missing: &[String]) -> bool {
@@ -142,6 +182,9 @@ impl Texts {
     /// `functions`, and all others that differ from the kernel's own but those in `left`, if one of
     /// `functions` has changed before the step as well: its earlier change may need theirs.
     pub(super) fn with_earlier(&self, functions: &[String], left: &[String]) -> Vec<String> {
+        if self.is_rebased {
+            return functions.to_vec();
+        }
         let earlier = changes::of_file(&self.own, &self.older).changed;
         if !functions.iter().any(|name| earlier.contains_key(name)) {
             return functions.to_vec();
@@ -154,6 +197,27 @@ impl Texts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_several_steps_only_the_last_is_taken_unless_a_function_of_it_is_entangled() {
+        let text = |first: &str, last: &str, other: &str| {
+            let lines = "\n\tm();\n\tm();\n\tm();\n\tm();\n\tm();\n\tm();\n";
+            format!("int f(void)\n{{\n\t{first};{lines}\t{last};\n}}\nint g(void)\n{{\n\t{other};\n}}\n")
+        };
+        let (own, older, newer) =
+            (text("a()", "b()", "c()"), text("x()", "b()", "y()"), text("x()", "z()", "y()"));
+        let of = |functions: &[&str], newer: &str| {
+            let functions: Vec<String> = functions.iter().map(|name| (*name).to_owned()).collect();
+            Texts::of([own.clone(), older.clone(), newer.to_owned()], &functions)
+        };
+        let texts = of(&["f"], &newer);
+        assert_eq!((texts.fixed.as_str(), texts.is_rebased), (text("a()", "z()", "c()").as_str(), true));
+        assert_eq!(texts.with_earlier(&["f".to_owned()], &[]), ["f"]);
+        let newer = text("x()", "b()", "w()");
+        let texts = of(&["g"], &newer);
+        assert_eq!((texts.fixed.as_str(), texts.is_rebased), (newer.as_str(), false));
+        assert_eq!(texts.with_earlier(&["g".to_owned()], &[]), ["f", "g"]);
+    }
 
     #[test]
     fn a_header_differs_in_code_unless_comments_or_prototypes_alone_do() {
