@@ -18,7 +18,7 @@ use crate::part;
 use crate::progress::{Progress, Step};
 use crate::recipe::{Fix, Recipe, SourceFile, is_header};
 use crate::refusal::{Gate, Refusal};
-use crate::select::{self, rebase::unified};
+use crate::select::rebase::unified;
 use crate::units::{Edited, Units};
 
 /// What was taken of files that are compiled together.
@@ -313,15 +313,7 @@ impl Bench<'_> {
             let mut less = all_less(&|work| work.what.without_others(work.place));
             if first.is_some() || !is_less(&less) {
                 less = if how == How::ByRecord && refusal.gate == Gate::Compiles {
-                    all_less(&|work| {
-                        let Work { place, texts, what } = work;
-                        let foreign = select::in_need_of(&texts.own, &texts.fixed, &refusal.within);
-                        let less = what
-                            .without(place, |name| foreign.contains(name) && !place.surely.contains(name));
-                        // If no function is to blame, it is what is outside of them.
-                        let outside = !refusal.within.is_empty() || is_header(&place.path);
-                        What { outside: what.outside && outside, ..less }
-                    })
+                    all_less(&|work| work.without_foreign(&refusal.within))
                 } else {
                     all_less(&|work| work.what.clone())
                 };

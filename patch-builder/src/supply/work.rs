@@ -52,6 +52,29 @@ impl Work<'_> {
         Edit { path: &file.path, wishes: vec![wish] }
     }
 
+    /// Less than it is tried with: without the functions `within` that do not compile, and what needs them.
+    /// If no function is to blame, it is what is outside of functions.
+    pub(super) fn without_foreign(&self, within: &[String]) -> What {
+        let Self { place, texts: Texts { own, fixed, .. }, what } = self;
+        let is_sure = |name: &String| place.surely.contains(name);
+        let foreign = select::in_need_of(own, fixed, within);
+        let mut less = what.without(place, |name| foreign.contains(name) && !is_sure(name));
+        loop {
+            // What would bring one of them back belongs to them.
+            let brings = |name: &String| {
+                let (with, _) = select::related(own, fixed, std::slice::from_ref(name));
+                with.iter().any(|other| less.left.contains(other))
+            };
+            let even_less = less.without(place, |name| !is_sure(name) && brings(name));
+            if even_less == less {
+                break;
+            }
+            less = even_less;
+        }
+        let outside = !within.is_empty() || is_header(&place.path);
+        What { outside: what.outside && outside, ..less }
+    }
+
     /// The kernel's own text, and with `file` of the fixed one.
     ///
     /// # Errors
@@ -197,6 +220,28 @@ impl Texts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_brings_a_function_back_that_does_not_compile_is_left_out_with_it() {
+        let own = "int low(int n)\n{\n\treturn n;\n}\nint high(void)\n{\n\treturn low(1);\n}\nint fix(void)\n{\n\treturn 0;\n}\n";
+        let fixed = own.replace("low(int n)", "low(int n, int m)").replace("low(1)", "low(1, odd)");
+        let fixed = fixed.replace("return 0", "return 1");
+        let functions = ["low", "high", "fix"].map(str::to_owned).to_vec();
+        let place = Place {
+            path: "net/a.c".to_owned(),
+            functions: functions.clone(),
+            of_others: Vec::new(),
+            outside_of_others: false,
+            surely: vec!["fix".to_owned()],
+        };
+        let texts = Texts::of([own.to_owned(), own.to_owned(), fixed], &functions);
+        let work = Work { place: &place, texts, what: What::all(&place) };
+        let less = work.without_foreign(&["high".to_owned()]);
+        assert_eq!(
+            (less.functions, less.left),
+            (vec!["fix".to_owned()], vec!["low".to_owned(), "high".to_owned()])
+        );
+    }
 
     #[test]
     fn of_several_steps_only_the_last_is_taken_unless_a_function_of_it_is_entangled() {
