@@ -17,6 +17,7 @@ use crate::object::{Kind, Malformed, Object, compare, emit};
 use crate::progress::{Progress, Step};
 use crate::refusal::{Gate, Refusal};
 use crate::reproduce::reproduce;
+use crate::select::split::{self, Part};
 use crate::select::{self, Keys, Wish};
 use crate::users::{self, Change, Known};
 use crate::{cc, command, compile};
@@ -191,12 +192,12 @@ impl Workshop<'_> {
         may: Code,
         progress: Progress,
     ) -> Result<Made, Error> {
-        self.original(path)?;
+        let original = self.original(path)?;
         progress(Step::Compile, &format!("{path}, without the fix and with it"));
         let before = match compile::original(self.cache, self.tree, path) {
             Ok(before) => before,
             // What is in the kernel compiles; a file for another configuration may not.
-            Err(e) if !self.has_file(path)? => {
+            Err(e) if !self.has_file(path, &original)? => {
                 let why = e.to_string();
                 return Err(Refusal::new(Gate::FileBuilt, format!("{path}: {}", first_error(&why))).into());
             }
@@ -318,10 +319,16 @@ impl Workshop<'_> {
         })
     }
 
-    /// Whether a source file of this last name has left anything in the kernel or a module of it.
-    fn has_file(&self, path: &str) -> Result<bool, Error> {
+    /// Whether the source file with this text has left anything in the kernel or a module of it: a file of
+    /// its last name, and some of its functions there.
+    fn has_file(&self, path: &str, text: &str) -> Result<bool, Error> {
         let file = path.rsplit('/').next().unwrap_or(path);
-        self.any_object(|object| object.symbols.iter().any(|s| s.kind == Kind::File && s.name == file))
+        let parts = split::parts(text).unwrap_or_default();
+        let functions: BTreeSet<&str> = parts.iter().filter_map(Part::function).collect();
+        self.any_object(|object| {
+            let has_name = object.symbols.iter().any(|s| s.kind == Kind::File && s.name == file);
+            has_name && has_some(object.functions().map(|symbol| symbol.name), &functions)
+        })
     }
 
     /// Whether the kernel or a module of it has most functions of `compiled`, of the source file `file`.
@@ -353,6 +360,14 @@ impl Workshop<'_> {
         let (debug, shipped) = (parse(&module.debug)?, parse(&module.shipped)?);
         Names::of_module(&debug, &shipped).global(symbol).map(|found| found.position)
     }
+}
+
+/// Whether of `functions` of a source file a fourth or more are `there`: most are compiled into their callers,
+/// but files for other configurations share single names with others.
+fn has_some<'s>(there: impl Iterator<Item = &'s str>, functions: &BTreeSet<&str>) -> bool {
+    let plain = |name: &'s str| name.split('.').next().unwrap_or(name);
+    let found: BTreeSet<&str> = there.map(plain).filter(|name| functions.contains(name)).collect();
+    found.len() * 4 >= functions.len()
 }
 
 fn first_error(words: &str) -> &str {
@@ -412,6 +427,14 @@ fn refused_by_compiler(error: compile::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_there_if_a_fourth_of_its_functions_are() {
+        let functions = BTreeSet::from(["a", "b", "c", "d", "e"]);
+        assert!(has_some(["a.cold", "b", "z"].into_iter(), &functions));
+        assert!(!has_some(["a", "a.part.0", "z"].into_iter(), &functions));
+        assert!(has_some(std::iter::empty(), &BTreeSet::new()), "one of data alone");
+    }
 
     #[test]
     fn functions_that_do_not_compile_are_named() {

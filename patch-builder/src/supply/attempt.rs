@@ -247,6 +247,11 @@ impl Bench<'_> {
                 Refusal { gate: Gate::FileBuilt, what, .. } => {
                     Verdict::NotAffected { why: format!("{what} is not built") }
                 }
+                // All that differs in the files of the record was tried, and compiles to the same.
+                Refusal { gate: Gate::Changed, what, .. } if candidate.how == How::ByRecord => {
+                    let why = format!("{what}: what differs is not compiled for this kernel build");
+                    Verdict::NotAffected { why }
+                }
                 Refusal { gate, what, .. } => Verdict::Refused { gate: gate.to_string(), what },
             };
             return Ok((verdict, None));
