@@ -2,6 +2,7 @@
 
 use crate::btf;
 use crate::compile::Compiled;
+use crate::object::carried::is_traceable;
 use crate::object::compare::{Difference, is_cold, is_init};
 use crate::object::extract::Cut;
 use crate::object::kernel::Names;
@@ -152,7 +153,7 @@ fn changed(case: &Case) -> Result<(), Refusal> {
 
 /// Whether a function came out the same. One that is nowhere was inlined: its callers differ.
 pub fn is_unchanged(found: &Difference, before: &Object, after: &Object, name: &str) -> bool {
-    let all = [&found.changed, &found.aliases, &found.new, &found.init, &found.gone];
+    let all = [&found.changed, &found.carried, &found.aliases, &found.new, &found.init, &found.gone];
     let differs = all.into_iter().flatten().any(|function| function.split('.').next() == Some(name));
     let is_there = |object: &Object| object.functions().any(|s| s.name == name);
     !differs && is_there(before) && is_there(after)
@@ -239,30 +240,10 @@ fn weak(case: &Case, name: &str) -> Result<(), Refusal> {
 
 /// The compiler has left a call for the tracer at the function's beginning, before and after.
 fn traceable(case: &Case, name: &str) -> Result<(), Refusal> {
-    let has_call = |object: &Object| {
-        object.functions().find(|s| s.name == name).is_some_and(|symbol| {
-            let at_start = object
-                .relocations_of(symbol)
-                .into_iter()
-                .take_while(|r| r.offset <= 5)
-                .any(|r| object.symbols.get(r.symbol).is_some_and(|s| s.name == "__fentry__"));
-            // Where objtool has made it a nop, the place is noted.
-            at_start || noted(object, symbol)
-        })
-    };
-    if has_call(case.before.1) && has_call(case.after.1) {
+    if is_traceable(case.before.1, name) && is_traceable(case.after.1, name) {
         return Ok(());
     }
     Err(Refusal::new(Gate::Traceable, name))
-}
-
-fn noted(object: &Object, symbol: &crate::object::Symbol) -> bool {
-    let Some(places) = object.section("__mcount_loc") else { return false };
-    places.relocations.iter().any(|relocation| {
-        matches!(object.reference(*relocation, None).target,
-            crate::object::target::Target::Unit(number, offset)
-                if offset <= 4 && object.symbols.get(number).is_some_and(|s| s.name == symbol.name))
-    })
 }
 
 /// The originals of everything that is replaced are what the kernel runs.

@@ -289,6 +289,9 @@ impl Workshop<'_> {
         let cut = extract(&old, &new, &difference, &world)?;
         let code = judge::cut(&cut, may)?;
         let mut notes: Vec<String> = cut.notes.iter().cloned().collect();
+        let carried =
+            |name: &String| format!("{name} cannot be replaced: its callers are, and carry it along");
+        notes.extend(difference.carried.iter().map(carried));
         if code == Code::Stays {
             let stays = |(function, holder): &(String, String)| {
                 format!("{holder} gives away the address of {function}: the patch is never unloaded")

@@ -44,6 +44,8 @@ pub struct Shop<'s> {
     vmlinux: Vec<u8>,
     exports: HashMap<String, String>,
     objtool_at_link: bool,
+    /// How the kernel is configured.
+    pub(crate) config: headers::Config,
 }
 
 /// A module, put together.
@@ -99,10 +101,22 @@ impl<'s> Shop<'s> {
         let exports = gates::exports(&symvers)?;
         let exports = exports.into_iter().map(|(name, owner)| (name.to_owned(), module(owner))).collect();
         let config = String::from_utf8_lossy(&unpack::read(&source.join(".config"))?).into_owned();
+        let options = headers::Config::of(&config);
         // scripts/Makefile.build: with either, objtool works on what is linked.
         let objtool_at_link =
             config.lines().any(|line| ["CONFIG_X86_KERNEL_IBT=y", "CONFIG_LTO_CLANG=y"].contains(&line));
-        Ok(Self { cache, lock, kernel, source, headers, debug, vmlinux, exports, objtool_at_link })
+        Ok(Self {
+            cache,
+            lock,
+            kernel,
+            source,
+            headers,
+            debug,
+            vmlinux,
+            exports,
+            objtool_at_link,
+            config: options,
+        })
     }
 
     /// Makes the parts for all files that the recipes name, in the order of their paths.
@@ -212,7 +226,7 @@ impl<'s> Shop<'s> {
             let mut text = fixed::of_package(self.cache, package, &self.source, &file.path, progress)?;
             for FromHeader { path, names } in &file.headers {
                 let header = fixed::of_package(self.cache, package, &self.source, path, progress)?;
-                let all = headers::pieces(&header);
+                let all = headers::pieces(&header, &self.config);
                 for name in names {
                     let lacks = || Refusal::new(Gate::Applies, format!("{path} does not have {name}"));
                     let piece = all.get(name.as_str()).ok_or_else(lacks).map_err(part::Error::from)?;

@@ -251,7 +251,7 @@ pub fn run(
         .collect();
     let headers = steps.iter().map(|step| {
         let failed = |source| Error::File { path: step.newer.clone(), source };
-        headers::Headers::of(&shop.source, &step.newer).map_err(failed)
+        headers::Headers::of(&shop.source, &step.newer, &shop.config).map_err(failed)
     });
     let headers = headers.collect::<Result<Vec<_>, _>>()?;
     let vmlinux = Object::parse(shop.vmlinux())?;

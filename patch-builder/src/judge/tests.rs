@@ -144,6 +144,22 @@ fn a_function_that_the_tracer_cannot_redirect_is_refused() {
 }
 
 #[test]
+fn what_the_tracer_cannot_redirect_is_carried_by_its_callers_unless_others_may_call_it() {
+    let quiet = "static __attribute__((__noinline__, no_instrument_function)) int quiet(int n)\n{\n\treturn n * 3 + limit;\n}\n";
+    let callers =
+        "int one(int n)\n{\n\treturn quiet(n) + 1;\n}\nint two(int n)\n{\n\treturn quiet(n) ^ 2;\n}\n";
+    let before = format!("{FILE}{quiet}{callers}");
+    let cut = passes(&Sample::new(&before, &before.replace("n * 3", "n * 5")));
+    assert_eq!(replaced(&cut), ["one", "two"]);
+    assert!(cut.parts.values().any(|part| part.symbol.as_ref().is_some_and(|(name, ..)| name == "quiet")));
+
+    let known = format!("{before}int (*keep(void))(int)\n{{\n\treturn quiet;\n}}\n");
+    assert_eq!(Sample::new(&known, &known.replace("n * 3", "n * 5")).gate(), Gate::Traceable);
+    let global = before.replace("static __attribute__((__noinline__", "__attribute__((__noinline__");
+    assert_eq!(Sample::new(&global, &global.replace("n * 3", "n * 5")).gate(), Gate::Traceable);
+}
+
+#[test]
 fn code_where_no_stack_is_looked_at_is_refused() {
     let mut sample = harmless();
     for path in

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::carried;
 use super::instruction::{self, Use};
 use super::special::{self, Irregular, TABLES};
 use super::target::{Reference, Target, base};
@@ -13,6 +14,8 @@ use super::{Kind, Object, Symbol, width};
 pub struct Difference {
     /// Functions that are in both and not the same.
     pub changed: Vec<String>,
+    /// Functions that are not the same and cannot be replaced; their callers are in `changed` for them.
+    pub carried: Vec<String>,
     /// Functions that only the fixed object has.
     pub new: Vec<String>,
     /// Functions that only the original object has.
@@ -76,6 +79,7 @@ pub fn compare(before: &Object, after: &Object) -> Result<Difference, Irregular>
     let mut found = Difference::default();
     functions(before, after, &mut found)?;
     one_name_for_each_place(before, after, &mut found);
+    carried::carry(before, after, &mut found);
     found.known = found.gone.iter().filter(|name| is_given_away(before, name)).cloned().collect();
     data(before, after, &mut found);
     let exports = |o: &Object| -> BTreeSet<String> { exported(o).map(str::to_owned).collect() };
@@ -156,7 +160,7 @@ fn is_last_there(object: &Object, symbol: &Symbol) -> bool {
 }
 
 /// Whether the address of the function `name` is stored or passed on.
-fn is_given_away(object: &Object, name: &str) -> bool {
+pub(super) fn is_given_away(object: &Object, name: &str) -> bool {
     let is_it = |reference: Reference| {
         let number = match reference.target {
             Target::Unit(number, 0) if reference.used == Use::Address => number,

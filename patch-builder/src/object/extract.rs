@@ -128,6 +128,7 @@ pub(super) struct Walk<'w, 'o> {
     before: &'w Object<'o>,
     pub(super) after: &'w Object<'o>,
     changed: BTreeSet<&'w str>,
+    carried: BTreeSet<&'w str>,
     pub(super) world: &'w World<'w>,
     file: &'o str,
     pub(super) queue: VecDeque<Key>,
@@ -150,6 +151,7 @@ impl<'w, 'o> Walk<'w, 'o> {
             before,
             after,
             changed: difference.changed.iter().map(String::as_str).collect(),
+            carried: difference.carried.iter().map(String::as_str).collect(),
             world,
             file: after.file().unwrap_or_default(),
             queue: VecDeque::new(),
@@ -381,6 +383,7 @@ impl<'w, 'o> Walk<'w, 'o> {
         let is_whole = used == Use::Address && offset == 0;
         match symbol.kind {
             Kind::Function if is_cold(symbol.name) => Ok(self.want(Key::Unit(number))),
+            Kind::Function if self.carried.contains(symbol.name) => Ok(self.want(Key::Unit(number))),
             // Pointers outlive a patch: they lead to the original, which is redirected.
             Kind::Function if self.changed.contains(symbol.name) && is_whole => self.found(&symbol),
             Kind::Function if self.changed.contains(symbol.name) || (own == Some(number) && !is_whole) => {

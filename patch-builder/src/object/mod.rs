@@ -9,6 +9,7 @@ use object::read::SymbolIndex;
 use object::read::elf::{FileHeader as _, Rela as _, SectionHeader as _, Sym as _};
 use object::{LittleEndian as LE, SectionIndex};
 
+pub mod carried;
 pub mod compare;
 pub mod emit;
 pub mod extract;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::{fs, io};
 
 use crate::recipe::is_header;
-use crate::select::headers::pieces;
+use crate::select::headers::{Config, pieces};
 
 /// Functions and macros of these headers by their names: for each the headers' paths and the texts.
 #[derive(Debug, Default)]
@@ -14,12 +14,13 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// What the headers below `newer` have and those of the tree `own` do not have under the same name.
+    /// What the headers below `newer` have, as the kernel is configured, and those of the tree `own` do not have
+    /// under the same name.
     ///
     /// # Errors
     ///
     /// A folder or a file cannot be read.
-    pub fn of(own: &Path, newer: &Path) -> io::Result<Self> {
+    pub fn of(own: &Path, newer: &Path, config: &Config) -> io::Result<Self> {
         let mut found = Self::default();
         for path in super::changes::files(newer)? {
             let name = path.to_string_lossy().into_owned();
@@ -30,8 +31,9 @@ impl Headers {
             let (text, before) =
                 (String::from_utf8_lossy(&text), fs::read(own.join(&path)).unwrap_or_default());
             let before = String::from_utf8_lossy(&before);
-            let known = pieces(&before);
-            for (piece, text) in pieces(&text).into_iter().filter(|(piece, _)| !known.contains_key(piece)) {
+            let known = pieces(&before, config);
+            let new = pieces(&text, config);
+            for (piece, text) in new.into_iter().filter(|(piece, _)| !known.contains_key(piece)) {
                 found.by_name.entry(piece.to_owned()).or_default().push((name.clone(), text.to_owned()));
             }
         }
@@ -63,7 +65,8 @@ mod tests {
         put("new/net/a.h", "#define OLD 2\n#define ONE 1\n#define BOTH 1\n");
         put("new/net/b.h", "#define BOTH 2\n");
         put("new/net/c.c", "#define CODE 2\n");
-        let found = Headers::of(&root.path().join("own"), &root.path().join("new")).unwrap();
+        let found =
+            Headers::of(&root.path().join("own"), &root.path().join("new"), &Config::default()).unwrap();
         assert_eq!(found.find("ONE"), Some(("net/a.h", "#define ONE 1\n")));
         assert!(["OLD", "BOTH", "CODE"].iter().all(|name| found.find(name).is_none()));
     }
