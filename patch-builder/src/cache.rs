@@ -134,7 +134,7 @@ mod tests {
         let now = SystemTime::now();
         remove_what_was_left(root.path(), now).unwrap();
         assert!(root.path().join("left").is_dir());
-        remove_what_was_left(root.path(), now + LEFT + Duration::from_secs(60)).unwrap();
+        remove_what_was_left(root.path(), now + LEFT + Duration::from_mins(1)).unwrap();
         assert!(!root.path().join("left").exists());
     }
 

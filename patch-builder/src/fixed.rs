@@ -20,7 +20,7 @@ pub enum Error {
     Unpack(#[from] unpack::Error),
     /// The source package cannot be unpacked.
     #[error(transparent)]
-    Tree(#[from] tree::Error),
+    Tree(#[from] Box<tree::Error>),
     /// The cache cannot be used.
     #[error(transparent)]
     Cache(#[from] cache::Error),
@@ -59,7 +59,7 @@ pub fn of_package(
 ) -> Result<String, Error> {
     if package.is_source() {
         // It is unpacked as a whole or not at all: what is the same in the kernel's own is not kept.
-        let kept = tree::differing(cache, package, own, progress)?;
+        let kept = tree::differing(cache, package, own, progress).map_err(Box::new)?;
         let gone = tree::gone(&kept).map_err(|source| Error::Read { path: kept.clone(), source })?;
         if gone.contains(Path::new(file)) {
             return Err(unpack::Error::NoFile { package: kept, file: file.to_owned() }.into());

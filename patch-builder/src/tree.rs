@@ -132,8 +132,8 @@ pub fn differing(cache: &Cache, package: &Package, own: &Path, progress: Progres
         let failed = |(path, source)| Error::Layout { release: package.version.clone(), path, source };
         let list = kept.join(GONE);
         let missing = missing_in(&unpacked, own, Path::new("")).map_err(failed)?;
-        let lines: String = missing.iter().map(|path| format!("{}\n", path.display())).collect();
-        fs::write(&list, lines).map_err(|source| failed((list.clone(), source)))?;
+        let lines: Vec<_> = missing.iter().map(|path| path.to_string_lossy()).collect();
+        fs::write(&list, lines.join("\n")).map_err(|source| failed((list.clone(), source)))?;
         differing_in(&unpacked, own, kept).map_err(failed)
     })
 }

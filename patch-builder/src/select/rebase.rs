@@ -92,8 +92,7 @@ mod tests {
     use super::*;
 
     fn function(name: &str, lines: &[&str]) -> String {
-        let body: String = lines.iter().map(|line| format!("\t{line};\n")).collect();
-        format!("int {name}(void)\n{{\n{body}}}\n")
+        format!("int {name}(void)\n{{\n\t{};\n}}\n", lines.join(";\n\t"))
     }
 
     const LINES: [&str; 9] = ["a()", "b()", "c()", "d()", "e()", "f()", "g()", "h()", "i()"];
