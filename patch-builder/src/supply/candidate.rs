@@ -100,7 +100,17 @@ impl<'f> Finder<'f> {
         index: &'f Index,
         is_own: &'f (dyn Fn(&str) -> bool + Sync),
     ) -> Self {
-        let all: Vec<Told> = all.into_iter().collect();
+        // A record that names no file of this source, under whatever path, leaves the title.
+        let is_ours = |path: &String| {
+            changes::is_elsewhere(path) || is_own(path) || counterpart(changes, is_own, path).is_some()
+        };
+        let all: Vec<Told> = all
+            .into_iter()
+            .map(|told| Told {
+                record: told.record.filter(|record| record.files.iter().any(is_ours)),
+                ..told
+            })
+            .collect();
         let table = Table::new(changes, &all);
         let mut units = table.units();
         let titles: Vec<Title> = all.iter().map(|told| table.title(*told)).collect();
@@ -198,21 +208,10 @@ impl<'f> Finder<'f> {
         self.changes.get(path).is_some_and(|changes| changes.added)
     }
 
-    /// The files of a record that differ. One that the kernel's source has elsewhere is known by its last name, if
-    /// that is of one that differs alone; what the source has where the record says is not looked for.
+    /// The files of a record that differ.
     fn differing(&self, record: &Record) -> Vec<&'f str> {
-        let find = |path: &String| {
-            if let Some((path, _)) = self.changes.get_key_value(path) {
-                return Some(path.as_str());
-            }
-            if (self.is_own)(path) {
-                return None;
-            }
-            let name = path.rsplit('/').next()?;
-            let mut moved = self.changes.keys().filter(|other| other.rsplit('/').next() == Some(name));
-            moved.next().filter(|_| moved.next().is_none()).map(String::as_str)
-        };
-        record.files.iter().filter_map(find).collect()
+        let all = record.files.iter();
+        all.filter_map(|path| counterpart(self.changes, self.is_own, path)).collect()
     }
 
     /// What differs in the file `path`; none if all of it clearly belongs to others and no record says
@@ -335,6 +334,25 @@ impl<'f> Finder<'f> {
             || path.starts_with("arch/x86/include/")
             || self.by_path.keys().filter(beside).any(|other| self.is_built(other))
     }
+}
+
+/// Which of the files that differ a record means by `path`. One that the kernel's source has elsewhere is known
+/// by its last name, if that is of one that differs alone; what the source has where the record says is not
+/// looked for.
+fn counterpart<'f>(
+    changes: &'f BTreeMap<String, Changes>,
+    is_own: &(dyn Fn(&str) -> bool + Sync),
+    path: &str,
+) -> Option<&'f str> {
+    if let Some((path, _)) = changes.get_key_value(path) {
+        return Some(path.as_str());
+    }
+    if is_own(path) {
+        return None;
+    }
+    let name = path.rsplit('/').next()?;
+    let mut moved = changes.keys().filter(|other| other.rsplit('/').next() == Some(name));
+    moved.next().filter(|_| moved.next().is_none()).map(String::as_str)
 }
 
 #[cfg(test)]

@@ -184,3 +184,17 @@ fn that_a_change_is_in_a_header_alone_no_title_tells() {
     let found = among("tcp: look at tcp_flags of tcp_skb_cb()", &[]);
     assert_eq!(found, Found::Unclear("perhaps include/net/tcp.h, and not in it alone".to_owned()));
 }
+
+#[test]
+fn a_record_whose_files_the_source_does_not_have_leaves_the_title() {
+    let title = "ipv4: ip_options: restrict IPOPT_SSRR in ip_options_get";
+    let found = recorded(title, &["net/options/core.c"], "", &[]);
+    assert!(
+        matches!(&found, Found::Here(Candidate { how: How::ByName, places })
+            if places[0].path == "net/ipv4/ip_options.c"),
+        "{found:?}"
+    );
+    // What it has there is where the fix is.
+    let found = recorded(title, &["net/dccp/ip_options.c"], "", &[]);
+    assert!(matches!(found, Found::Unclear(_)), "{found:?}");
+}
