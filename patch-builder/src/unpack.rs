@@ -1,7 +1,7 @@
 //! Files out of packages: only those that a build needs.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::{fs, io};
 
 use crate::command::{clean, not_run};
@@ -13,12 +13,14 @@ pub enum Error {
     #[error(transparent)]
     Command(#[from] crate::command::Error),
     /// A program that unpacks failed.
-    #[error("unpack {package}: {program} failed")]
+    #[error("unpack {package}: {program} failed: {words}")]
     Failed {
         /// The package file.
         package: PathBuf,
         /// The program.
         program: &'static str,
+        /// What it says.
+        words: String,
     },
     /// The package does not have a file that was wanted.
     #[error("{package} has no {file}")]
@@ -45,22 +47,34 @@ pub enum Error {
 /// A program fails, or nothing matches a pattern.
 pub(crate) fn files(package: &Path, patterns: &[&str], folder: &Path) -> Result<(), Error> {
     let (mut archive, stream) = data(package)?;
-    let status = clean("tar")
+    let tar = clean("tar")
         .arg("--extract")
         .arg("--directory")
         .arg(folder)
         .args(["--no-same-owner", "--wildcards"])
         .args(patterns)
         .stdin(stream)
-        .stderr(Stdio::null())
-        .status()
+        .output()
         .map_err(|e| not_run("tar", e))?;
     let archive = archive.wait().map_err(|e| not_run("dpkg-deb", e))?;
-    match (archive.success(), status.success()) {
+    let failed = |program, words| Error::Failed { package: package.to_owned(), program, words };
+    match (archive.success(), tar.status.success()) {
         (true, true) => Ok(()),
-        (false, _) => Err(Error::Failed { package: package.to_owned(), program: "dpkg-deb" }),
-        (true, false) => Err(Error::NoFile { package: package.to_owned(), file: patterns.join(" ") }),
+        (true, false) if complaint(&tar).contains("Not found in archive") => {
+            Err(Error::NoFile { package: package.to_owned(), file: patterns.join(" ") })
+        }
+        // Without a reader it ends early.
+        (_, false) => Err(failed("tar", complaint(&tar))),
+        (false, true) => Err(failed("dpkg-deb", archive.to_string())),
     }
+}
+
+/// What a program says of its failure, in one line: a full disk is told file by file, and first of all
+/// writes that were cut short.
+fn complaint(output: &Output) -> String {
+    let words = String::from_utf8_lossy(&output.stderr);
+    let full = words.lines().find(|line| line.contains("No space left on device"));
+    full.or_else(|| words.lines().next()).unwrap_or_default().chars().take(300).collect()
 }
 
 /// Machines that the kernel knows besides ours; `um` shares code with it.
@@ -166,7 +180,7 @@ fn part_of_tree(
     excluded: &[String],
     wanted: &[&str],
 ) -> Result<(), Error> {
-    let failed = |program| Error::Failed { package: package.to_owned(), program };
+    let failed = |program, words| Error::Failed { package: package.to_owned(), program, words };
     let (outer, stream) = data(package)?;
     let (middle, stream) = pipe(
         clean("tar").args(["--extract", "--to-stdout"]).arg(format!("./usr/src/{tree}.tar.xz")).stdin(stream),
@@ -176,12 +190,16 @@ fn part_of_tree(
     let mut tar = clean("tar");
     tar.args(["--extract", "--no-same-owner", "--strip-components=1", "--directory"]).arg(folder);
     tar.args(excluded.iter().map(|path| format!("--exclude={path}"))).args(wanted);
-    let status = tar.stdin(stream).stderr(Stdio::null()).status().map_err(|e| not_run("tar", e))?;
-    let mut all = status.success();
-    for mut child in [inner, middle, outer] {
-        all &= child.wait().map_err(|_| failed("tar"))?.success();
+    let tar = tar.stdin(stream).output().map_err(|e| not_run("tar", e))?;
+    let mut before = Ok(());
+    for (mut child, program) in [(inner, "xz"), (middle, "tar"), (outer, "dpkg-deb")] {
+        let status = child.wait().map_err(|e| not_run(program, e))?;
+        if !status.success() && before.is_ok() {
+            before = Err(failed(program, status.to_string()));
+        }
     }
-    if all { Ok(()) } else { Err(failed("tar")) }
+    // What comes before the one that writes ends early if that does.
+    if tar.status.success() { before } else { Err(failed("tar", complaint(&tar))) }
 }
 
 /// One file of the source tree that a Debian source package (`linux-source-X.Y`) carries.
@@ -193,7 +211,6 @@ fn part_of_tree(
 ///
 /// A program fails, or the tree does not have the file.
 pub(crate) fn source_file(package: &Path, tree: &str, file: &str) -> Result<Vec<u8>, Error> {
-    let failed = |program| Error::Failed { package: package.to_owned(), program };
     let (outer, stream) = data(package)?;
     let (middle, stream) = pipe(
         clean("tar").args(["--extract", "--to-stdout"]).arg(format!("./usr/src/{tree}.tar.xz")).stdin(stream),
@@ -209,7 +226,7 @@ pub(crate) fn source_file(package: &Path, tree: &str, file: &str) -> Result<Vec<
         .map_err(|e| not_run("tar", e));
     // The reader has stopped at the file; those before it end on the closed pipe, as they should.
     for mut child in [inner, middle, outer] {
-        child.wait().map_err(|_| failed("tar"))?;
+        child.wait().map_err(|e| not_run("tar", e))?;
     }
     let found = found?;
     if found.status.success() && !found.stdout.is_empty() {
@@ -239,4 +256,31 @@ pub(crate) fn gunzip(path: &Path) -> Result<String, Error> {
 /// Reads an unpacked file.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_full_disk_the_reason_is_told_and_of_anything_else_the_first_line() {
+        let said = |words: &str| {
+            let stderr = words.as_bytes().to_vec();
+            complaint(&Output { status: std::process::ExitStatus::default(), stdout: Vec::new(), stderr })
+        };
+        let full =
+            "tar: a.c: Wrote only 512 of 10240 bytes\ntar: b.c: Cannot open: No space left on device\n";
+        assert_eq!(said(full), "tar: b.c: Cannot open: No space left on device");
+        assert_eq!(said("tar: one\ntar: two\n"), "tar: one");
+        assert_eq!(said(""), "");
+    }
+
+    #[test]
+    fn a_package_that_is_none_and_a_file_that_is_not_in_one_are_told_apart() {
+        let root = tempfile::tempdir().unwrap();
+        let none = root.path().join("none.deb");
+        fs::write(&none, "no package").unwrap();
+        let error = files(&none, &["./usr/*"], root.path()).unwrap_err();
+        assert!(matches!(error, Error::Failed { .. }), "{error}");
+    }
 }
