@@ -121,11 +121,25 @@ pub fn compose(path: &str, original: &str, wishes: &[Wish], keys: Keys) -> Resul
     for wish in &in_order(wishes) {
         let new = parts(path, wish.fixed)?;
         match &wish.what {
+            // Several patches of one file, or one beside other fixes.
+            What::All if wish.version.is_none() && wishes.len() > 1 => {
+                let functions = differing(&old, &new);
+                let outside = outside(original, wish.fixed);
+                let also: Vec<&str> = outside.iter().map(String::as_str).collect();
+                plan.add(path, &old, &new, wish, &functions, &also)?;
+            }
             What::All => return whole(path, original, wishes),
             What::Functions { functions, also } => plan.add(path, &old, &new, wish, functions, also)?,
         }
     }
     Ok(plan.write(&old, keys))
+}
+
+/// The functions of `new` that are not in `old` as they are.
+fn differing<'a>(old: &[Part], new: &[Part<'a>]) -> Vec<&'a str> {
+    let is_other = |part: &&Part| !old.iter().any(|other| other.text == part.text);
+    let names: BTreeSet<&str> = new.iter().filter(is_other).filter_map(Part::function).collect();
+    names.into_iter().collect()
 }
 
 /// The oldest version first, patches before.

@@ -102,7 +102,7 @@ fn two_fixes_that_want_different_things_of_a_function_are_refused_by_name() {
     assert_eq!(refusal, Refusal::new(Gate::Conflict, "x.c: other: A and B"));
     let same = [wish("A", FIXED, &["other"], &[]), wish("B", FIXED, &["other"], &[])];
     assert!(composed(&same).unwrap().contains("n + 1"));
-    let whole = Wish { fix: "C", fixed: FIXED, version: None, what: What::All };
+    let whole = Wish { fix: "C", fixed: FIXED, version: Some("6.1.1-1"), what: What::All };
     assert_eq!(composed(&[same[0].clone(), whole]).unwrap_err().gate, Gate::Conflict);
 }
 
@@ -166,4 +166,22 @@ fn keys_are_read_only_in_what_is_put_in() {
     let (before, after) = text.split_once(PLAIN).unwrap();
     assert!(before.contains("int get") && after.starts_with("#line 13\nint other"), "{text}");
     assert!(after.contains(AS_WRITTEN) && !after.contains(PLAIN));
+}
+
+#[test]
+fn patches_of_one_file_come_together_unless_they_want_different_things_of_a_function() {
+    let one = ORIGINAL.replace("n > 3", "n > 4");
+    let two =
+        ORIGINAL.replace("\treturn n;", "\treturn -n;").replace("int other", "#define ODD 1\nint other");
+    let all = |fix, fixed| Wish { fix, fixed, version: None, what: What::All };
+    let text = composed(&[all("A", &one), all("B", &two)]).unwrap();
+    assert!(
+        text.contains("n > 4") && text.contains("return -n;") && text.contains("#define ODD 1"),
+        "{text}"
+    );
+    let text = composed(&[all("A", &one), wish("B", FIXED, &["get"], &[])]).unwrap();
+    assert!(text.contains("n > 4") && text.contains("check(limit(n))"), "{text}");
+    let three = ORIGINAL.replace("n > 3", "n > 5");
+    let refusal = composed(&[all("A", &one), all("C", &three)]).unwrap_err();
+    assert_eq!((refusal.gate, refusal.what.as_str()), (Gate::Conflict, "x.c: check: A and C"));
 }
