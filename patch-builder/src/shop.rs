@@ -100,23 +100,11 @@ impl<'s> Shop<'s> {
         let module = |owner: &str| owner.rsplit('/').next().unwrap_or(owner).replace('-', "_");
         let exports = gates::exports(&symvers)?;
         let exports = exports.into_iter().map(|(name, owner)| (name.to_owned(), module(owner))).collect();
-        let config = String::from_utf8_lossy(&unpack::read(&source.join(".config"))?).into_owned();
-        let options = headers::Config::of(&config);
+        let config = headers::Config::of(&String::from_utf8_lossy(&unpack::read(&source.join(".config"))?));
         // scripts/Makefile.build: with either, objtool works on what is linked.
         let objtool_at_link =
-            config.lines().any(|line| ["CONFIG_X86_KERNEL_IBT=y", "CONFIG_LTO_CLANG=y"].contains(&line));
-        Ok(Self {
-            cache,
-            lock,
-            kernel,
-            source,
-            headers,
-            debug,
-            vmlinux,
-            exports,
-            objtool_at_link,
-            config: options,
-        })
+            ["CONFIG_X86_KERNEL_IBT", "CONFIG_LTO_CLANG"].into_iter().any(|name| config.is_built_in(name));
+        Ok(Self { cache, lock, kernel, source, headers, debug, vmlinux, exports, objtool_at_link, config })
     }
 
     /// Makes the parts for all files that the recipes name, in the order of their paths.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::split::{self, Part, Piece, identifiers};
+use super::split::{self, Piece, identifiers};
 
 /// How a kernel is configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,6 +18,11 @@ impl Config {
         let set = text.lines().filter_map(|line| line.split_once('='));
         let set = set.filter(|(name, _)| name.starts_with("CONFIG_"));
         Self { set: set.map(|(name, value)| (name.to_owned(), value.trim() == "m")).collect() }
+    }
+
+    /// Whether the option `name` is set, and not as a module.
+    pub fn is_built_in(&self, name: &str) -> bool {
+        self.set.get(name).is_some_and(|module| !module)
     }
 
     /// Whether what stands behind `#if` holds; none if that cannot be told.
@@ -44,9 +49,8 @@ impl Config {
 
     /// Whether a macro of this name is there, if it tells of an option.
     fn is_defined(&self, name: &str) -> Option<bool> {
-        let is_set = self.set.get(name).is_some_and(|module| !module);
         let of_module = name.strip_suffix("_MODULE").and_then(|name| self.set.get(name).copied());
-        name.starts_with("CONFIG_").then(|| is_set || of_module.unwrap_or_default())
+        name.starts_with("CONFIG_").then(|| self.is_built_in(name) || of_module.unwrap_or_default())
     }
 }
 
@@ -63,7 +67,7 @@ pub fn pieces<'h>(header: &'h str, config: &Config) -> BTreeMap<&'h str, &'h str
     let mut open: Vec<Option<bool>> = Vec::new();
     let mut found: BTreeMap<&str, Option<&str>> = BTreeMap::new();
     for part in &parts {
-        let (word, rest) = directive(part).unwrap_or_default();
+        let (word, rest) = part.directive().unwrap_or_default();
         match word {
             "ifndef" if open.is_empty() && is_guard(rest) => open.push(Some(true)),
             "ifdef" => open.push(config.is_defined(rest)),
@@ -84,15 +88,6 @@ pub fn pieces<'h>(header: &'h str, config: &Config) -> BTreeMap<&'h str, &'h str
         }
     }
     found.into_iter().filter_map(|(name, text)| Some((name, text?))).collect()
-}
-
-/// What a line for the preprocessor begins with, and the rest of it without a comment.
-fn directive<'a>(part: &Part<'a>) -> Option<(&'a str, &'a str)> {
-    let rest = part.text.trim_start().strip_prefix('#')?.trim_start();
-    let end = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
-    let (word, rest) = rest.split_at_checked(end)?;
-    let rest = rest.split_once("/*").map_or(rest, |(rest, _)| rest);
-    Some((word, rest.trim()))
 }
 
 /// `fixed` with `piece` behind what it includes at its beginning, and so before what was put there earlier.

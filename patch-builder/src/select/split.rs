@@ -104,6 +104,15 @@ impl<'a> Part<'a> {
         }
     }
 
+    /// What a line for the preprocessor begins with, and the rest of it without a comment.
+    pub fn directive(&self) -> Option<(&'a str, &'a str)> {
+        let rest = self.text.trim_start().strip_prefix('#')?.trim_start();
+        let end = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        let (word, rest) = rest.split_at_checked(end)?;
+        let rest = rest.split_once("/*").map_or(rest, |(rest, _)| rest);
+        Some((word, rest.trim()))
+    }
+
     /// Whether it is another form of `other`: of the same kind, with the same first name.
     pub fn stands_for(&self, other: &Part) -> bool {
         let same_kind = std::mem::discriminant(&self.piece) == std::mem::discriminant(&other.piece);

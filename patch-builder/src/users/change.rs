@@ -182,10 +182,7 @@ pub(super) fn body(part: &Part) -> String {
 
 /// What a line for the preprocessor does.
 pub(super) fn directive<'a>(part: &Part<'a>) -> Option<&'a str> {
-    match part.piece {
-        Piece::Preprocessor { text, .. } => identifiers(text).next(),
-        _ => None,
-    }
+    part.directive().map(|(word, _)| word)
 }
 
 /// The names that a piece is about.
