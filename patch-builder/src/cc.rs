@@ -113,17 +113,44 @@ pub fn link(
     fs::read(&path).map_err(|source| Error::File { path, source })
 }
 
-/// make's failure, with the words from the first error on: it is the one to read.
+/// make's failure: of the compiler's words its errors, each behind the function that it is in.
 pub(crate) fn failed(make: &Output) -> command::Error {
     let words = String::from_utf8_lossy(&make.stderr);
-    let first = words.find("error").and_then(|at| words.get(..at)?.rfind('\n')).map_or(0, |at| at + 1);
-    let words = words.get(first..).unwrap_or_default().chars().take(2000).collect();
+    let says = |line: &&str| {
+        [": error: ", ": fatal error: ", ": In function '", ": At top level:"]
+            .iter()
+            .any(|w| line.contains(w))
+    };
+    let errors: Vec<&str> = words.lines().filter(says).collect();
+    let is_plain = errors.iter().any(|line| line.contains("error: "));
+    let words = if is_plain { errors.join("\n") } else { words.trim().to_owned() };
+    let words = words.chars().take(WORDS).collect();
     command::Error::Failed { program: "make".into(), status: make.status.to_string(), words }
 }
+
+/// The most that is kept of them, in characters.
+const WORDS: usize = 16_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_what_the_compiler_says_errors_are_kept_with_their_functions() {
+        let says = "a.c: In function 'f':\na.c:1:2: error: 'x' undeclared\n    1 | x\na.c: In function 'g':\n\
+            a.c:9:2: warning: unused\na.c: At top level:\na.c:10:1: error: conflicting types for 'h'\nmake: *** Error 2\n";
+        let output = |text: &str| {
+            clean("sh").args(["-c", &format!("cat >&2 <<'E'\n{text}E\nexit 2")]).output().unwrap()
+        };
+        let words = |text: &str| match failed(&output(text)) {
+            command::Error::Failed { words, .. } => words,
+            other => other.to_string(),
+        };
+        let wanted = "a.c: In function 'f':\na.c:1:2: error: 'x' undeclared\na.c: In function 'g':\n\
+            a.c: At top level:\na.c:10:1: error: conflicting types for 'h'";
+        assert_eq!(words(says), wanted);
+        assert_eq!(words("ERROR: modpost: no\n"), "ERROR: modpost: no");
+    }
 
     #[test]
     fn another_compiler_is_refused() {

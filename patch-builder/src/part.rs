@@ -386,6 +386,8 @@ fn functions_with_errors(words: &str) -> Vec<String> {
     for line in words.lines() {
         if let Some((_, rest)) = line.split_once(": In function '") {
             body = quoted(rest);
+        } else if line.ends_with(": At top level:") {
+            body = None;
         } else if let Some((_, error)) = line.split_once(": error: ") {
             match error.strip_prefix("conflicting types for '") {
                 Some(rest) => functions.extend(quoted(rest)),
@@ -443,7 +445,7 @@ mod tests {
     fn functions_that_do_not_compile_are_named() {
         let words = "a.c: In function 'one':\na.c:3:9: warning: unused\na.c: In function 'two':\n\
             a.c:7:3: error: 'struct s' has no member named 'x'\na.c:8:3: error: 'y' undeclared\n\
-            a.c:9:1: error: conflicting types for 'three'; have 'int(void)'\n";
+            a.c: At top level:\na.c:9:1: error: conflicting types for 'three'; have 'int(void)'\na.c:9:2: error: odd\n";
         assert_eq!(functions_with_errors(words), ["three", "two"]);
         let more = "a.c:2:9: error: implicit declaration of function 'f'; did you mean 'g'? [-Werror]\n";
         assert_eq!(undeclared(&format!("{words}{more}")), ["f", "y"]);

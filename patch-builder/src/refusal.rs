@@ -75,8 +75,6 @@ pub enum Gate {
     KnownSections,
     /// Every instruction with a reference is understood.
     KnownCode,
-    /// No reference to data of a processor's own that is not exported.
-    PerCpu,
     /// What the file exports, and its checksums, stay the same.
     Exports,
 }

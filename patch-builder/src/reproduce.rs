@@ -2,8 +2,11 @@
 //! but for the places that a linker fills in. Another compiler, configuration or source is found at
 //! once.
 
+use std::collections::HashMap;
+
 use crate::object::compare::is_init;
-use crate::object::{Object, Symbol, width};
+use crate::object::special::{self, JUMP_LABELS};
+use crate::object::{Object, Symbol, instruction, width};
 
 /// How the functions of an object compare with those of the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +30,7 @@ impl Report {
 /// module that it is part of.
 pub fn reproduce(object: &Object, kernel: &Object, file: &str) -> Report {
     let mut report = Report::default();
+    let jumps = jumps(object);
     for function in object.functions() {
         if object.section_of(function).is_none_or(|s| is_init(s.name)) {
             continue;
@@ -37,7 +41,8 @@ pub fn reproduce(object: &Object, kernel: &Object, file: &str) -> Report {
             if shipped.is_local != function.is_local || (shipped.is_local && shipped.file != Some(file)) {
                 continue;
             }
-            match difference(object, function, kernel, shipped) {
+            let jumps = object.number(function).and_then(|number| jumps.get(&number));
+            match difference((object, function), jumps.map_or(&[], Vec::as_slice), (kernel, shipped)) {
                 None => same = true,
                 words => why = words,
             }
@@ -53,10 +58,35 @@ pub fn reproduce(object: &Object, kernel: &Object, file: &str) -> Report {
     report
 }
 
-fn difference(object: &Object, function: &Symbol, kernel: &Object, shipped: &Symbol) -> Option<String> {
+/// The jumps in each function, by its number, that objtool makes nothing of: those for static keys that are
+/// mostly off. Where it works on what is linked they are still there.
+fn jumps(object: &Object) -> HashMap<usize, Vec<usize>> {
+    let mut jumps: HashMap<usize, Vec<usize>> = HashMap::new();
+    let Some(section) = object.section(JUMP_LABELS) else { return jumps };
+    // One that is not laid out as it should be is refused when tables are compared.
+    for entry in special::entries(object, section, 3).unwrap_or_default() {
+        let place = entry.code().filter(|_| special::is_no_jump(JUMP_LABELS, &entry));
+        if let Some((number, at)) = place.and_then(|(n, at)| Some((n, usize::try_from(at).ok()?))) {
+            jumps.entry(number).or_default().push(at);
+        }
+    }
+    jumps
+}
+
+fn difference(
+    (object, function): (&Object, &Symbol),
+    jumps: &[usize],
+    (kernel, shipped): (&Object, &Symbol),
+) -> Option<String> {
     let (mut ours, mut theirs) = (object.bytes_of(function).to_vec(), kernel.bytes_of(shipped).to_vec());
     if ours.len() != theirs.len() {
         return Some(format!("{} bytes, {} in the kernel", ours.len(), theirs.len()));
+    }
+    for at in jumps {
+        let nothing = ours.get(*at..).and_then(instruction::nothing_for_jump).unwrap_or_default();
+        if let Some(jump) = ours.get_mut(*at..*at + nothing.len()) {
+            jump.copy_from_slice(nothing);
+        }
     }
     for relocation in object.relocations_of(function) {
         let Some(start) = usize::try_from(relocation.offset).ok() else { continue };

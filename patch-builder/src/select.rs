@@ -360,7 +360,11 @@ impl<'a> Plan<'a> {
                 out.beside(AS_WRITTEN);
             }
         };
+        let early = self.used_early(old.len());
         let new = |out: &mut Lines, n: usize| {
+            for head in early.get(&n).into_iter().flatten() {
+                out.put(&format!("{head};\n"), None);
+            }
             for text in self.behind.get(&n).into_iter().flatten() {
                 put(out, text, None);
             }
@@ -375,6 +379,39 @@ impl<'a> Plan<'a> {
         }
         out.text
     }
+}
+
+impl<'a> Plan<'a> {
+    /// The heads of new functions that something before them names, by where they are to be declared: others
+    /// were moved in the fixed source, and stay in the original's order here.
+    fn used_early(&self, parts: usize) -> BTreeMap<usize, Vec<&'a str>> {
+        let mut early: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+        for (name, piece) in &self.new {
+            let names = |text: &str| split::identifiers(text).any(|word| word == *name);
+            let is_it = |text: &&str| *text == piece.text;
+            for n in 0..=parts {
+                let behind = self.behind.get(&n).map_or(&[][..], Vec::as_slice);
+                let is_behind = behind.iter().take_while(|text| !is_it(text)).any(|text| names(text));
+                if !is_behind && behind.iter().any(|text| is_it(&text)) {
+                    break;
+                }
+                if is_behind || self.instead.get(&n).is_some_and(|piece| names(piece.text)) {
+                    early.entry(n).or_default().extend(head(piece.text));
+                    break;
+                }
+            }
+        }
+        early
+    }
+}
+
+/// A function without its body.
+fn head(text: &str) -> Option<&str> {
+    let parts = split::parts(text).ok()?;
+    parts.iter().find_map(|part| match &part.piece {
+        split::Piece::Function(function) => Some(function.head().trim_end()),
+        _ => None,
+    })
 }
 
 fn conflict(path: &str, name: &str, one: &Piece, other: &Piece) -> Result<(), Refusal> {

@@ -2,13 +2,15 @@
 //! that brought its own would leave the rest of the module without, and the kernel would neither patch
 //! the rest's returns nor be able to tell who sleeps in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use object::read::elf::{ElfFile64, ElfSection64};
 use object::{LittleEndian as LE, Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget};
 
 use super::{Error, Passed};
 use crate::klp;
+use crate::object::instruction::{NOTHING_FOR_2, NOTHING_FOR_5};
+use crate::object::special::{JUMP_LABELS, NO_JUMP};
 
 /// A call and the table in which each of its places stands.
 const CALLS: [(&str, &str); 2] = [("__x86_return_thunk", ".return_sites"), ("__fentry__", "__mcount_loc")];
@@ -39,7 +41,31 @@ pub(crate) fn tables(module: &[u8]) -> Result<Passed, Error> {
             return Err(missing(&file, UNWIND, (section.index().0, 0)));
         }
     }
+    for (section, at) in switched_off(&file) {
+        let code =
+            file.section_by_index(object::SectionIndex(section)).and_then(|s| s.data()).unwrap_or_default();
+        let code = usize::try_from(at).ok().and_then(|at| code.get(at..)).unwrap_or_default();
+        if !code.starts_with(&NOTHING_FOR_2) && !code.starts_with(&NOTHING_FOR_5) {
+            return Err(missing(&file, JUMP_LABELS, (section, at)));
+        }
+    }
     Ok(Passed::new("objtool", seen.join(", ")))
+}
+
+/// The places of static keys at which objtool makes nothing of a jump.
+fn switched_off(file: &ElfFile64<'_, LE>) -> Vec<Place> {
+    let Some(table) = file.section_by_name(JUMP_LABELS) else { return Vec::new() };
+    // An entry is three places: of the code, of where it jumps to, of the key.
+    let mut entries: BTreeMap<u64, (Option<Place>, bool)> = BTreeMap::new();
+    for (offset, relocation) in table.relocations() {
+        let entry = entries.entry(offset / 16).or_default();
+        match offset % 16 {
+            0 => entry.0 = place(file, &relocation),
+            8 => entry.1 = relocation.addend() & NO_JUMP != 0,
+            _ => {}
+        }
+    }
+    entries.into_values().filter(|(_, is_off)| *is_off).filter_map(|(place, _)| place).collect()
 }
 
 fn missing(file: &ElfFile64<'_, LE>, table: &'static str, (section, at): Place) -> Error {
@@ -70,12 +96,14 @@ fn calls(file: &ElfFile64<'_, LE>, section: &ElfSection64<'_, '_, LE>, callee: &
 /// The places in code that the entries of a table name.
 fn listed(file: &ElfFile64<'_, LE>, table: &str) -> BTreeSet<Place> {
     let Some(table) = file.section_by_name(table) else { return BTreeSet::new() };
-    let place = |(_, relocation): (u64, object::Relocation)| {
-        let RelocationTarget::Symbol(index) = relocation.target() else { return None };
-        let symbol = file.symbol_by_index(index).ok()?;
-        Some((symbol.section_index()?.0, symbol.address().cast_signed() + relocation.addend()))
-    };
-    table.relocations().filter_map(place).collect()
+    table.relocations().filter_map(|(_, relocation)| place(file, &relocation)).collect()
+}
+
+/// What a relocation refers to.
+fn place(file: &ElfFile64<'_, LE>, relocation: &object::Relocation) -> Option<Place> {
+    let RelocationTarget::Symbol(index) = relocation.target() else { return None };
+    let symbol = file.symbol_by_index(index).ok()?;
+    Some((symbol.section_index()?.0, symbol.address().cast_signed().checked_add(relocation.addend())?))
 }
 
 #[cfg(test)]

@@ -84,13 +84,13 @@ __attribute__((section(".noinstr.text"))) int quiet(int n)
 {
 	return n;
 }
+__attribute__((__noinline__, section(".sched.text"))) static int two(int n)
+{
+	return n * 2;
+}
 __attribute__((section(".sched.text"))) int one(int n)
 {
-	return n;
-}
-__attribute__((section(".sched.text"))) int two(int n)
-{
-	return n;
+	return two(n);
 }
 asm(".pushsection .strange,\"a\"; .quad marked; .popsection");
 int marked(int n)
@@ -157,7 +157,6 @@ fn nothing_of_the_negative_set_is_let_pass() {
         ("soft", Gate::Weak),
         ("untraced", Gate::Traceable),
         ("quiet", Gate::Context),
-        ("one", Gate::OwnSection),
         ("marked", Gate::KnownSections),
     ] {
         let from = format!("int {name}(int n)\n{{\n\treturn n;");
@@ -168,6 +167,8 @@ fn nothing_of_the_negative_set_is_let_pass() {
             &[gate],
         );
     }
+    let near = Sample::new(&base, &edited(&base, &[("return two(n);", "return two(n * 5);")]));
+    refused("near".to_owned(), near, &[Gate::OwnSection]);
     let harmless = || Sample::new(&base, &edited(&base, &[TOUCH]));
     for path in [
         "kernel/livepatch/transition.c",

@@ -299,10 +299,15 @@ fn a_weak_function_is_refused() {
 }
 
 #[test]
-fn functions_that_share_a_section_are_refused() {
+fn of_functions_that_share_a_section_one_is_taken_unless_it_jumps_too_near() {
     let mark = |name: &str| format!("__attribute__((section(\".sched.text\"))) int {name}");
     let before = FILE.replacen("int other", &mark("other"), 1).replacen("int get", &mark("get"), 1);
-    assert_eq!(Sample::new(&before, &before.replacen("return 0;", "return 1;", 1)).gate(), Gate::OwnSection);
+    passes(&Sample::new(&before, &before.replacen("return 0;", "return 1;", 1)));
+    let low =
+        "__attribute__((noinline, section(\".sched.text\"))) static int low(int n)\n{\n\treturn n * n;\n}\n";
+    let near = format!("{low}{}", before.replacen("return 0;", "return low(sk->state);", 1));
+    let sample = Sample::new(&near, &near.replacen("low(sk->state)", "low(sk->state + 1)", 1));
+    assert_eq!(sample.gate(), Gate::OwnSection);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::compare::{Difference, is_cold, is_init, may_be_copied};
 use super::instruction::{self, Use};
 use super::kernel::NotFound;
+use super::neighbours::PREFIX;
 use super::resolve::{Source, World};
 use super::special;
 use super::target::{Reference, Target, base};
@@ -194,7 +195,7 @@ impl<'w, 'o> Walk<'w, 'o> {
             self.cut.parts.values().filter_map(|part| Some(part.symbol.as_ref()?.0.as_str())).collect();
         let new = difference.new.iter().chain(&difference.new_data).map(String::as_str);
         // The bytes before a function go with it.
-        let is_lost = |name: &&str| !taken.contains(name) && !name.starts_with("__pfx_");
+        let is_lost = |name: &&str| !taken.contains(name) && !name.starts_with(PREFIX);
         let lost: Vec<&str> = new.filter(is_lost).collect();
         if lost.is_empty() { Ok(()) } else { Err(Refusal::new(Gate::Reached, lost.join(", "))) }
     }
@@ -224,9 +225,11 @@ impl<'w, 'o> Walk<'w, 'o> {
             return Err(Refusal::new(Gate::OneSymbol, symbol.name));
         };
         let is_code = symbol.kind == Kind::Function;
-        let padding = if is_code { self.own_section(symbol, index, section)? } else { 0 };
+        let padding = if is_code { self.padding(symbol, index, section)? } else { 0 };
         let bytes = after.bytes_of(symbol);
-        let before = section.data.get(..usize::try_from(padding).unwrap_or_default()).unwrap_or_default();
+        let place = |offset: u64| usize::try_from(offset).unwrap_or_default();
+        let before = place(symbol.value.saturating_sub(padding))..place(symbol.value);
+        let before = section.data.get(before).filter(|_| is_code).unwrap_or_default();
         let fields = is_code.then(|| instruction::fields(bytes));
         let mut fills = Vec::new();
         for relocation in after.relocations_of(symbol) {
@@ -257,15 +260,17 @@ impl<'w, 'o> Walk<'w, 'o> {
         })
     }
 
-    /// The bytes before a function that has a section of its own, for the tracer to use.
-    fn own_section(&self, symbol: &Symbol, index: usize, section: &Section) -> Result<u64, Refusal> {
-        let mut others = self.after.symbols_in(index).filter(|s| s.kind == Kind::Function && s.size > 0);
-        let other = others.find(|s| (s.value, s.size) != (symbol.value, symbol.size));
-        if let Some(other) = other {
+    /// How many bytes before a function are for the tracer to use.
+    fn padding(&self, symbol: &Symbol, index: usize, section: &Section) -> Result<u64, Refusal> {
+        let Some(other) = self.after.shares(symbol) else {
+            return Ok(if symbol.value <= 64 { symbol.value } else { 0 });
+        };
+        if self.after.has_unnamed(symbol) {
             let what = format!("{} and {} share {}", symbol.name, other.name, section.name);
             return Err(Refusal::new(Gate::OwnSection, what));
         }
-        Ok(if symbol.value <= 64 { symbol.value } else { 0 })
+        let mut before = self.after.symbols_in(index).filter(|s| s.name.starts_with(PREFIX));
+        Ok(before.find(|s| s.end() == symbol.value).map_or(0, |s| s.size))
     }
 
     /// Code out of line, up to its last jump.
@@ -444,9 +449,6 @@ impl<'w, 'o> Walk<'w, 'o> {
         };
         if is_init(name) {
             return Err(Refusal::new(Gate::InitCode, format!("{holder} refers to {}", symbol.name)));
-        }
-        if name.starts_with(".data..percpu") {
-            return Err(Refusal::new(Gate::PerCpu, format!("{holder} refers to {}", symbol.name)));
         }
         // The compiler that made the kernel gave out the numbers of the original object.
         match self.world.own.of(only, self.file) {

@@ -56,6 +56,21 @@ pub fn block(code: &[u8]) -> Option<usize> {
     Some(decoder.position())
 }
 
+/// What objtool writes over the jump at the beginning of `code` (tools/objtool/arch/x86/decode.c,
+/// `arch_nop_insn`); none if there is no such jump.
+pub fn nothing_for_jump(code: &[u8]) -> Option<&'static [u8]> {
+    match code.first()? {
+        0xeb => Some(&NOTHING_FOR_2),
+        0xe9 => Some(&NOTHING_FOR_5),
+        _ => None,
+    }
+}
+
+/// Instructions of two and of five bytes that do nothing.
+pub const NOTHING_FOR_2: [u8; 2] = [0x66, 0x90];
+/// As above.
+pub const NOTHING_FOR_5: [u8; 5] = [0x0f, 0x1f, 0x44, 0, 0];
+
 #[cfg(test)]
 mod tests {
     use super::*;

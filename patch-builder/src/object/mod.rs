@@ -15,6 +15,7 @@ pub mod emit;
 pub mod extract;
 pub mod instruction;
 pub mod kernel;
+mod neighbours;
 pub mod resolve;
 pub mod slim;
 pub mod special;
@@ -263,6 +264,9 @@ impl<'a> Object<'a> {
         }
         let mut object = Self { sections, symbols, by_section: BTreeMap::new() };
         object.index();
+        if header.e_type.get(LE) == elf::ET_REL {
+            object.name_neighbours();
+        }
         Ok(object)
     }
 

@@ -29,19 +29,20 @@ const fn objtool(name: &'static str, references: usize) -> Layout {
 pub const TABLES: [Layout; 15] = [
     table(ALTERNATIVES, 2),
     table("__bug_table", 2),
-    table("__jump_table", 3),
+    table(JUMP_LABELS, 3),
     table("__ex_table", 2),
     table(".parainstructions", 1),
     table(".smp_locks", 1),
     objtool(".static_call_sites", 2),
     objtool(".return_sites", 1),
     objtool(".retpoline_sites", 1),
-    objtool("__mcount_loc", 1),
     objtool(".call_sites", 1),
     objtool(".cfi_sites", 1),
     objtool(".ibt_endbr_seal", 1),
     objtool(UNWIND_PLACES, 1),
     table("_kprobe_blacklist", 1),
+    // The compiler's own (CONFIG_FTRACE_MCOUNT_USE_CC), also where objtool works on what is linked.
+    table("__mcount_loc", 1),
 ];
 
 /// Remarks for objtool. They are not loaded, and are kept only where objtool will run again.
@@ -60,6 +61,11 @@ pub const REMARKS: [&str; 12] = [
     ".discard.func_stack_frame_non_standard",
 ];
 
+/// The places of static keys.
+pub const JUMP_LABELS: &str = "__jump_table";
+/// What is added to the address of a key where objtool is to make nothing of the jump
+/// (arch/x86/include/asm/jump_label.h, `objtool NOPs this`).
+pub const NO_JUMP: i64 = 2;
 /// Where the entries of [`UNWIND`] are for, one by one.
 pub const UNWIND_PLACES: &str = ".orc_unwind_ip";
 /// How to unwind from there.
@@ -177,6 +183,12 @@ pub fn entries<'a>(
         entries.push(Entry { bytes, references, unwind });
     }
     Ok(entries)
+}
+
+/// Whether objtool is to make nothing of the jump that an entry of `table` is about.
+pub fn is_no_jump(table: &str, entry: &Entry) -> bool {
+    let key = entry.references.get(2).filter(|_| table == JUMP_LABELS);
+    key.is_some_and(|key| key.relocation.addend & NO_JUMP != 0)
 }
 
 /// The entry that ends a function's unwinding names the place behind it.

@@ -3,6 +3,7 @@
 use super::Section;
 use super::compare::may_be_copied;
 use super::extract::{Fill, Key, Part, To, Walk};
+use super::instruction;
 use super::resolve::Source;
 use super::special::{self, Entry, TABLES, UNWIND};
 use super::target::{Reference, Target};
@@ -58,6 +59,9 @@ impl<'o> Walk<'_, 'o> {
         }
         self.entered.insert((table, n));
         if self.skips_key(table, entry)? {
+            if special::is_no_jump(table, entry) {
+                self.make_nothing(key, offset);
+            }
             return Ok(());
         }
         let holder = match key {
@@ -84,6 +88,21 @@ impl<'o> Walk<'_, 'o> {
             append(part, entry.unwind, Vec::new());
         }
         Ok(())
+    }
+
+    /// Does at `offset` of a function what objtool would do if the place were in its table.
+    fn make_nothing(&mut self, key: Key, offset: i64) {
+        let Some(part) = self.cut.parts.get_mut(&key) else { return };
+        let Some(start) = part.padding.checked_add_signed(offset) else { return };
+        let Some(code) = usize::try_from(start).ok().and_then(|start| part.bytes.get_mut(start..)) else {
+            return;
+        };
+        let Some(nothing) = instruction::nothing_for_jump(code) else { return };
+        if let Some(jump) = code.get_mut(..nothing.len()) {
+            jump.copy_from_slice(nothing);
+            let end = start + nothing.len() as u64;
+            part.fills.retain(|fill| !(start..end).contains(&fill.offset));
+        }
     }
 
     /// A reference of a table to code is to a place in it, not to the function.
@@ -150,7 +169,7 @@ impl<'o> Walk<'_, 'o> {
     /// later: a tracepoint is left out and stays silent, anything else is refused.
     fn skips_key(&mut self, table: &str, entry: &Entry) -> Result<bool, Refusal> {
         if self.world.object == super::resolve::VMLINUX
-            || !["__jump_table", ".static_call_sites"].contains(&table)
+            || ![special::JUMP_LABELS, ".static_call_sites"].contains(&table)
         {
             return Ok(false);
         }

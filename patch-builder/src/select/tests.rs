@@ -185,3 +185,21 @@ fn patches_of_one_file_come_together_unless_they_want_different_things_of_a_func
     let refusal = composed(&[all("A", &one), all("C", &three)]).unwrap_err();
     assert_eq!((refusal.gate, refusal.what.as_str()), (Gate::Conflict, "x.c: check: A and C"));
 }
+
+#[test]
+fn a_new_function_whose_place_moved_behind_its_caller_is_declared_before_it() {
+    let function = |name: &str, body: &str| format!("static int {name}(int n)\n{{\n\treturn {body};\n}}\n");
+    let original = [function("get", "n"), function("copy", "n")].concat();
+    let fixed = [function("copy", "n"), function("fresh", "copy(n)"), function("get", "fresh(n)")].concat();
+    let text = compose("x.c", &original, &[wish("a", &fixed, &["get"], &[])], Keys::AsWritten).unwrap();
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("int")).collect();
+    assert_eq!(
+        lines,
+        [
+            "static int fresh(int n);",
+            "static int get(int n)",
+            "static int copy(int n)",
+            "static int fresh(int n)"
+        ]
+    );
+}
