@@ -360,7 +360,7 @@ impl<'a> Plan<'a> {
                 out.beside(AS_WRITTEN);
             }
         };
-        let early = self.used_early(old.len());
+        let early = self.used_early(old);
         let new = |out: &mut Lines, n: usize| {
             for head in early.get(&n).into_iter().flatten() {
                 out.put(&format!("{head};\n"), None);
@@ -381,24 +381,34 @@ impl<'a> Plan<'a> {
     }
 }
 
-impl<'a> Plan<'a> {
-    /// The heads of new functions that something before them names, by where they are to be declared: others
-    /// were moved in the fixed source, and stay in the original's order here.
-    fn used_early(&self, parts: usize) -> BTreeMap<usize, Vec<&'a str>> {
-        let mut early: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
-        for (name, piece) in &self.new {
-            let names = |text: &str| split::identifiers(text).any(|word| word == *name);
-            let is_it = |text: &&str| *text == piece.text;
-            for n in 0..=parts {
-                let behind = self.behind.get(&n).map_or(&[][..], Vec::as_slice);
-                let is_behind = behind.iter().take_while(|text| !is_it(text)).any(|text| names(text));
-                if !is_behind && behind.iter().any(|text| is_it(&text)) {
-                    break;
-                }
-                if is_behind || self.instead.get(&n).is_some_and(|piece| names(piece.text)) {
-                    early.entry(n).or_default().extend(head(piece.text));
-                    break;
-                }
+impl Plan<'_> {
+    /// The heads of functions that something which is put in before them names, by where they are to be declared:
+    /// what was moved in the fixed source stays in the original's order here.
+    fn used_early(&self, old: &[Part]) -> BTreeMap<usize, Vec<String>> {
+        let mut early: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        let behind = |n: usize| self.behind.get(&n).map_or(&[][..], Vec::as_slice);
+        let places = |text: &str| (0..=old.len()).find(|n| behind(*n).contains(&text));
+        let new = self.new.iter().filter_map(|(name, piece)| Some((*name, piece.text, places(piece.text)?)));
+        let own = old.iter().enumerate().filter_map(|(n, part)| {
+            Some((part.function()?, self.instead.get(&n).map_or(part.text, |piece| piece.text), n))
+        });
+        for (name, text, place) in new.chain(own) {
+            let names = |text: &str| split::identifiers(text).any(|word| word == name);
+            // What the original names there it knows there.
+            let is_named = |n: usize| {
+                behind(n).iter().take_while(|other| **other != text).any(|other| names(other))
+                    || (n < place
+                        && self.instead.get(&n).is_some_and(|piece| names(piece.text))
+                        && !old.get(n).is_some_and(|part| names(part.text)))
+            };
+            let is_declared = |n: usize| {
+                let is_it = |part: &Part| matches!(part.piece, split::Piece::Prototype { name: it, .. } if it == name);
+                old.iter().take(n).any(is_it)
+            };
+            if let Some(n) = (0..=place).find(|n| is_named(*n)).filter(|n| !is_declared(*n)) {
+                // Others are declared in a header.
+                let head = head(text).filter(|head| head.trim_start().starts_with("static"));
+                early.entry(n).or_default().extend(head.map(str::to_owned));
             }
         }
         early

@@ -202,4 +202,12 @@ fn a_new_function_whose_place_moved_behind_its_caller_is_declared_before_it() {
             "static int fresh(int n)"
         ]
     );
+    // And one that was there already.
+    let fixed = [function("copy", "n"), function("get", "copy(n)")].concat();
+    let text = compose("x.c", &original, &[wish("a", &fixed, &["get"], &[])], Keys::AsWritten).unwrap();
+    assert!(text.starts_with("static int copy(int n);\n"), "{text}");
+    let declared = format!("static int copy(int n);\n{original}");
+    let fixed = format!("static int copy(int n);\n{fixed}");
+    let text = compose("x.c", &declared, &[wish("a", &fixed, &["get"], &[])], Keys::AsWritten).unwrap();
+    assert_eq!(text.matches("copy(int n);").count(), 1, "{text}");
 }

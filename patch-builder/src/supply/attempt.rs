@@ -424,7 +424,12 @@ impl Bench<'_> {
         }
         let taken = |file: &SourceFile| units.has(&file.units().collect());
         let left = works.iter().zip(&files).filter(|(_, file)| !file.whole && taken(file));
-        let left = left.flat_map(|(work, _)| work.what.told(&work.texts)).collect();
+        let left = left.flat_map(|(work, file)| {
+            // What something else that is taken needs came back.
+            let told = work.what.told(&work.texts);
+            told.into_iter().filter(|name| !file.functions.contains(name)).collect::<Vec<_>>()
+        });
+        let left = left.collect();
         let mut texts = Vec::new();
         for (work, file) in works.iter().zip(&files).filter(|(_, file)| taken(file)) {
             texts.push(work.taken(todo, file)?);

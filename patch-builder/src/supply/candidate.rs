@@ -162,13 +162,13 @@ impl<'f> Finder<'f> {
         if differing.is_empty() {
             return Found::Unclear(format!("nothing differs in {}", list(&named)));
         }
-        let is_gone = |path: &&&str| self.changes.get(**path).is_some_and(|changes| changes.removed);
-        if let Some(gone) = differing.iter().find(is_gone) {
-            return Found::Unclear(format!("{gone} is not in that version"));
-        }
         let built = self.built(record);
         if built.is_empty() {
             return Found::NotBuilt(list(&differing));
+        }
+        let is_gone = |path: &&&str| self.changes.get(**path).is_some_and(|changes| changes.removed);
+        if let Some(gone) = built.iter().find(is_gone) {
+            return Found::Unclear(format!("{gone} is not in that version"));
         }
         if let Some(added) = built.iter().find(|path| self.is_added(path)) {
             return Found::Unclear(format!("{added} is new"));

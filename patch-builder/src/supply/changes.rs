@@ -16,7 +16,7 @@ pub struct Changes {
     pub new: BTreeMap<String, BTreeSet<String>>,
     /// The words of everything else that differs: declarations, data, macros.
     pub other: BTreeSet<String>,
-    /// All functions of the newer version.
+    /// All functions of the newer version; of a file that it does not have, the kernel's own.
     pub functions: BTreeSet<String>,
     /// The older version does not have the file.
     pub added: bool,
@@ -53,7 +53,8 @@ impl Versions<'_> {
         let mut all = BTreeMap::new();
         for path in paths {
             if gone.contains(&path) {
-                let removed = Changes { removed: true, ..Changes::default() };
+                let text = fs::read_to_string(self.own.join(&path)).unwrap_or_default();
+                let removed = Changes { removed: true, ..of_file(&text, &text) };
                 all.insert(path.to_string_lossy().into_owned(), removed);
                 continue;
             }
