@@ -209,7 +209,18 @@ impl Workshop<'_> {
         let mut with = |keys| {
             let composed = edits.iter().map(|edit| Ok((edit.path, self.edited(edit, keys)?)));
             let texts = composed.collect::<Result<BTreeMap<_, _>, Refusal>>()?;
-            let after = compile::fixed(self.cache, self.tree, path, &texts).map_err(refused_by_compiler)?;
+            let after = match compile::fixed(self.cache, self.tree, path, &texts).map_err(refused_by_compiler)
+            {
+                Err(Error::Refused(refusal)) => {
+                    // What is not in the kernel build need not compile.
+                    let old = Object::parse(&before.object)?;
+                    let is_there = self.is_anywhere(&old, old.file().unwrap_or_default())?;
+                    let elsewhere =
+                        || Refusal::new(Gate::FileBuilt, format!("{path}: its functions are in no object"));
+                    return Err(if is_there { refusal } else { elsewhere() }.into());
+                }
+                other => other?,
+            };
             let asked = Asked { path, edited: &edited, named, wished: &wished, may };
             let mut made = self.judge_and_cut(&asked, [&before, &after], progress)?;
             for (path, text) in &texts {
@@ -416,13 +427,29 @@ fn undeclared(words: &str) -> Vec<String> {
     names
 }
 
+/// The functions of which the compiler says that they are called with, or declared to have, other arguments.
+fn reshaped(words: &str) -> Vec<String> {
+    let says =
+        [" arguments to function '", " of '", "conflicting types for '", "incompatible type for argument "];
+    let errors = words.lines().filter_map(|line| line.split_once(": error: ")).map(|(_, error)| error);
+    let about = ["too few ", "too many ", "passing argument ", "conflicting types ", "incompatible type "];
+    let errors = errors.filter(|error| about.iter().any(|start| error.starts_with(start)));
+    let name = |error: &str| {
+        let rest = says.iter().find_map(|words| error.split_once(words)).map(|(_, rest)| rest)?;
+        let rest = rest.split_once(" of '").map_or(rest, |(_, rest)| rest);
+        rest.split_once('\'').map(|(name, _)| name.to_owned())
+    };
+    let names: BTreeSet<String> = errors.filter_map(name).collect();
+    names.into_iter().collect()
+}
+
 /// What the compiler says of a fixed file is a refusal: the original was compiled just now.
 fn refused_by_compiler(error: compile::Error) -> Error {
     match error {
         compile::Error::Command(command::Error::Failed { words, .. }) => {
             let refusal = Refusal::new(Gate::Compiles, first_error(&words));
             let (within, missing) = (functions_with_errors(&words), undeclared(&words));
-            Refusal { within, missing, ..refusal }.into()
+            Refusal { within, missing, reshaped: reshaped(&words), ..refusal }.into()
         }
         beside @ compile::Error::Beside { .. } => Refusal::new(Gate::Compiles, beside.to_string()).into(),
         other => other.into(),
@@ -448,6 +475,9 @@ mod tests {
             a.c: At top level:\na.c:9:1: error: conflicting types for 'three'; have 'int(void)'\na.c:9:2: error: odd\n";
         assert_eq!(functions_with_errors(words), ["three", "two"]);
         let more = "a.c:2:9: error: implicit declaration of function 'f'; did you mean 'g'? [-Werror]\n";
+        let calls = "a.c:2:1: error: too few arguments to function 'one'\na.c:3:1: error: passing argument 1 of 'two' from \
+            incompatible pointer type\na.c:4:1: error: incompatible type for argument 2 of 'four'\n";
+        assert_eq!(reshaped(&format!("{words}{calls}")), ["four", "one", "three", "two"]);
         assert_eq!(undeclared(&format!("{words}{more}")), ["f", "y"]);
         assert_eq!(first_error(words), "a.c:7:3: error: 'struct s' has no member named 'x'");
     }

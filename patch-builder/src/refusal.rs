@@ -15,12 +15,14 @@ pub struct Refusal {
     pub within: Vec<String>,
     /// The names that they use and nothing declares.
     pub missing: Vec<String>,
+    /// The functions that they call with arguments that these do not have.
+    pub reshaped: Vec<String>,
 }
 
 impl Refusal {
     /// A refusal by `gate` because of `what`.
     pub fn new(gate: Gate, what: impl Into<String>) -> Self {
-        Self { gate, what: what.into(), within: Vec::new(), missing: Vec::new() }
+        Self { gate, what: what.into(), within: Vec::new(), missing: Vec::new(), reshaped: Vec::new() }
     }
 }
 

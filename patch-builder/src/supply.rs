@@ -27,8 +27,10 @@ pub mod candidate;
 pub mod changelog;
 pub mod changes;
 pub mod fit;
+mod group;
 pub mod headers;
 pub mod near;
+mod prerequisites;
 pub mod records;
 mod results;
 pub mod steps;
@@ -116,6 +118,9 @@ pub enum Verdict {
         /// to other changes.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         left: Vec<String>,
+        /// Files beside those of the fix that it does not compile without: a neighbour's change came with it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        beside: Vec<String>,
         /// It stays in memory when it was taken off, since the address of its code is stored.
         #[serde(default)]
         stays: bool,
@@ -427,12 +432,14 @@ const BATCH: usize = 12;
 /// A verdict in a few words.
 pub fn words(verdict: &Verdict) -> String {
     match verdict {
-        Verdict::Made { replaced, whole, left, stays, boot, .. } => {
+        Verdict::Made { replaced, whole, left, beside, stays, boot, .. } => {
             let whole = if *whole { ", the whole file" } else { "" };
             let left = if left.is_empty() { String::new() } else { format!(", without {}", left.join(", ")) };
+            let beside =
+                if beside.is_empty() { String::new() } else { format!(", with {}", beside.join(", ")) };
             let stays = if *stays { ", never unloaded" } else { "" };
             let boot = boot.as_ref().map_or_else(String::new, |boot| format!(", boot test: {boot}"));
-            format!("made: {}{whole}{left}{stays}{boot}", replaced.join(", "))
+            format!("made: {}{whole}{left}{beside}{stays}{boot}", replaced.join(", "))
         }
         Verdict::NotAffected { why } => format!("not affected: {why}"),
         Verdict::Refused { gate, what } => format!("refused: {gate}: {what}"),

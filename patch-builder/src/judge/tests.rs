@@ -306,6 +306,15 @@ fn of_functions_that_share_a_section_one_is_taken_unless_it_jumps_too_near() {
     let low =
         "__attribute__((noinline, section(\".sched.text\"))) static int low(int n)\n{\n\treturn n * n;\n}\n";
     let near = format!("{low}{}", before.replacen("return 0;", "return low(sk->state);", 1));
+    let far = near.replacen("low(sk->state)", "low(sk->state) + 1", 1);
+    let cut = passes(&Sample::new(&far, &far.replacen("+ 1;", "+ 2;", 1)));
+    let part = cut.parts.values().find(|part| part.section == ".text.other").unwrap();
+    let call = part
+        .fills
+        .iter()
+        .find(|fill| matches!(&fill.to, crate::object::extract::To::Symbol(name) if name.contains("low")));
+    let place = usize::try_from(call.unwrap().offset).unwrap();
+    assert_eq!(part.bytes[place..place + 4], [0; 4], "the kernel takes no other");
     let sample = Sample::new(&near, &near.replacen("low(sk->state)", "low(sk->state + 1)", 1));
     assert_eq!(sample.gate(), Gate::OwnSection);
 }

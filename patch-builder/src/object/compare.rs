@@ -222,7 +222,7 @@ fn table(object: &Object, number: usize, offset: i64) -> Option<What> {
 }
 
 /// Sets the place that a relocation writes to 0.
-fn blank(bytes: &mut [u8], offset: u64, kind: u32) {
+pub(super) fn blank(bytes: &mut [u8], offset: u64, kind: u32) {
     let range = || {
         let start = usize::try_from(offset).ok()?;
         Some(start..start.checked_add(usize::try_from(width(kind)?).ok()?)?)

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::compare::{Difference, is_cold, is_init, may_be_copied};
+use super::compare::{Difference, blank, is_cold, is_init, may_be_copied};
 use super::instruction::{self, Use};
 use super::kernel::NotFound;
 use super::neighbours::PREFIX;
@@ -247,12 +247,17 @@ impl<'w, 'o> Walk<'w, 'o> {
             _ if section.name.starts_with(".data.once") => ".data.once".to_owned(),
             _ => section.name.to_owned(),
         };
+        // The kernel fills a place in once, and refuses one that is not empty.
+        let mut bytes = if section.is_empty_in_file() { Vec::new() } else { [before, bytes].concat() };
+        for fill in &fills {
+            blank(&mut bytes, fill.offset, fill.kind);
+        }
         Ok(Part {
             section: name,
             kind: section.kind,
             flags: section.flags,
             align: if is_code { section.align } else { section.align.max(8) },
-            bytes: if section.is_empty_in_file() { Vec::new() } else { [before, bytes].concat() },
+            bytes,
             size: symbol.size.saturating_add(padding),
             padding,
             symbol: Some((symbol.name.to_owned(), symbol.kind, symbol.size)),

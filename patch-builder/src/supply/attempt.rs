@@ -2,61 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 use std::time::Instant;
 
 use invivo_terms::{Level, SetName};
 
 use super::candidate::{Candidate, Found, How, Place};
 use super::changelog;
-use super::work::{self, Differs, Texts, What, Work};
+use super::group::{End, Taken};
+use super::work::{self, Differs, Texts};
 use super::{Bench, Error, Outcome, Todo, Verdict, changes, words};
 use crate::build::{self, Built, finish};
 use crate::judge::Code;
 use crate::lock::Package;
-use crate::part;
 use crate::progress::{Progress, Step};
 use crate::recipe::{Fix, Recipe, SourceFile, is_header};
 use crate::refusal::{Gate, Refusal};
-use crate::select::rebase::unified;
-use crate::units::{Edited, Units};
-
-/// What was taken of files that are compiled together.
-#[derive(Default)]
-struct Taken {
-    files: Vec<SourceFile>,
-    units: Units,
-    /// Functions that differ and were not taken.
-    left: Vec<String>,
-    /// The kernel's own text of each file, and with what was taken.
-    texts: Vec<[String; 2]>,
-    /// Some of that is not as in the newer source, which has more.
-    is_rebased: bool,
-}
-
-impl Taken {
-    fn add(&mut self, other: Self) {
-        self.files.extend(other.files);
-        self.units.made.extend(other.units.made);
-        self.units.nothing.extend(other.units.nothing);
-        self.left.extend(other.left);
-        self.texts.extend(other.texts);
-        self.is_rebased |= other.is_rebased;
-    }
-
-    /// What was taken, as a patch of the kernel's own source.
-    fn patch(&self) -> String {
-        let one = |(file, [own, taken]): (&SourceFile, &[String; 2])| unified(&file.path, own, taken);
-        self.files.iter().zip(&self.texts).map(one).collect()
-    }
-}
-
-/// Why nothing was taken.
-enum End {
-    Refused(Refusal),
-    Unclear(String),
-    Error(Box<Error>),
-}
 
 /// The set that modules of a trial carry; it is never published.
 const SET: &str = "2000-01-01.1";
@@ -204,20 +164,6 @@ impl Bench<'_> {
         Ok(!candidate.places.is_empty())
     }
 
-    fn texts(&self, todo: Todo, place: &Place) -> Result<Texts, Error> {
-        let path = place.path.as_str();
-        let own = self.shop.source.join(path);
-        // What is not kept of another version is the kernel's own.
-        let read = |tree: Option<&Path>| {
-            let kept = tree.map(|tree| tree.join(path)).filter(|file| file.is_file());
-            let path = kept.as_deref().unwrap_or(&own);
-            fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })
-        };
-        let step = todo.step;
-        let forms = [read(None)?, read(step.older.as_deref())?, read(Some(&step.newer))?];
-        Ok(Texts::of(forms, &place.functions))
-    }
-
     /// A module of all files that the change is in.
     fn make(
         &self,
@@ -257,7 +203,7 @@ impl Bench<'_> {
             return Ok((verdict, None));
         }
         let whole = taken.files.iter().any(|file| file.whole);
-        let left = taken.left.clone();
+        let (left, beside) = (taken.left.clone(), taken.beside.clone());
         match self.finish(n, todo, taken, progress) {
             Ok(built) => {
                 let names = |object: &build::Changed| {
@@ -269,6 +215,7 @@ impl Bench<'_> {
                     replaced: built.objects.iter().flat_map(names).collect(),
                     whole,
                     left,
+                    beside,
                     stays: built.code == Code::Stays,
                     boot: None,
                 };
@@ -283,160 +230,6 @@ impl Bench<'_> {
             }
             Err(other) => Err(other.into()),
         }
-    }
-
-    /// Whether a file is compiled in others.
-    fn is_shared(&self, place: &Place) -> bool {
-        is_header(&place.path) || self.index.is_part_of_another(&place.path)
-    }
-
-    /// The parts for files that are compiled together: of all that differs; if that is refused, without what
-    /// clearly belongs to other changes; and without functions that need more than these files to compile, as
-    /// no part of a fix does whose record names all of its files. Tells the refusal of the first.
-    fn group(&self, todo: Todo, places: &[&Place], how: How, progress: Progress) -> Result<Taken, End> {
-        let mut works = Vec::new();
-        for place in places {
-            let texts = self.texts(todo, place).map_err(|e| End::Error(Box::new(e)))?;
-            works.push(Work { texts, what: What::all(place), place });
-        }
-        let mut first = None;
-        loop {
-            let end = self.try_group(todo, &works, progress);
-            let Err(End::Refused(refusal)) = end else { return end };
-            let paths: Vec<_> = works.iter().map(|work| work.place.path.as_str()).collect();
-            progress(Step::Select, &format!("{}: {refusal}", paths.join(" ")));
-            if first.is_none() && matches!(refusal.gate, Gate::FileBuilt | Gate::Changed) {
-                return Err(End::Refused(refusal));
-            }
-            // The file whose functions miss it, or else any.
-            let missing = works.iter().position(|work| work.has(&refusal.within)).unwrap_or_default();
-            if works.get_mut(missing).is_some_and(|work| work.texts.bring(todo.headers, &refusal.missing)) {
-                continue;
-            }
-            let all_less = |less: &dyn Fn(&Work) -> What| works.iter().map(less).collect::<Vec<_>>();
-            let is_less = |all: &[What]| works.iter().zip(all).any(|(work, less)| work.what != *less);
-            let mut less = all_less(&|work| work.what.without_others(work.place));
-            if first.is_some() || !is_less(&less) {
-                less = if how == How::ByRecord && refusal.gate == Gate::Compiles {
-                    all_less(&|work| work.without_foreign(&refusal.within))
-                } else {
-                    all_less(&|work| work.what.clone())
-                };
-            }
-            let is_same = !is_less(&less);
-            let first = first.get_or_insert(refusal);
-            for (work, less) in works.iter_mut().zip(less) {
-                work.what = less;
-            }
-            // Of a header all may belong to others.
-            works.retain(|work| {
-                !is_header(&work.place.path) || work.what.outside || !work.what.functions.is_empty()
-            });
-            let is_empty = |work: &Work| work.what.functions.is_empty() && !is_header(&work.place.path);
-            if is_same || works.is_empty() || works.iter().any(is_empty) {
-                return Err(End::Refused(first.clone()));
-            }
-        }
-    }
-
-    /// First the functions with what they name and what changed together with them; the whole files if that
-    /// does not compile and nothing was left out.
-    fn try_group(&self, todo: Todo, works: &[Work], progress: Progress) -> Result<Taken, End> {
-        let plain: Vec<SourceFile> = works.iter().map(|work| work.file(false)).collect();
-        let mut tries = Vec::new();
-        let is_all = |work: &Work| work.what.left.is_empty() && work.what.outside && !work.texts.is_rebased;
-        if !plain.iter().all(|file| file.whole) && works.iter().all(is_all) {
-            tries.push(works.iter().map(|work| work.file(true)).collect());
-        }
-        tries.push(plain);
-        let mut refusal = None;
-        while let Some(files) = tries.pop() {
-            match self.try_files(todo, works, files, progress) {
-                Ok(taken) => return Ok(taken),
-                Err(part::Error::Refused(found)) => {
-                    let again = found.gate == Gate::Compiles;
-                    refusal.get_or_insert(found);
-                    if !again {
-                        break;
-                    }
-                }
-                // The file is in the kernel build, and the kernel's own text of it does not compile here.
-                Err(part::Error::Compile(e)) => {
-                    let paths: Vec<_> = works.iter().map(|work| work.place.path.as_str()).collect();
-                    let paths = paths.join(", ");
-                    return Err(End::Unclear(format!("{paths}: does not compile without the fix: {e}")));
-                }
-                Err(other) => return Err(End::Error(Box::new(build::Error::from(other).into()))),
-            }
-        }
-        let nothing = || Refusal::new(Gate::Changed, "no function");
-        Err(End::Refused(refusal.unwrap_or_else(nothing)))
-    }
-
-    /// The parts with `files` in these forms.
-    fn try_files(
-        &self,
-        todo: Todo,
-        works: &[Work],
-        mut files: Vec<SourceFile>,
-        progress: Progress,
-    ) -> Result<Taken, part::Error> {
-        let workshop = self.shop.workshop(self.vmlinux, self.names);
-        // Whoever is compiled anyway is compiled with all that the change is in.
-        let mut anyway: BTreeSet<String> = BTreeSet::new();
-        let mut users = Vec::new();
-        for (work, file) in works.iter().zip(&files) {
-            let found = if self.is_shared(work.place) {
-                let change = workshop.change(&work.edit(todo, file))?;
-                self.known.users(&file.path, &change)?
-            } else {
-                BTreeSet::new()
-            };
-            if !is_header(&file.path) {
-                let own = found.is_empty().then(|| file.path.clone());
-                anyway.extend(found.iter().cloned().chain(own));
-            }
-            users.push(found);
-        }
-        for ((work, file), users) in works.iter().zip(&mut files).zip(users) {
-            if is_header(&file.path) {
-                file.compiled_in = users.union(&anyway).cloned().collect();
-            } else if self.is_shared(work.place) {
-                file.compiled_in = users.into_iter().collect();
-            }
-        }
-        let edited: Vec<Edited> = works
-            .iter()
-            .zip(&files)
-            .filter(|(_, file)| !is_header(&file.path) || !file.compiled_in.is_empty())
-            .map(|(work, file)| Edited {
-                edit: work.edit(todo, file),
-                units: file.units().collect(),
-                named: Vec::new(),
-                may: Code::Stays,
-            })
-            .collect();
-        let mut units = Units::make(&workshop, &edited, progress)?;
-        if units.made.is_empty() {
-            let paths: Vec<_> = works.iter().map(|work| work.place.path.as_str()).collect();
-            let nothing = || Refusal::new(Gate::FileBuilt, format!("what uses {}", paths.join(", ")));
-            return Err(units.nothing.pop().map_or_else(nothing, |(_, refusal)| refusal).into());
-        }
-        let taken = |file: &SourceFile| units.has(&file.units().collect());
-        let left = works.iter().zip(&files).filter(|(_, file)| !file.whole && taken(file));
-        let left = left.flat_map(|(work, file)| {
-            // What something else that is taken needs came back.
-            let told = work.what.told(&work.texts);
-            told.into_iter().filter(|name| !file.functions.contains(name)).collect::<Vec<_>>()
-        });
-        let left = left.collect();
-        let mut texts = Vec::new();
-        for (work, file) in works.iter().zip(&files).filter(|(_, file)| taken(file)) {
-            texts.push(work.taken(todo, file)?);
-        }
-        let is_rebased = works.iter().any(|work| work.texts.is_rebased);
-        files.retain(|file| units.has(&file.units().collect()));
-        Ok(Taken { files, units, left, texts, is_rebased })
     }
 
     /// Puts the parts together, and writes the recipe that a person may approve.

@@ -320,7 +320,7 @@ impl<'f> Finder<'f> {
         self.in_files(title, &[path], how)
     }
 
-    fn is_built(&self, path: &str) -> bool {
+    pub(super) fn is_built(&self, path: &str) -> bool {
         if !is_header(path) {
             let is_there = |changes: &Changes| self.index.has(path, &changes.functions);
             return self.index.is_part_of_another(path) || self.changes.get(path).is_some_and(is_there);

@@ -2,6 +2,7 @@
 
 use super::candidate::Place;
 use super::headers::Headers;
+use super::prerequisites::Needed;
 use super::{Todo, changes};
 use crate::part::Edit;
 use crate::recipe::{FromHeader, SourceFile, is_header};
@@ -32,13 +33,15 @@ pub(super) fn of_header(path: &str, own: &str, fixed: &str) -> Differs {
 }
 
 /// One file, and what of it is tried.
-pub(super) struct Work<'w> {
-    pub(super) place: &'w Place,
+pub(super) struct Work {
+    pub(super) place: Place,
+    /// It is no file of the fix: only what that needs of it is tried.
+    pub(super) is_beside: bool,
     pub(super) texts: Texts,
     pub(super) what: What,
 }
 
-impl Work<'_> {
+impl Work {
     /// Whether one of these functions is in it.
     pub(super) fn has(&self, functions: &[String]) -> bool {
         let all = changes::of_file(&self.texts.own, &self.texts.fixed).functions;
@@ -55,7 +58,7 @@ impl Work<'_> {
     /// Less than it is tried with: without the functions `within` that do not compile, and what needs them.
     /// If no function is to blame, it is what is outside of functions.
     pub(super) fn without_foreign(&self, within: &[String]) -> What {
-        let Self { place, texts: Texts { own, fixed, .. }, what } = self;
+        let Self { place, texts: Texts { own, fixed, .. }, what, .. } = self;
         let is_sure = |name: &String| place.surely.contains(name);
         let foreign = select::in_need_of(own, fixed, within);
         let mut less = what.without(place, |name| foreign.contains(name) && !is_sure(name));
@@ -97,6 +100,7 @@ impl Work<'_> {
         if self.what.outside {
             also.extend(self.texts.outside());
         }
+        also.extend(self.what.pieces.iter().cloned());
         // What differs in a header is often outside of functions alone.
         let is_plain = !is_header(&self.place.path) && !self.texts.is_rebased;
         let whole = whole || (functions.is_empty() && is_plain);
@@ -117,13 +121,30 @@ pub(super) struct What {
     pub(super) functions: Vec<String>,
     /// What differs outside of functions as well, and not only what they name of it.
     pub(super) outside: bool,
+    /// Pieces outside of functions that are taken in any case, by their texts.
+    pub(super) pieces: Vec<String>,
     /// What is left out.
     pub(super) left: Vec<String>,
 }
 
 impl What {
     pub(super) fn all(place: &Place) -> Self {
-        Self { functions: place.functions.clone(), outside: true, left: Vec::new() }
+        Self { functions: place.functions.clone(), outside: true, pieces: Vec::new(), left: Vec::new() }
+    }
+
+    /// Takes more; whether that was not taken anyway.
+    pub(super) fn add(&mut self, needed: Needed) -> bool {
+        let before = (self.functions.len(), self.pieces.len(), self.outside);
+        self.outside |= needed.is_whole;
+        self.functions.extend(needed.functions);
+        self.functions.sort_unstable();
+        self.functions.dedup();
+        for piece in needed.pieces {
+            if !self.outside && !self.pieces.contains(&piece) {
+                self.pieces.push(piece);
+            }
+        }
+        before != (self.functions.len(), self.pieces.len(), self.outside)
     }
 
     pub(super) fn without(&self, place: &Place, is_left: impl Fn(&String) -> bool) -> Self {
@@ -235,7 +256,7 @@ mod tests {
             surely: vec!["fix".to_owned()],
         };
         let texts = Texts::of([own.to_owned(), own.to_owned(), fixed], &functions);
-        let work = Work { place: &place, texts, what: What::all(&place) };
+        let work = Work { what: What::all(&place), place, texts, is_beside: false };
         let less = work.without_foreign(&["high".to_owned()]);
         assert_eq!(
             (less.functions, less.left),
