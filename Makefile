@@ -63,7 +63,7 @@ $(OTHER_LOADER):
 .PHONY: test-all
 test-all: test-fast $(OTHER_LOADER) ## The same, and what takes longer
 	INVIVO_ALL=1 INVIVO_POWER_CUTS=0 INVIVO_OTHER_LOADER=$(OTHER_LOADER) $(GUEST_TEST)
-	INVIVO_ALL=1 cargo test --workspace --locked --test targets -- --nocapture
+	INVIVO_ALL=1 cargo test --workspace --locked --test targets --test build -- --nocapture
 	$(SIMULATED)
 	$(LAB) test --all
 

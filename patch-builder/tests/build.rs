@@ -79,6 +79,23 @@ fn five_recipes_become_one_module_that_closes_all_holes_and_gives_everything_bac
 }
 
 #[test]
+fn a_recipe_becomes_a_module_for_a_kernel_in_which_objtool_works_on_what_is_linked() {
+    // Its packages are 670 MB.
+    if std::env::var_os("INVIVO_ALL").is_none() {
+        eprintln!("SKIP: INVIVO_ALL is not set, no module of a fix was made for 6.12");
+        return;
+    }
+    let out = tempfile::tempdir().unwrap();
+    let recipe = [recipes("CVE-2026-98022-6.12")];
+    let lock = recipes("kernels/6.12.107+deb12-cloud-amd64.yaml");
+    let built = build_of(out.path(), &lock, &recipe).unwrap();
+    assert_eq!(built.objects[0].functions, ["dev_change_tx_queue_len"]);
+    let part = &built.evidence.parts[0];
+    assert!(part.same * 1000 >= part.compared * 995, "{} of {}", part.same, part.compared);
+    boot(&built, &recipe);
+}
+
+#[test]
 fn a_variable_that_each_processor_has_is_the_kernels_own_in_the_patch() {
     let out = tempfile::tempdir().unwrap();
     let recipe = [Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/per-processor")];
