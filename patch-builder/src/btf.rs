@@ -4,7 +4,7 @@
 //! The comparison of functions cannot see a struct that grew: every function that uses it is
 //! compiled anew, and the objects that exist in the running kernel have the old size.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// The section is not what it should be.
@@ -287,6 +287,17 @@ pub fn contradictions(before: &Types, after: &Types) -> Vec<String> {
     let differ = new.iter().filter(|(name, value)| old.get(*name).is_some_and(|other| other != *value));
     found.extend(differ.map(|(name, _)| format!("constant {name}")));
     found
+}
+
+/// Those of the types `changed` that only the later compilation describes: the compiler leaves out what a file does
+/// not use, so nothing tells what layout they had.
+pub fn unseen(before: &Types, after: &Types, changed: &BTreeSet<String>) -> Vec<String> {
+    let (old, new) = (before.described(), after.described());
+    let is_unseen = |key: &&(&str, &str)| changed.contains(key.1) && !old.contains_key(*key);
+    new.keys()
+        .filter(is_unseen)
+        .map(|(kind, name)| format!("{kind} {name}, which the original does not use"))
+        .collect()
 }
 
 /// How many types of a name there are in `types`.

@@ -1,5 +1,7 @@
 //! The gates on what differs: everything that the comparison of functions cannot make safe by itself.
 
+use std::collections::BTreeSet;
+
 use crate::btf;
 use crate::compile::Compiled;
 use crate::object::carried::is_traceable;
@@ -29,6 +31,8 @@ pub struct Case<'c> {
     pub report: &'c Report,
     /// The symbols of the object that is patched.
     pub names: &'c Names<'c>,
+    /// The types whose definition is another.
+    pub types: &'c BTreeSet<String>,
 }
 
 /// Code that may run while livepatch looks at stacks, or in a context whose stack it does not look
@@ -69,7 +73,7 @@ const UNSAFE_FUNCTIONS: [&str; 13] = [
 ];
 
 /// Sections whose functions no tracer may touch.
-const UNTOUCHABLE: [&str; 5] = [".noinstr", ".entry", ".cpuidle", ".spinlock", ".kprobes"];
+pub(crate) const UNTOUCHABLE: [&str; 5] = [".noinstr", ".entry", ".cpuidle", ".spinlock", ".kprobes"];
 
 /// Judges what differs in one file, before anything is taken out.
 ///
@@ -194,7 +198,9 @@ fn layout(case: &Case) -> Result<(), Refusal> {
         return Err(refuse("the compiler does not describe types".to_owned()));
     };
     let parse = |bytes| btf::Types::parse(bytes).map_err(|e| refuse(e.to_string()));
-    let found = btf::contradictions(&parse(&before)?, &parse(&after)?);
+    let (before, after) = (parse(&before)?, parse(&after)?);
+    let mut found = btf::contradictions(&before, &after);
+    found.extend(btf::unseen(&before, &after, case.types));
     if found.is_empty() { Ok(()) } else { Err(refuse(found.join(", "))) }
 }
 

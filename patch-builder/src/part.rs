@@ -136,6 +136,8 @@ struct Asked<'a> {
     named: &'a [&'a str],
     /// Functions that fixes want.
     wished: &'a [&'a str],
+    /// Types that fixes define otherwise.
+    types: &'a BTreeSet<String>,
     may: Code,
 }
 
@@ -221,7 +223,11 @@ impl Workshop<'_> {
                 }
                 other => other?,
             };
-            let asked = Asked { path, edited: &edited, named, wished: &wished, may };
+            let mut types = BTreeSet::new();
+            for (path, text) in &texts {
+                types.extend(Change::of(path, &self.original(path)?, text)?.types);
+            }
+            let asked = Asked { path, edited: &edited, named, wished: &wished, types: &types, may };
             let mut made = self.judge_and_cut(&asked, [&before, &after], progress)?;
             for (path, text) in &texts {
                 let redefined = select::redefined(&self.original(path)?, text).into_iter();
@@ -242,7 +248,7 @@ impl Workshop<'_> {
 
     fn judge_and_cut(
         &self,
-        &Asked { path, edited, named, wished, may }: &Asked,
+        &Asked { path, edited, named, wished, types, may }: &Asked,
         [before, after]: [&compile::Compiled; 2],
         progress: Progress,
     ) -> Result<Made, Error> {
@@ -283,6 +289,7 @@ impl Workshop<'_> {
             difference: &difference,
             report: &report,
             names: symbols,
+            types,
         })?;
         let held = match &module {
             None => BTreeSet::new(),

@@ -1,6 +1,6 @@
 //! Small files, compiled in the tests as the kernel's are: a kernel of one file, and a fix of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::process::Command;
 
 use crate::compile::{Compiled, FLAGS};
@@ -75,6 +75,8 @@ pub(crate) struct Sample {
     pub(crate) exports: HashMap<String, String>,
     /// Modules that `object` keeps loaded.
     pub(crate) held: Vec<&'static str>,
+    /// Types that the fix defines otherwise.
+    pub(crate) types: BTreeSet<String>,
 }
 
 impl Sample {
@@ -92,6 +94,7 @@ impl Sample {
             named: Vec::new(),
             exports: exports.into(),
             held: Vec::new(),
+            types: BTreeSet::new(),
         }
     }
 
@@ -117,6 +120,7 @@ impl Sample {
             difference: &difference,
             report: &reproduce(&old, &kernel, "sample.c"),
             names: &names,
+            types: &self.types,
         })?;
         let world = World {
             object: self.object,

@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use object::read::elf::{ElfFile64, ElfSection64};
-use object::{LittleEndian as LE, Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget};
+use object::{
+    LittleEndian as LE, Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SymbolKind,
+};
 
 use super::{Error, Passed};
 use crate::klp;
@@ -35,10 +37,15 @@ pub(crate) fn tables(module: &[u8]) -> Result<Passed, Error> {
         }
         seen.push(format!("{} in {table}", places.len()));
     }
-    let unwound: BTreeSet<_> = listed(&file, UNWIND).into_iter().map(|(section, _)| section).collect();
+    let unwound = listed(&file, UNWIND);
     for section in code(&file).filter(|section| section.size() > 0) {
-        if !unwound.contains(&section.index().0) {
-            return Err(missing(&file, UNWIND, (section.index().0, 0)));
+        let number = section.index();
+        let own =
+            file.symbols().filter(|s| s.section_index() == Some(number) && s.kind() == SymbolKind::Text);
+        let first = own.filter(|s| s.size() > 0).map(|s| s.address().cast_signed()).min();
+        // From the first function's first place on.
+        if !unwound.iter().any(|(of, at)| *of == number.0 && first.is_none_or(|first| *at <= first)) {
+            return Err(missing(&file, UNWIND, (number.0, first.unwrap_or_default())));
         }
     }
     for (section, at) in switched_off(&file) {
@@ -110,8 +117,7 @@ fn place(file: &ElfFile64<'_, LE>, relocation: &object::Relocation) -> Option<Pl
 mod tests {
     use object::write::{Object, Relocation, Symbol, SymbolSection};
     use object::{
-        Architecture, BinaryFormat, Endianness, RelocationFlags, SectionKind, SymbolFlags, SymbolKind,
-        SymbolScope, elf,
+        Architecture, BinaryFormat, Endianness, RelocationFlags, SectionKind, SymbolFlags, SymbolScope, elf,
     };
 
     use super::*;

@@ -320,6 +320,28 @@ fn of_functions_that_share_a_section_one_is_taken_unless_it_jumps_too_near() {
 }
 
 #[test]
+fn a_new_function_keeps_the_protection_of_its_section_or_is_refused() {
+    for (section, gate) in [(".kprobes.text", Gate::Context), (".init.text", Gate::InitCode)] {
+        let new = format!(
+            "__attribute__((__noinline__, section(\"{section}\"))) static int low(int n)\n{{\n\treturn n * n;\n}}\n"
+        );
+        let after = format!("{new}{}", FILE.replacen("return 0;", "return low(sk->state) + 1;", 1));
+        assert_eq!(Sample::new(FILE, &after).gate(), gate, "{section}");
+    }
+}
+
+#[test]
+fn a_type_that_changed_and_that_only_the_fix_uses_is_refused() {
+    let before = format!("struct odd {{ int a; }};\n{FILE}");
+    let after = before.replacen("int a;", "long mark; int a;", 1);
+    let after = after.replacen("return 0;", "return ((struct odd *)sk)->a;", 1);
+    let mut sample = Sample::new(&before, &after);
+    passes(&sample);
+    sample.types.insert("odd".to_owned());
+    assert_eq!(sample.gate(), Gate::Layout);
+}
+
+#[test]
 fn a_section_that_says_something_unknown_is_refused() {
     let say = "asm(\".pushsection .strange,\\\"a\\\"; .quad other; .popsection\");\n";
     let before = format!("{FILE}{say}");

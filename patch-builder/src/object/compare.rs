@@ -209,6 +209,14 @@ fn body_with(object: &Object, symbol: &Symbol, tables: bool) -> Body {
             .unwrap_or_else(|| what(object, &reference)),
         });
     }
+    // What a short jump reaches is not in its bytes.
+    if is_code {
+        meanings.extend(object.unnamed_targets(symbol).into_iter().map(|(offset, name, into)| Meaning {
+            offset,
+            kind: 0,
+            what: What::Symbol(base(name), into),
+        }));
+    }
     // `.rodata.x` and `.data.x` differ, `.rodata.x` and `.rodata.y` do not.
     let section = section.and_then(|s| s.name.split('.').nth(1)).unwrap_or_default().to_owned();
     Body { section, bytes, size: symbol.size, meanings }

@@ -11,6 +11,7 @@ use super::resolve::{Source, World};
 use super::special;
 use super::target::{Reference, Target, base};
 use super::{Kind, Object, Relocation, Section, Symbol};
+use crate::judge::UNTOUCHABLE;
 use crate::refusal::{Gate, Refusal};
 
 /// A function that is replaced.
@@ -225,6 +226,13 @@ impl<'w, 'o> Walk<'w, 'o> {
             return Err(Refusal::new(Gate::OneSymbol, symbol.name));
         };
         let is_code = symbol.kind == Kind::Function;
+        // What is new there would lose the protection that its section gives.
+        if is_code && UNTOUCHABLE.iter().any(|start| section.name.starts_with(start)) {
+            return Err(Refusal::new(Gate::Context, format!("{}: {}", symbol.name, section.name)));
+        }
+        if is_code && is_init(section.name) {
+            return Err(Refusal::new(Gate::InitCode, symbol.name));
+        }
         let padding = if is_code { self.padding(symbol, index, section)? } else { 0 };
         let bytes = after.bytes_of(symbol);
         let place = |offset: u64| usize::try_from(offset).unwrap_or_default();
@@ -274,8 +282,23 @@ impl<'w, 'o> Walk<'w, 'o> {
             let what = format!("{} and {} share {}", symbol.name, other.name, section.name);
             return Err(Refusal::new(Gate::OwnSection, what));
         }
-        let mut before = self.after.symbols_in(index).filter(|s| s.name.starts_with(PREFIX));
-        Ok(before.find(|s| s.end() == symbol.value).map_or(0, |s| s.size))
+        let refuse = |why: &str| Err(Refusal::new(Gate::OwnSection, format!("{}: {why}", symbol.name)));
+        let own = self.after.functions().filter(|other| self.after.shares(other).is_none());
+        let padding = own.map(|other| other.value).filter(|value| *value <= 64).max().unwrap_or_default();
+        let start = symbol.value.checked_sub(padding);
+        let range =
+            start.and_then(|start| Some(usize::try_from(start).ok()?..usize::try_from(symbol.value).ok()?));
+        let bytes = range.and_then(|range| section.data.get(range)).unwrap_or_default();
+        let is_of_another = self.after.symbols_in(index).any(|s| {
+            !s.name.starts_with(PREFIX) && s.size > 0 && Some(s.end()) > start && s.value < symbol.value
+        });
+        if bytes.len() as u64 != padding
+            || bytes.iter().any(|byte| *byte != NOTHING)
+            || (padding > 0 && is_of_another)
+        {
+            return refuse("what is before it is not what is before others");
+        }
+        Ok(padding)
     }
 
     /// Code out of line, up to its last jump.
@@ -472,6 +495,9 @@ impl<'w, 'o> Walk<'w, 'o> {
         self.want(Key::Unit(number))
     }
 }
+
+/// An instruction of one byte that does nothing.
+const NOTHING: u8 = 0x90;
 
 /// The global symbol of a new function: one in the whole patch.
 fn new_symbol(object: &str, name: &str) -> String {

@@ -64,13 +64,27 @@ impl<'a> Object<'a> {
         self.unnamed(function).next().is_some()
     }
 
+    /// Those places of `function`, by their offsets in it, with what they refer to.
+    pub(super) fn unnamed_targets(&self, function: &Symbol) -> Vec<(u64, &'a str, i64)> {
+        let Some(section) = function.section() else { return Vec::new() };
+        let target = |place: Place| {
+            let symbol = self.symbol_at(section, place.to);
+            let of = |symbol: &Symbol<'a>| {
+                (symbol.name, place.to.cast_signed().wrapping_sub_unsigned(symbol.value))
+            };
+            let (name, into) = symbol.map_or(("", place.to.cast_signed()), of);
+            (place.offset.wrapping_sub(function.value), name, into)
+        };
+        self.unnamed(function).map(target).collect()
+    }
+
     fn unnamed(&self, function: &Symbol) -> impl Iterator<Item = Place> {
         let named: Vec<u64> =
-            self.relocations_of(function).iter().map(|r| r.offset + function.value).collect();
+            self.relocations_of(function).iter().map(|r| r.offset.wrapping_add(function.value)).collect();
         let (start, end) = (function.value, function.end());
         let address = self.section_of(function).map_or(0, |section| section.address);
         let mut decoder =
-            Decoder::with_ip(64, self.bytes_of(function), start - address, DecoderOptions::NONE);
+            Decoder::with_ip(64, self.bytes_of(function), start.wrapping_sub(address), DecoderOptions::NONE);
         let mut instruction = Instruction::default();
         std::iter::from_fn(move || {
             decoder.can_decode().then(|| {
@@ -84,7 +98,7 @@ impl<'a> Object<'a> {
                     return None;
                 };
                 let tail = (instruction.len() - field) as u64;
-                Some(Place { offset: instruction.ip() + field as u64, length, tail, to })
+                Some(Place { offset: instruction.ip().wrapping_add(field as u64), length, tail, to })
             })
         })
         .flatten()

@@ -16,10 +16,12 @@ impl<'o> Walk<'_, 'o> {
         let regular = |e: special::Irregular| Refusal::new(Gate::KnownSections, e.0);
         for layout in TABLES.iter().filter(|t| !(t.by_objtool && self.world.objtool_at_link)) {
             let Some(section) = after.section(layout.name) else { continue };
-            for (n, entry) in
-                special::entries(after, section, layout.references).map_err(regular)?.iter().enumerate()
-            {
+            let entries = special::entries(after, section, layout.references).map_err(regular)?;
+            for (n, entry) in entries.iter().enumerate() {
                 self.enter(layout.name, n, section, entry)?;
+            }
+            if layout.name == special::UNWIND_PLACES {
+                self.unwind_starts(section, &entries)?;
             }
         }
         if self.world.objtool_at_link {
@@ -35,6 +37,64 @@ impl<'o> Walk<'_, 'o> {
             return Ok(false);
         }
         Ok(true)
+    }
+
+    /// Where one function ends as the next of its section begins, objtool says it once, and not for the next: the
+    /// last entry before a function is the one for its beginning.
+    fn unwind_starts(&mut self, section: &Section<'o>, entries: &[Entry<'o>]) -> Result<(), Refusal> {
+        let after = self.after;
+        let place = |entry: &Entry| {
+            let (number, offset) = entry.code()?;
+            let symbol = after.symbols.get(number)?;
+            Some((symbol.section()?, symbol.value.checked_add_signed(offset)?))
+        };
+        let taken: Vec<usize> = self
+            .cut
+            .parts
+            .keys()
+            .filter_map(|key| match key {
+                Key::Unit(number) => Some(*number),
+                Key::Block(..) => None,
+            })
+            .collect();
+        for number in taken {
+            let Some(symbol) = after.symbols.get(number).filter(|symbol| after.shares(symbol).is_some())
+            else {
+                continue;
+            };
+            if entries.iter().any(|entry| entry.code() == Some((number, 0)))
+                || !self.entered.insert(("the beginning of a function", number))
+            {
+                continue;
+            }
+            let before = |entry: &&Entry| {
+                place(entry)
+                    .is_some_and(|(section, at)| Some(section) == symbol.section() && at < symbol.value)
+            };
+            let Some(last) = entries.iter().filter(before).max_by_key(|entry| place(entry)) else {
+                let what = format!("{}: nothing says how to unwind from its beginning", symbol.name);
+                return Err(Refusal::new(Gate::OwnSection, what));
+            };
+            let fills = last.references.iter().map(|reference| Fill {
+                offset: reference.relocation.offset,
+                kind: reference.relocation.kind,
+                to: To::Part(Key::Unit(number)),
+                addend: 0,
+            });
+            let name = special::UNWIND_PLACES;
+            append(
+                self.tables.entry(name).or_insert_with(|| empty(name, section)),
+                last.bytes,
+                fills.collect(),
+            );
+            let unwind = after.section(UNWIND).unwrap_or(section);
+            append(
+                self.tables.entry(UNWIND).or_insert_with(|| empty(UNWIND, unwind)),
+                last.unwind,
+                Vec::new(),
+            );
+        }
+        Ok(())
     }
 
     fn enter(

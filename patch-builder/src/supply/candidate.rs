@@ -322,7 +322,14 @@ impl<'f> Finder<'f> {
 
     pub(super) fn is_built(&self, path: &str) -> bool {
         if !is_header(path) {
-            let is_there = |changes: &Changes| self.index.has(path, &changes.functions);
+            let is_there = |changes: &Changes| {
+                // Of a function made by a macro the name is not known.
+                let is_made = |name: &String| !name.contains(|c: char| c.is_ascii_lowercase());
+                self.index.has(path, &changes.functions)
+                    || (changes.removed
+                        && self.index.has_file(path)
+                        && (changes.functions.is_empty() || changes.functions.iter().any(is_made)))
+            };
             return self.index.is_part_of_another(path) || self.changes.get(path).is_some_and(is_there);
         }
         // A folder's own headers are built with its files.

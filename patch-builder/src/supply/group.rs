@@ -143,11 +143,12 @@ impl Bench<'_> {
             Some([own, fs::read_to_string(todo.step.newer.join(path)).ok()?])
         };
         let mut is_any = false;
-        for needed in needed(&todo.step.changes, &wanted, read) {
+        for mut needed in needed(&todo.step.changes, &wanted, read) {
             if !is_header(&needed.path) && !todo.finder.is_built(&needed.path) {
                 continue;
             }
             if let Some(work) = works.iter_mut().find(|work| work.place.path == needed.path) {
+                needed.functions.retain(|name| work.texts.differs(name));
                 is_any |= work.what.add(needed);
                 continue;
             }
@@ -162,6 +163,7 @@ impl Bench<'_> {
                 surely: needed.functions.clone(),
             };
             let texts = self.texts(todo, &place).map_err(|e| End::Error(Box::new(e)))?;
+            needed.functions.retain(|name| texts.differs(name));
             let mut what =
                 What { functions: Vec::new(), outside: false, pieces: Vec::new(), left: Vec::new() };
             what.add(needed);
@@ -298,6 +300,12 @@ impl Bench<'_> {
             return Err(units.nothing.pop().map_or_else(nothing, |(_, refusal)| refusal).into());
         }
         let taken = |file: &SourceFile| units.has(&file.units().collect());
+        // The rest calls it as it would be.
+        let is_needed =
+            |(work, file): &(&Work, &SourceFile)| work.is_beside && !is_header(&file.path) && !taken(file);
+        if let Some((_, file)) = works.iter().zip(&files).find(is_needed) {
+            return Err(Refusal::new(Gate::Users, format!("{}: nothing of it is made", file.path)).into());
+        }
         let is_own = |work: &Work, file: &SourceFile| !file.whole && !work.is_beside && taken(file);
         let left = works.iter().zip(&files).filter(|(work, file)| is_own(work, file));
         let left = left.flat_map(|(work, file)| {

@@ -15,7 +15,7 @@ pub(super) struct Needed {
     pub functions: Vec<String>,
     /// Prototypes, by their texts.
     pub pieces: Vec<String>,
-    /// All that differs in it: what says what a value means goes with the types that hold it, which [`Layout`] has
+    /// All that differs in it: no half of a neighbour's change is taken, and what says what a value means goes with the types that hold it, which [`Layout`] has
     /// to see.
     ///
     /// [`Layout`]: crate::refusal::Gate::Layout
@@ -38,60 +38,100 @@ pub(super) fn needed(
     wanted: &Wanted,
     texts: impl Fn(&str) -> Option<[String; 2]>,
 ) -> Vec<Needed> {
-    let names: BTreeSet<&str> = wanted.missing.iter().chain(wanted.reshaped).map(String::as_str).collect();
-    let calls: BTreeSet<String> = wanted.reshaped.iter().map(|name| name.to_lowercase()).collect();
-    let words: BTreeSet<String> = names.iter().map(|name| name.to_lowercase()).collect();
-    let mut all = Vec::new();
-    for (path, changes) in changes.iter().filter(|(_, changes)| !changes.added && !changes.removed) {
-        let mut needed =
-            Needed { path: path.clone(), functions: Vec::new(), pieces: Vec::new(), is_whole: false };
-        if is_header(path) {
-            let own = || changes.changed.keys().chain(changes.new.keys());
-            needed.functions = own().filter(|name| names.contains(name.as_str())).cloned().collect();
-            if !changes.other.is_disjoint(&words)
-                && let Some([old, newer]) = texts(path)
-            {
-                (needed.pieces, needed.is_whole) = declaring(&old, &newer, &names);
-            }
-            if needed.is_whole {
-                needed.functions = own().cloned().collect();
-            }
-        } else if extension(path) == "c" {
-            let is_wanted = |name: &str, lines: &BTreeSet<String>| {
-                wanted.reshaped.iter().any(|wanted| wanted == name) || !lines.is_disjoint(&calls)
-            };
-            let functions = changes.changed.iter().filter(|(name, lines)| is_wanted(name, lines));
-            needed.functions = functions.map(|(name, _)| name.clone()).collect();
+    let there = || changes.iter().filter(|(_, changes)| !changes.added && !changes.removed);
+    let (headers, declared) = headers(there().filter(|(path, _)| is_header(path)), wanted, &texts);
+    // Functions that a header declares with other arguments: their own file, and whoever calls them.
+    let reshaped: BTreeSet<&str> =
+        wanted.reshaped.iter().map(String::as_str).filter(|name| declared.contains(*name)).collect();
+    let words: BTreeSet<String> = reshaped.iter().map(|name| name.to_lowercase()).collect();
+    let mut all = headers;
+    for (path, changes) in there().filter(|(path, _)| extension(path) == "c") {
+        let may = |(name, lines): (&String, &BTreeSet<String>)| {
+            reshaped.contains(name.as_str()) || !lines.is_disjoint(&words)
+        };
+        if !changes.changed.iter().any(may) {
+            continue;
         }
+        let Some([_, newer]) = texts(path) else { continue };
+        let parts = split::parts(&newer).unwrap_or_default();
+        let is_it = |part: &split::Part| {
+            let is_changed = part.function().is_some_and(|name| changes.changed.contains_key(name));
+            is_changed && split::identifiers(part.text).any(|word| reshaped.contains(word))
+        };
+        if parts.iter().any(is_it) {
+            let functions = changes.changed.keys().cloned().collect();
+            all.push(Needed { path: path.clone(), functions, pieces: Vec::new(), is_whole: true });
+        }
+    }
+    all
+}
+
+/// What of the `changed` headers is wanted, and the names that they bring.
+fn headers<'c>(
+    changed: impl Iterator<Item = (&'c String, &'c Changes)>,
+    wanted: &Wanted,
+    texts: impl Fn(&str) -> Option<[String; 2]>,
+) -> (Vec<Needed>, BTreeSet<String>) {
+    let names: BTreeSet<&str> = wanted.missing.iter().chain(wanted.reshaped).map(String::as_str).collect();
+    let words: BTreeSet<String> = names.iter().map(|name| name.to_lowercase()).collect();
+    let (mut all, mut declared) = (Vec::new(), BTreeSet::new());
+    for (path, changes) in changed {
+        let own = || changes.changed.keys().chain(changes.new.keys());
+        let functions: Vec<String> = own().filter(|name| names.contains(name.as_str())).cloned().collect();
+        let mut needed = Needed { path: path.clone(), functions, pieces: Vec::new(), is_whole: false };
+        if !changes.other.is_disjoint(&words)
+            && let Some([old, newer]) = texts(path)
+        {
+            let found = declaring(&old, &newer, &names);
+            // That there is such a function, and of which form, only who defines it in the kernel can say.
+            let is_other = |name: &&str| wanted.reshaped.iter().any(|reshaped| reshaped == name);
+            needed.pieces = found
+                .prototypes
+                .iter()
+                .filter(|(name, _)| is_other(name))
+                .map(|(_, text)| (*text).to_owned())
+                .collect();
+            declared.extend(
+                found.prototypes.iter().map(|(name, _)| *name).filter(|n| is_other(n)).map(str::to_owned),
+            );
+            needed.is_whole = found.is_more;
+        }
+        if needed.is_whole {
+            needed.functions = own().cloned().collect();
+        }
+        declared.extend(needed.functions.iter().cloned());
         if !needed.functions.is_empty() || !needed.pieces.is_empty() || needed.is_whole {
             all.push(needed);
         }
     }
-    // What no header says otherwise is a file's own.
-    let is_declared = |name: &str| {
-        let of = |needed: &Needed| {
-            is_header(&needed.path)
-                && (needed.is_whole
-                    || needed.functions.iter().any(|own| own == name)
-                    || needed.pieces.iter().any(|piece| split::identifiers(piece).any(|word| word == name)))
-        };
-        all.iter().any(of)
-    };
-    if names.iter().any(|name| is_declared(name)) { all } else { Vec::new() }
+    (all, declared)
 }
 
-/// The prototypes that are new or others in `newer`, and bring one of `names`; and whether anything else does that is
-/// no function.
-fn declaring(own: &str, newer: &str, names: &BTreeSet<&str>) -> (Vec<String>, bool) {
-    let (Ok(old), Ok(new)) = (split::parts(own), split::parts(newer)) else { return (Vec::new(), false) };
+/// What of a header brings names.
+#[derive(Default)]
+struct Declaring<'t> {
+    /// Prototypes that are new or others, by their names.
+    prototypes: Vec<(&'t str, &'t str)>,
+    /// There is something else as well that is no function.
+    is_more: bool,
+}
+
+/// What is new or other in `newer`, and brings one of `names`.
+fn declaring<'t>(own: &str, newer: &'t str, names: &BTreeSet<&str>) -> Declaring<'t> {
+    let (Ok(old), Ok(new)) = (split::parts(own), split::parts(newer)) else { return Declaring::default() };
     let brings = |part: &&split::Part| {
         part.function().is_none()
             && !old.iter().any(|other| other.text == part.text)
             && part.defines().any(|name| names.contains(name))
     };
-    let is_prototype = |part: &&split::Part| matches!(part.piece, split::Piece::Prototype { .. });
-    let (prototypes, others): (Vec<_>, Vec<_>) = new.iter().filter(brings).partition(is_prototype);
-    (prototypes.into_iter().map(|part| part.text.to_owned()).collect(), !others.is_empty())
+    let mut found = Declaring::default();
+    for part in new.iter().filter(brings) {
+        match part.piece {
+            split::Piece::Prototype { name, .. } => found.prototypes.push((name, part.text)),
+            _ => found.is_more = true,
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -132,10 +172,11 @@ mod tests {
     #[test]
     fn a_function_with_other_arguments_comes_with_its_declaration_and_its_callers() {
         let found = of(&[], &["low"], true);
-        let code = ("net/low.c".to_owned(), texts(&["high", "low"]), Vec::new(), false);
+        let code = ("net/low.c".to_owned(), texts(&["high", "low", "other"]), Vec::new(), true);
         let header = ("net/low.h".to_owned(), Vec::new(), texts(&["int low(int n, int m);\n"]), false);
-        assert_eq!(found, [code, header]);
+        assert_eq!(found, [header, code]);
         assert!(of(&[], &["low"], false).is_empty(), "nobody else can call it otherwise");
+        assert!(of(&["low"], &[], true).is_empty(), "whether the kernel has it so is not known");
     }
 
     #[test]

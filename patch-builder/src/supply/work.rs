@@ -193,6 +193,12 @@ impl Texts {
         Self { own, older, fixed, brought: Vec::new(), is_rebased }
     }
 
+    /// Whether a function is another than the kernel's own, or new.
+    pub(super) fn differs(&self, function: &str) -> bool {
+        let changes = changes::of_file(&self.own, &self.fixed);
+        changes.changed.contains_key(function) || changes.new.contains_key(function)
+    }
+
     /// What differs outside of functions, and is of the step if that can be told.
     fn outside(&self) -> Vec<String> {
         if self.is_rebased {
