@@ -275,18 +275,20 @@ static int differing(const struct code *codes, int count)
 	return other;
 }
 
-/* Loads what is to be there before. Returns 0 or the first errno. */
+/* Loads what is to be there before, as far as it can. Returns 0 or the first errno. */
 static int modules(void)
 {
 	FILE *file = fopen("/modules", "r");
 	char path[256];
-	int ret = 0;
+	int ret = 0, error;
 
-	while (file && !ret && fgets(path, sizeof(path), file)) {
+	while (file && fgets(path, sizeof(path), file)) {
 		path[strcspn(path, "\n")] = 0;
-		ret = load(path);
-		if (ret)
-			printf("invivo-complaint: %s: %s\n", path, strerror(ret));
+		error = load(path);
+		if (error)
+			printf("invivo-complaint: %s: %s\n", path, strerror(error));
+		if (!ret)
+			ret = error;
 	}
 	if (file)
 		fclose(file);

@@ -272,6 +272,9 @@ pub fn batch(cache: &Cache, built: &[&Built], progress: Progress) -> Result<BTre
         Ok(console) | Err(Error::Unfinished { console, .. }) => console,
         Err(other) => return Err(other),
     };
+    for complaint in console.lines().filter_map(|line| line.split_once("invivo-complaint: ")) {
+        progress(Step::Boot, &format!("the guest: {}", complaint.1.trim()));
+    }
     let said = console.lines().filter_map(|line| line.split_once("invivo-batch: ")?.1.trim().split_once(' '));
     Ok(said.map(|(name, words)| (name.to_owned(), words.to_owned())).collect())
 }
