@@ -287,7 +287,7 @@ pub fn resolve(compiled: &[u8], tree: &Path, symbols: &Symbols) -> Result<(Conve
 /// What the parts replace, object by object.
 fn objects(parts: &[Made]) -> Vec<Changed> {
     let mut objects: BTreeMap<&str, Changed> = BTreeMap::new();
-    for part in parts {
+    for part in parts.iter().filter(|part| !part.replaced.is_empty()) {
         let changed = objects.entry(&part.seen.object).or_insert_with(|| Changed {
             name: part.seen.object.clone(),
             build_id: part.build_id.clone(),

@@ -105,6 +105,10 @@ pub struct Made {
     pub build_id: Option<BuildId>,
     /// What becomes of its code when the patch was taken off.
     pub code: Code,
+    /// New functions that it has for other parts alone.
+    pub only_for_others: BTreeSet<String>,
+    /// New functions of other parts that it calls.
+    pub takes: BTreeSet<String>,
     /// What was seen.
     pub seen: Seen,
 }
@@ -127,6 +131,15 @@ pub struct Workshop<'w> {
     pub names: &'w Names<'w>,
 }
 
+/// New functions of a patch that one part has and another calls, by their names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Handed {
+    /// Those that the part has.
+    pub gives: BTreeSet<String>,
+    /// Those that others have.
+    pub takes: BTreeSet<String>,
+}
+
 /// What is asked of one C file.
 struct Asked<'a> {
     path: &'a str,
@@ -138,6 +151,7 @@ struct Asked<'a> {
     wished: &'a [&'a str],
     /// Types that fixes define otherwise.
     types: &'a BTreeSet<String>,
+    handed: &'a Handed,
     may: Code,
 }
 
@@ -181,7 +195,7 @@ impl Workshop<'_> {
     }
 
     /// Makes the part for the C file `path`, in which all `edits` are compiled. The recipes name the functions
-    /// `named` of it. Its code may stay in memory if they say so.
+    /// `named` of it. Its code may stay in memory if they say so. It has, or calls, the new functions `handed`.
     ///
     /// # Errors
     ///
@@ -192,6 +206,7 @@ impl Workshop<'_> {
         edits: &[Edit],
         named: &[&str],
         may: Code,
+        handed: &Handed,
         progress: Progress,
     ) -> Result<Made, Error> {
         let original = self.original(path)?;
@@ -227,7 +242,7 @@ impl Workshop<'_> {
             for (path, text) in &texts {
                 types.extend(Change::of(path, &self.original(path)?, text)?.types);
             }
-            let asked = Asked { path, edited: &edited, named, wished: &wished, types: &types, may };
+            let asked = Asked { path, edited: &edited, named, wished: &wished, types: &types, handed, may };
             let mut made = self.judge_and_cut(&asked, [&before, &after], progress)?;
             for (path, text) in &texts {
                 let redefined = select::redefined(&self.original(path)?, text).into_iter();
@@ -248,7 +263,7 @@ impl Workshop<'_> {
 
     fn judge_and_cut(
         &self,
-        &Asked { path, edited, named, wished, types, may }: &Asked,
+        &Asked { path, edited, named, wished, types, handed, may }: &Asked,
         [before, after]: [&compile::Compiled; 2],
         progress: Progress,
     ) -> Result<Made, Error> {
@@ -290,6 +305,7 @@ impl Workshop<'_> {
             report: &report,
             names: symbols,
             types,
+            gives: &handed.gives,
         })?;
         let held = match &module {
             None => BTreeSet::new(),
@@ -302,11 +318,15 @@ impl Workshop<'_> {
             exports: self.exports,
             holds: &|module| held.contains(module),
             of_module: &dependency,
+            takes: &handed.takes,
             objtool_at_link: self.objtool_at_link,
         };
-        let cut = extract(&old, &new, &difference, &world)?;
+        let cut = extract(&old, &new, &difference, &handed.gives, &world)?;
         let code = judge::cut(&cut, may)?;
         let mut notes: Vec<String> = cut.notes.iter().cloned().collect();
+        let is_new = |name: &&String| difference.new.contains(name);
+        let exported = |name: &String| format!("{name} is exported to nobody: only the patch calls it");
+        notes.extend(difference.exports.iter().filter(is_new).map(exported));
         let carried =
             |name: &String| format!("{name} cannot be replaced: its callers are, and carry it along");
         notes.extend(difference.carried.iter().map(carried));
@@ -337,6 +357,8 @@ impl Workshop<'_> {
             },
             replaced: cut.replaced,
             code,
+            only_for_others: cut.only_for_others,
+            takes: cut.takes,
         })
     }
 

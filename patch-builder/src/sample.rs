@@ -77,6 +77,9 @@ pub(crate) struct Sample {
     pub(crate) held: Vec<&'static str>,
     /// Types that the fix defines otherwise.
     pub(crate) types: BTreeSet<String>,
+    /// New functions that other parts of the patch call, and those that they have.
+    pub(crate) gives: BTreeSet<String>,
+    pub(crate) takes: BTreeSet<String>,
 }
 
 impl Sample {
@@ -95,6 +98,8 @@ impl Sample {
             exports: exports.into(),
             held: Vec::new(),
             types: BTreeSet::new(),
+            gives: BTreeSet::new(),
+            takes: BTreeSet::new(),
         }
     }
 
@@ -121,6 +126,7 @@ impl Sample {
             report: &reproduce(&old, &kernel, "sample.c"),
             names: &names,
             types: &self.types,
+            gives: &self.gives,
         })?;
         let world = World {
             object: self.object,
@@ -128,9 +134,10 @@ impl Sample {
             exports: &self.exports,
             holds: &|module| self.held.contains(&module),
             of_module: &|module, _| if self.held.contains(&module) { Ok(0) } else { Err(NotFound::Absent) },
+            takes: &self.takes,
             objtool_at_link: false,
         };
-        extract(&old, &new, &difference, &world)
+        extract(&old, &new, &difference, &self.gives, &world)
     }
 
     /// The gate that refuses.

@@ -387,7 +387,8 @@ impl Naming<'_> {
 /// The patch's table: `vmlinux` and the modules, each with what is replaced in it.
 fn table(parts: &[Made]) -> Table {
     let mut table = Table::new();
-    for part in parts {
+    // Of a part that others call alone, nothing is redirected.
+    for part in parts.iter().filter(|part| !part.replaced.is_empty()) {
         let entries = table.entry(part.seen.object.clone()).or_default();
         entries.extend(part.replaced.iter().map(|r| Entry {
             name: r.name.clone(),

@@ -2,12 +2,14 @@
 //! C file may be a part of another. A unit is a C file that is compiled, with all edited files that are
 //! compiled in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::judge::Code;
-use crate::part::{self, Edit, Made, Workshop};
+use crate::object::resolve::VMLINUX;
+use crate::part::{self, Edit, Handed, Made, Workshop};
 use crate::progress::Progress;
 use crate::refusal::{Gate, Refusal};
+use crate::select::{self, Keys};
 
 /// A file that is edited.
 #[derive(Debug, Clone)]
@@ -39,6 +41,7 @@ impl Units {
     /// A gate refuses, or something cannot be read or compiled.
     pub fn make(shop: &Workshop, files: &[Edited], progress: Progress) -> Result<Self, part::Error> {
         let mut units = Self::default();
+        let handed = handed(shop, files)?;
         let all: BTreeSet<&str> = files.iter().flat_map(|file| file.units.iter().copied()).collect();
         for unit in all {
             let within: Vec<&Edited> = files.iter().filter(|file| file.units.contains(unit)).collect();
@@ -47,7 +50,8 @@ impl Units {
             let alone = within.iter().filter(|file| file.units.len() == 1);
             let named: Vec<&str> = alone.flat_map(|file| file.named.iter().copied()).collect();
             let may = within.iter().map(|file| file.may).max().unwrap_or_default();
-            match shop.make(unit, &edits, &named, may, progress) {
+            let of_unit = handed.of(unit);
+            match shop.make(unit, &edits, &named, may, &of_unit, progress) {
                 Ok(made) => units.made.push(made),
                 Err(part::Error::Refused(refusal))
                     if matches!(refusal.gate, Gate::Changed | Gate::FileBuilt) =>
@@ -57,7 +61,29 @@ impl Units {
                 Err(other) => return Err(other),
             }
         }
+        units.handed()?;
         Ok(units)
+    }
+
+    /// Whether each new function that one part has for others is called by one, and is there whenever it is.
+    fn handed(&self) -> Result<(), Refusal> {
+        for made in &self.made {
+            let is_taken = |name: &&String| self.made.iter().any(|other| other.takes.contains(*name));
+            if let Some(name) = made.only_for_others.iter().find(|name| !is_taken(name)) {
+                return Err(Refusal::new(Gate::Reached, format!("{}: {name}", made.seen.path)));
+            }
+            for name in &made.takes {
+                let gives = |other: &&Made| other.seen.added.contains(name);
+                let giver = self.made.iter().find(gives).map(|other| other.seen.object.as_str());
+                // Only livepatch knows when a module's own references are filled in.
+                if giver.is_none_or(|object| object != VMLINUX && object != made.seen.object) {
+                    let what =
+                        format!("{name} of {} is called in {}", giver.unwrap_or("nothing"), made.seen.object);
+                    return Err(Refusal::new(Gate::OneSymbol, what));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether anything came of a file that is compiled in `units`.
@@ -98,6 +124,49 @@ impl Units {
     }
 }
 
+/// The new functions that one unit has and another calls.
+#[derive(Default)]
+struct AllHanded {
+    /// The unit that has each.
+    given: BTreeMap<String, String>,
+    /// Those that each unit calls.
+    taken: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl AllHanded {
+    fn of(&self, unit: &str) -> Handed {
+        let all = |is_own: bool| self.given.iter().filter(move |(_, giver)| (*giver == unit) == is_own);
+        let taken = self.taken.get(unit);
+        let gives = all(true).map(|(name, _)| name.clone()).collect();
+        let takes = all(false).map(|(name, _)| name.clone());
+        Handed {
+            gives,
+            takes: takes.filter(|name| taken.is_some_and(|taken| taken.contains(name))).collect(),
+        }
+    }
+}
+
+fn handed(shop: &Workshop, files: &[Edited]) -> Result<AllHanded, Refusal> {
+    let mut texts = Vec::new();
+    for file in files {
+        texts.push((file, shop.original(file.edit.path)?, shop.edited(&file.edit, Keys::AsWritten)?));
+    }
+    let mut all = AllHanded::default();
+    for (file, own, text) in texts.iter().filter(|(file, ..)| file.units.contains(file.edit.path)) {
+        for name in select::new_functions(own, text) {
+            for (other, _, text) in texts.iter().filter(|(other, ..)| other.edit.path != file.edit.path) {
+                if select::is_called(text, &name) {
+                    all.given.insert(name.clone(), file.edit.path.to_owned());
+                    for unit in &other.units {
+                        all.taken.entry((*unit).to_owned()).or_default().insert(name.clone());
+                    }
+                }
+            }
+        }
+    }
+    Ok(all)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +179,8 @@ mod tests {
             replaced: Vec::new(),
             build_id: None,
             code: Code::Goes,
+            only_for_others: BTreeSet::new(),
+            takes: BTreeSet::new(),
             seen: Seen {
                 path: path.to_owned(),
                 object: "vmlinux".to_owned(),
@@ -145,6 +216,27 @@ mod tests {
         let none = units(Vec::new(), &[("a.c", Gate::Changed), ("b.c", Gate::FileBuilt)]);
         assert_eq!(none.complete(&files[..1]).unwrap_err().gate, Gate::Changed);
         assert_eq!(none.complete(&files[1..]).unwrap_err(), Refusal::new(Gate::Changed, "a.c"));
+    }
+
+    #[test]
+    fn a_new_function_for_others_is_called_by_one_whenever_it_is_there() {
+        let of = |path: &str, object: &str, gives: &str, takes: &str| {
+            let names = |name: &str| Some(name.to_owned()).filter(|name| !name.is_empty());
+            let mut made = made(path, &[]);
+            made.seen.object = object.to_owned();
+            made.seen.added = names(gives).into_iter().collect();
+            (made.only_for_others, made.takes) =
+                (names(gives).into_iter().collect(), names(takes).into_iter().collect());
+            made
+        };
+        let gate = |made: Vec<Made>| units(made, &[]).handed().map_err(|refusal| refusal.gate);
+        let kernel = || of("a.c", "vmlinux", "fresh", "");
+        assert_eq!(gate(vec![kernel(), of("b.c", "nfsd", "", "fresh")]), Ok(()));
+        assert_eq!(gate(vec![of("a.c", "nfsd", "fresh", ""), of("b.c", "nfsd", "", "fresh")]), Ok(()));
+        let apart = vec![of("a.c", "nfsd", "fresh", ""), of("b.c", "vmlinux", "", "fresh")];
+        assert_eq!(gate(apart), Err(Gate::OneSymbol));
+        assert_eq!(gate(vec![kernel(), of("b.c", "nfsd", "", "")]), Err(Gate::Reached));
+        assert_eq!(gate(vec![of("b.c", "nfsd", "", "fresh")]), Err(Gate::OneSymbol));
     }
 
     #[test]

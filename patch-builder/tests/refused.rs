@@ -133,7 +133,7 @@ fn nothing_that_must_not_become_a_patch_of_a_real_kernel_does() {
         }
         let wish = Wish { fix: "a trial", fixed: &text, version: None, what: What::All };
         let edit = Edit { path: case.path, wishes: vec![wish] };
-        workshop.make(case.path, &[edit], case.named, Code::Goes, &mut tell)
+        workshop.make(case.path, &[edit], case.named, Code::Goes, &part::Handed::default(), &mut tell)
     };
     for case in cases() {
         match verdict(&case) {

@@ -320,6 +320,38 @@ fn of_functions_that_share_a_section_one_is_taken_unless_it_jumps_too_near() {
 }
 
 #[test]
+fn a_new_function_is_taken_for_other_parts_and_exported_to_nobody() {
+    let after = format!("{FILE}int fresh(int n)\n{{\n\treturn n + limit;\n}}\n");
+    let mut sample = Sample::new(FILE, &after);
+    assert_eq!(sample.gate(), Gate::Reached);
+    sample.gives.insert("fresh".to_owned());
+    sample.after.checksums.insert("fresh".to_owned(), "0x1".to_owned());
+    let cut = passes(&sample);
+    assert!(cut.replaced.is_empty() && cut.gives.contains("fresh") && cut.only_for_others.contains("fresh"));
+    sample.after.checksums.insert("get".to_owned(), "0x1".to_owned());
+    assert_eq!(sample.gate(), Gate::Exports, "another export came too");
+}
+
+#[test]
+fn a_new_function_of_another_part_is_called_and_not_given_away() {
+    let of = |deed: &str| {
+        let after = FILE.replacen("return 0;", deed, 1);
+        let mut sample = Sample::new(FILE, &format!("extern int fresh(struct sock *sk);\n{after}"));
+        sample.takes.insert("fresh".to_owned());
+        sample
+    };
+    let mut calls = of("return fresh(sk) + 1;");
+    let cut = passes(&calls);
+    assert!(cut.takes.contains("fresh"));
+    let fills = cut.parts.values().flat_map(|part| &part.fills);
+    let to = |fill: &crate::object::extract::Fill| format!("{:?}", fill.to).contains("invivo_given_fresh");
+    assert_eq!(fills.filter(|fill| to(fill)).count(), 1);
+    assert_eq!(of("sk->done = (void (*)(struct sock *))fresh; return 0;").gate(), Gate::Escape);
+    calls.takes.clear();
+    assert_eq!(calls.gate(), Gate::OneSymbol);
+}
+
+#[test]
 fn a_new_function_keeps_the_protection_of_its_section_or_is_refused() {
     for (section, gate) in [(".kprobes.text", Gate::Context), (".init.text", Gate::InitCode)] {
         let new = format!(

@@ -11,6 +11,7 @@ use object::{
 
 use super::Kind;
 use super::extract::{Cut, Fill, Key, Part, To};
+use super::resolve::given_symbol;
 
 /// The object of `cut`, made from the source file `file`.
 ///
@@ -99,6 +100,9 @@ impl Writer {
         self.out.add_symbol(symbol(name, SymbolScope::Compilation));
         if let Some(replaced) = cut.replaced.iter().find(|r| r.name == *name) {
             self.out.add_symbol(symbol(&replaced.symbol, SymbolScope::Dynamic));
+        }
+        if cut.gives.contains(name) {
+            self.out.add_symbol(symbol(&given_symbol(name), SymbolScope::Dynamic));
         }
     }
 

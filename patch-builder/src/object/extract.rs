@@ -98,9 +98,15 @@ pub struct Cut {
     pub notes: BTreeSet<String>,
     /// Code of the patch whose address is given away: the function, and who does.
     pub escapes: BTreeSet<(String, String)>,
+    /// New functions for other parts of the patch.
+    pub gives: BTreeSet<String>,
+    /// Those of them that nothing here needs.
+    pub only_for_others: BTreeSet<String>,
+    /// New functions of other parts.
+    pub takes: BTreeSet<String>,
 }
 
-/// Takes what `difference` names out of `after`.
+/// Takes what `difference` names out of `after`, and the new functions that it `gives` to other parts.
 ///
 /// # Errors
 ///
@@ -109,10 +115,15 @@ pub fn extract(
     before: &Object,
     after: &Object,
     difference: &Difference,
+    gives: &BTreeSet<String>,
     world: &World,
 ) -> Result<Cut, Refusal> {
     let mut walk = Walk::new(before, after, difference, world);
     walk.changed()?;
+    while let Some(key) = walk.queue.pop_front() {
+        walk.part(key)?;
+    }
+    walk.give(gives);
     loop {
         while let Some(key) = walk.queue.pop_front() {
             walk.part(key)?;
@@ -186,10 +197,23 @@ impl<'w, 'o> Walk<'w, 'o> {
         Ok(())
     }
 
+    /// New functions that other parts of the patch call.
+    fn give(&mut self, names: &BTreeSet<String>) {
+        for name in names {
+            let symbol = self.after.functions().find(|s| s.name == name && !s.is_local);
+            let Some(number) = symbol.and_then(|s| self.after.number(s)) else { continue };
+            self.cut.gives.insert(name.clone());
+            if !self.wanted.contains(&Key::Unit(number)) {
+                self.cut.only_for_others.insert(name.clone());
+            }
+            self.want(Key::Unit(number));
+        }
+    }
+
     /// Everything that is new is there because something that is replaced needs it: else the fix does
     /// more than the patch would.
     fn reached(&self, difference: &Difference) -> Result<(), Refusal> {
-        if self.cut.replaced.is_empty() {
+        if self.cut.replaced.is_empty() && self.cut.gives.is_empty() {
             return Err(Refusal::new(Gate::Reached, "nothing is replaced"));
         }
         let taken: BTreeSet<&str> =
@@ -370,6 +394,12 @@ impl<'w, 'o> Walk<'w, 'o> {
             }
             Target::External(name, offset) => {
                 let source = self.world.external(name)?;
+                if source == Source::Patch {
+                    self.cut.takes.insert(name.to_owned());
+                    if reference.used == Use::Address {
+                        self.cut.escapes.insert((name.to_owned(), holder.to_owned()));
+                    }
+                }
                 (To::Symbol(self.world.link_name(name, &source)), offset)
             }
             Target::Unit(number, offset) => {

@@ -1,6 +1,6 @@
 //! Where a symbol that a patch needs will come from when the patch is loaded.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::kernel::{Names, NotFound};
 use crate::refusal::{Gate, Refusal};
@@ -20,6 +20,8 @@ pub struct World<'w> {
     pub holds: &'w dyn Fn(&str) -> bool,
     /// The position of a symbol that another module exports.
     pub of_module: &'w dyn Fn(&str, &str) -> Result<u32, NotFound>,
+    /// New functions that other parts of the patch have.
+    pub takes: &'w BTreeSet<String>,
     /// Whether objtool runs again when the module is linked.
     pub objtool_at_link: bool,
 }
@@ -31,6 +33,8 @@ pub enum Source {
     Export,
     /// Found by livepatch in the object that is patched.
     Own(u32),
+    /// New, and in another part of the patch.
+    Patch,
     /// Found by livepatch in another module, when the object that is patched is loaded.
     Module(String, u32),
 }
@@ -57,7 +61,10 @@ impl World<'_> {
             _ => {
                 // The kernel knows the variable that each processor has of its own by its place among them, which
                 // is what code refers to.
-                Ok(Source::Own(self.own.global(name).map_err(refuse)?.position))
+                match self.own.global(name) {
+                    Err(NotFound::Absent) if self.takes.contains(name) => Ok(Source::Patch),
+                    found => Ok(Source::Own(found.map_err(refuse)?.position)),
+                }
             }
         }
     }
@@ -66,10 +73,16 @@ impl World<'_> {
     pub fn link_name(&self, name: &str, source: &Source) -> String {
         match source {
             Source::Export => name.to_owned(),
+            Source::Patch => given_symbol(name),
             Source::Own(position) => format!("__klpsym_{}__{name}__{position}", self.object),
             Source::Module(module, position) => {
                 format!("__klpsym_{}:{module}__{name}__{position}", self.object)
             }
         }
     }
+}
+
+/// The global symbol of a new function that other parts of the patch call.
+pub(super) fn given_symbol(name: &str) -> String {
+    format!("invivo_given_{name}")
 }

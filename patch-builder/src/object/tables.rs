@@ -236,7 +236,7 @@ impl<'o> Walk<'_, 'o> {
         let key = match entry.references.last().map(|r| r.target) {
             Some(Target::External(name, _)) => match self.world.external(name)? {
                 Source::Export => return Ok(false),
-                Source::Own(_) | Source::Module(..) => name,
+                Source::Own(_) | Source::Patch | Source::Module(..) => name,
             },
             Some(Target::Unit(number, _)) => match self.after.symbols.get(number) {
                 Some(symbol) if may_be_copied(symbol.name) => return Ok(false),

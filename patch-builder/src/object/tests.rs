@@ -97,7 +97,9 @@ fn damaged_objects_are_refused_or_read_but_never_end_the_builder() {
     let sample = sample();
     let good = Object::parse(&sample.before.object).unwrap();
     let names = Names::of_vmlinux(&good);
+    let none = std::collections::BTreeSet::new();
     let world = World {
+        takes: &none,
         object: "vmlinux",
         own: &names,
         exports: &sample.exports,
@@ -119,7 +121,7 @@ fn damaged_objects_are_refused_or_read_but_never_end_the_builder() {
             refused += 1;
             continue;
         };
-        match extract(&good, &object, &difference, &world) {
+        match extract(&good, &object, &difference, &none, &world) {
             Ok(cut) => {
                 drop(emit::emit(&cut, "sample.c"));
                 taken += 1;

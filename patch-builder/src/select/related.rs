@@ -62,6 +62,31 @@ pub fn outside(original: &str, fixed: &str) -> Vec<String> {
     new.iter().filter(is_other).map(|part| part.text.to_owned()).collect()
 }
 
+/// The functions that only the fixed file has, and that other files can call.
+pub fn new_functions(original: &str, fixed: &str) -> Vec<String> {
+    let (Ok(old), Ok(new)) = (split::parts(original), split::parts(fixed)) else { return Vec::new() };
+    let is_known = |name: &str| old.iter().any(|part| part.function() == Some(name));
+    let is_open = |part: &&Part| match &part.piece {
+        Piece::Function(function) => {
+            // One that a macro makes has no name that is seen here.
+            let is_named = function.name.contains(|c: char| c.is_ascii_lowercase());
+            is_named && !is_known(function.name) && !identifiers(function.head()).any(|word| word == "static")
+        }
+        _ => false,
+    };
+    new.iter().filter(is_open).filter_map(Part::function).map(str::to_owned).collect()
+}
+
+/// Whether a function of the file names `function`.
+pub fn is_called(text: &str, function: &str) -> bool {
+    let parts = split::parts(text).unwrap_or_default();
+    let mut bodies = parts.iter().filter_map(|part| match &part.piece {
+        Piece::Function(other) if other.name != function => Some(other.body()),
+        _ => None,
+    });
+    bodies.any(|body| identifiers(body).any(|word| word == function))
+}
+
 /// What the fixed file has no longer, or not as often, outside of functions: it stays where it is. By its
 /// name, or by its first line if it has none.
 pub fn removed(original: &str, fixed: &str) -> Vec<String> {
@@ -180,6 +205,16 @@ mod tests {
         );
         let new = format!("int x;\n{OLD}#ifdef CONFIG_X\nint y;\n#endif\n");
         assert_eq!(removed(&old, &new), ["#endif", "#ifdef CONFIG_X", "core_initcall(far);"]);
+    }
+
+    #[test]
+    fn new_functions_that_others_can_call_are_told_and_who_calls_them() {
+        let new =
+            format!("int fresh(void)\n{{\n\treturn 1;\n}}\nstatic int own(void)\n{{\n\treturn 1;\n}}\n{OLD}");
+        assert_eq!(new_functions(OLD, &new), ["fresh"]);
+        let prototype = "int fresh(void);\n";
+        assert!(!is_called(prototype, "fresh") && !is_called(&new, "fresh"));
+        assert!(is_called(&OLD.replace("return 0;", "return fresh();"), "fresh"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::part;
 use crate::progress::{Progress, Step};
 use crate::recipe::{SourceFile, is_header};
 use crate::refusal::{Gate, Refusal};
+use crate::select;
 use crate::select::rebase::unified;
 use crate::units::{Edited, Units};
 
@@ -102,7 +103,9 @@ impl Bench<'_> {
             let texts = self.texts(todo, place).map_err(|e| End::Error(Box::new(e)))?;
             Ok(Work { texts, what: What::all(place), place: (*place).clone(), is_beside: false })
         };
-        places.iter().map(work).collect()
+        let mut works = places.iter().map(work).collect::<Result<Vec<_>, End>>()?;
+        take_what_others_call(&mut works);
+        Ok(works)
     }
 
     /// All that differs, and the neighbours' changes of other files that it does not compile without.
@@ -170,6 +173,7 @@ impl Bench<'_> {
             works.push(Work { texts, what, place, is_beside: true });
             is_any = true;
         }
+        take_what_others_call(works);
         Ok(is_any)
     }
 
@@ -326,6 +330,28 @@ impl Bench<'_> {
 
 /// The most files that are compiled together.
 const MOST: usize = 10;
+
+/// New functions that another file calls are taken, though none of their own file names them.
+fn take_what_others_call(works: &mut [Work]) {
+    let all: Vec<Vec<String>> = works
+        .iter()
+        .enumerate()
+        .map(|(n, work)| {
+            let new = select::new_functions(&work.texts.own, &work.texts.fixed);
+            let is_wanted = |name: &String| {
+                let mut others = works.iter().enumerate().filter(|(other, _)| *other != n);
+                !is_header(&work.place.path)
+                    && others.any(|(_, other)| select::is_called(&other.texts.fixed, name))
+            };
+            new.into_iter().filter(is_wanted).collect()
+        })
+        .collect();
+    for (work, new) in works.iter_mut().zip(all) {
+        work.what.functions.extend(new);
+        work.what.functions.sort_unstable();
+        work.what.functions.dedup();
+    }
+}
 
 /// Puts into a file what its functions miss and one newer header alone has; whether that was anything.
 fn bring(todo: Todo, works: &mut [Work], refusal: &Refusal) -> bool {

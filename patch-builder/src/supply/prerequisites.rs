@@ -39,7 +39,12 @@ pub(super) fn needed(
     texts: impl Fn(&str) -> Option<[String; 2]>,
 ) -> Vec<Needed> {
     let there = || changes.iter().filter(|(_, changes)| !changes.added && !changes.removed);
-    let (headers, declared) = headers(there().filter(|(path, _)| is_header(path)), wanted, &texts);
+    let is_new = |name: &str| {
+        let has =
+            |(path, changes): (&String, &Changes)| extension(path) == "c" && changes.new.contains_key(name);
+        there().any(has)
+    };
+    let (headers, declared) = headers(there().filter(|(path, _)| is_header(path)), wanted, is_new, &texts);
     // Functions that a header declares with other arguments: their own file, and whoever calls them.
     let reshaped: BTreeSet<&str> =
         wanted.reshaped.iter().map(String::as_str).filter(|name| declared.contains(*name)).collect();
@@ -49,6 +54,17 @@ pub(super) fn needed(
         let may = |(name, lines): (&String, &BTreeSet<String>)| {
             reshaped.contains(name.as_str()) || !lines.is_disjoint(&words)
         };
+        let fresh: Vec<String> = changes
+            .new
+            .keys()
+            .filter(|name| wanted.missing.contains(name) && declared.contains(*name))
+            .cloned()
+            .collect();
+        if !fresh.is_empty() {
+            let functions = changes.changed.keys().cloned().chain(fresh).collect();
+            all.push(Needed { path: path.clone(), functions, pieces: Vec::new(), is_whole: true });
+            continue;
+        }
         if !changes.changed.iter().any(may) {
             continue;
         }
@@ -70,6 +86,7 @@ pub(super) fn needed(
 fn headers<'c>(
     changed: impl Iterator<Item = (&'c String, &'c Changes)>,
     wanted: &Wanted,
+    is_new: impl Fn(&str) -> bool,
     texts: impl Fn(&str) -> Option<[String; 2]>,
 ) -> (Vec<Needed>, BTreeSet<String>) {
     let names: BTreeSet<&str> = wanted.missing.iter().chain(wanted.reshaped).map(String::as_str).collect();
@@ -83,8 +100,9 @@ fn headers<'c>(
             && let Some([old, newer]) = texts(path)
         {
             let found = declaring(&old, &newer, &names);
-            // That there is such a function, and of which form, only who defines it in the kernel can say.
-            let is_other = |name: &&str| wanted.reshaped.iter().any(|reshaped| reshaped == name);
+            // Whether the kernel has such a function, and of which form, is not looked at: a new one comes along.
+            let is_other =
+                |name: &&str| wanted.reshaped.iter().any(|reshaped| reshaped == name) || is_new(name);
             needed.pieces = found
                 .prototypes
                 .iter()
