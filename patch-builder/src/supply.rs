@@ -273,10 +273,11 @@ pub fn run(
         order,
     };
     let mut todo: Vec<Todo> = Vec::new();
-    for ((step, finder), headers) in steps.iter().zip(&finders).zip(&headers) {
+    for (n, ((step, finder), headers)) in steps.iter().zip(&finders).zip(&headers).enumerate() {
+        let earlier = steps.get(..n).unwrap_or_default();
         let is_wanted = |cve: &String| order.only.is_empty() || order.only.contains(cve);
         let flaws = step.brought.iter().enumerate().filter(|(_, change)| change.cves.iter().any(is_wanted));
-        todo.extend(flaws.map(|(number, change)| Todo { change, number, step, finder, headers }));
+        todo.extend(flaws.map(|(number, change)| Todo { change, number, step, earlier, finder, headers }));
     }
     bench.work(&drawn(todo, order), progress)
 }
@@ -299,6 +300,8 @@ struct Todo<'t> {
     /// Among all that the step brought.
     number: usize,
     step: &'t steps::Step,
+    /// The steps before it, oldest first.
+    earlier: &'t [steps::Step],
     finder: &'t Finder<'t>,
     headers: &'t headers::Headers,
 }

@@ -320,7 +320,7 @@ impl<'f> Finder<'f> {
         self.in_files(title, &[path], how)
     }
 
-    pub(super) fn is_built(&self, path: &str) -> bool {
+    fn is_built(&self, path: &str) -> bool {
         if !is_header(path) {
             let is_there = |changes: &Changes| {
                 // Of a function made by a macro the name is not known.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::candidate::{How, Place};
 use super::prerequisites::{Wanted, needed};
@@ -74,6 +74,14 @@ impl Bench<'_> {
         Ok(Texts::of(forms, &place.functions))
     }
 
+    /// The same, with all that came before the step as well.
+    fn texts_of_all(&self, todo: Todo, place: &Place) -> Result<Texts, Error> {
+        let read = |path: PathBuf| fs::read_to_string(&path).map_err(|source| Error::File { path, source });
+        let own = read(self.shop.source.join(&place.path))?;
+        let newer = read(todo.step.newer.join(&place.path))?;
+        Ok(Texts::of([own.clone(), own, newer], &place.functions))
+    }
+
     /// Whether a file is compiled in others.
     pub(super) fn is_shared(&self, place: &Place) -> bool {
         is_header(&place.path) || self.index.is_part_of_another(&place.path)
@@ -138,16 +146,24 @@ impl Bench<'_> {
         Err(End::Refused(refusal))
     }
 
-    /// Adds what the step changed elsewhere of what does not compile; whether that was anything.
+    /// Adds what the step, or else one before it, changed elsewhere of what does not compile; whether that was
+    /// anything.
     fn add_needed(&self, todo: Todo, works: &mut Vec<Work>, refusal: &Refusal) -> Result<bool, End> {
         let wanted = Wanted { missing: &refusal.missing, reshaped: &refusal.reshaped };
         let read = |path: &str| {
             let own = fs::read_to_string(self.shop.source.join(path)).ok()?;
             Some([own, fs::read_to_string(todo.step.newer.join(path)).ok()?])
         };
+        let steps = [todo.step].into_iter().chain(todo.earlier.iter().rev());
+        let mut found = steps.map(|step| (step, needed(&step.changes, &wanted, read)));
+        let Some((step, all)) = found.find(|(_, needed)| !needed.is_empty()) else { return Ok(false) };
+        let is_now = std::ptr::eq(step, todo.step);
         let mut is_any = false;
-        for mut needed in needed(&todo.step.changes, &wanted, read) {
-            if !is_header(&needed.path) && !todo.finder.is_built(&needed.path) {
+        for mut needed in all {
+            let functions = step.changes.get(&needed.path).map(|changes| &changes.functions);
+            let is_built = functions.is_some_and(|functions| self.index.has(&needed.path, functions))
+                || self.index.is_part_of_another(&needed.path);
+            if !is_header(&needed.path) && !is_built {
                 continue;
             }
             if let Some(work) = works.iter_mut().find(|work| work.place.path == needed.path) {
@@ -165,7 +181,12 @@ impl Bench<'_> {
                 outside_of_others: false,
                 surely: needed.functions.clone(),
             };
-            let texts = self.texts(todo, &place).map_err(|e| End::Error(Box::new(e)))?;
+            let texts = if is_now { self.texts(todo, &place) } else { self.texts_of_all(todo, &place) };
+            let texts = texts.map_err(|e| End::Error(Box::new(e)))?;
+            if !is_now && !is_header(&place.path) {
+                // What came between may build on it: all of it, or nothing.
+                needed.functions.extend(texts.changed());
+            }
             needed.functions.retain(|name| texts.differs(name));
             let mut what =
                 What { functions: Vec::new(), outside: false, pieces: Vec::new(), left: Vec::new() };

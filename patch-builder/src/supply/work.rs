@@ -193,6 +193,11 @@ impl Texts {
         Self { own, older, fixed, brought: Vec::new(), is_rebased }
     }
 
+    /// The functions of both that differ.
+    pub(super) fn changed(&self) -> impl Iterator<Item = String> {
+        changes::of_file(&self.own, &self.fixed).changed.into_keys()
+    }
+
     /// Whether a function is another than the kernel's own, or new.
     pub(super) fn differs(&self, function: &str) -> bool {
         let changes = changes::of_file(&self.own, &self.fixed);
