@@ -105,7 +105,9 @@ pub struct Made {
     pub build_id: Option<BuildId>,
     /// What becomes of its code when the patch was taken off.
     pub code: Code,
-    /// New functions that it has for other parts alone.
+    /// New functions that it has for other parts.
+    pub gives: BTreeSet<String>,
+    /// Those of them that nothing of its own needs.
     pub only_for_others: BTreeSet<String>,
     /// New functions of other parts that it calls.
     pub takes: BTreeSet<String>,
@@ -357,6 +359,7 @@ impl Workshop<'_> {
             },
             replaced: cut.replaced,
             code,
+            gives: cut.gives,
             only_for_others: cut.only_for_others,
             takes: cut.takes,
         })

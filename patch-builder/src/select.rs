@@ -18,7 +18,7 @@ pub mod related;
 pub mod split;
 
 use crate::recipe::SourceFile;
-pub use related::{in_need_of, is_called, new_functions, outside, redefined, related, removed};
+pub use related::{functions, in_need_of, is_called, new_functions, outside, redefined, related, removed};
 use split::Part;
 
 /// What one fix wants of one file.

@@ -73,8 +73,9 @@ impl Units {
                 return Err(Refusal::new(Gate::Reached, format!("{}: {name}", made.seen.path)));
             }
             for name in &made.takes {
-                let gives = |other: &&Made| other.seen.added.contains(name);
-                let giver = self.made.iter().find(gives).map(|other| other.seen.object.as_str());
+                let mut givers = self.made.iter().filter(|other| other.gives.contains(name));
+                let giver = givers.next().filter(|_| givers.next().is_none());
+                let giver = giver.map(|other| other.seen.object.as_str());
                 // Only livepatch knows when a module's own references are filled in.
                 if giver.is_none_or(|object| object != VMLINUX && object != made.seen.object) {
                     let what =
@@ -156,7 +157,13 @@ fn handed(shop: &Workshop, files: &[Edited]) -> Result<AllHanded, Refusal> {
         for name in select::new_functions(own, text) {
             for (other, _, text) in texts.iter().filter(|(other, ..)| other.edit.path != file.edit.path) {
                 if select::is_called(text, &name) {
-                    all.given.insert(name.clone(), file.edit.path.to_owned());
+                    let path = file.edit.path.to_owned();
+                    if let Some(another) =
+                        all.given.insert(name.clone(), path).filter(|p| p != file.edit.path)
+                    {
+                        let what = format!("{name} is new in {another} and in {}", file.edit.path);
+                        return Err(Refusal::new(Gate::OneSymbol, what));
+                    }
                     for unit in &other.units {
                         all.taken.entry((*unit).to_owned()).or_default().insert(name.clone());
                     }
@@ -179,6 +186,7 @@ mod tests {
             replaced: Vec::new(),
             build_id: None,
             code: Code::Goes,
+            gives: BTreeSet::new(),
             only_for_others: BTreeSet::new(),
             takes: BTreeSet::new(),
             seen: Seen {
@@ -224,7 +232,7 @@ mod tests {
             let names = |name: &str| Some(name.to_owned()).filter(|name| !name.is_empty());
             let mut made = made(path, &[]);
             made.seen.object = object.to_owned();
-            made.seen.added = names(gives).into_iter().collect();
+            made.gives = names(gives).into_iter().collect();
             (made.only_for_others, made.takes) =
                 (names(gives).into_iter().collect(), names(takes).into_iter().collect());
             made
@@ -236,6 +244,8 @@ mod tests {
         let apart = vec![of("a.c", "nfsd", "fresh", ""), of("b.c", "vmlinux", "", "fresh")];
         assert_eq!(gate(apart), Err(Gate::OneSymbol));
         assert_eq!(gate(vec![kernel(), of("b.c", "nfsd", "", "")]), Err(Gate::Reached));
+        let twice = vec![kernel(), of("c.c", "vmlinux", "fresh", ""), of("b.c", "nfsd", "", "fresh")];
+        assert_eq!(gate(twice), Err(Gate::OneSymbol));
         assert_eq!(gate(vec![of("b.c", "nfsd", "", "fresh")]), Err(Gate::OneSymbol));
     }
 

@@ -328,6 +328,9 @@ fn a_new_function_is_taken_for_other_parts_and_exported_to_nobody() {
     sample.after.checksums.insert("fresh".to_owned(), "0x1".to_owned());
     let cut = passes(&sample);
     assert!(cut.replaced.is_empty() && cut.gives.contains("fresh") && cut.only_for_others.contains("fresh"));
+    sample.exports.insert("fresh".to_owned(), "vmlinux".to_owned());
+    assert_eq!(sample.gate(), Gate::OneSymbol, "the kernel has one, which all others would go on calling");
+    sample.exports.remove("fresh");
     sample.after.checksums.insert("get".to_owned(), "0x1".to_owned());
     assert_eq!(sample.gate(), Gate::Exports, "another export came too");
 }

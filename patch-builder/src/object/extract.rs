@@ -119,6 +119,7 @@ pub fn extract(
     world: &World,
 ) -> Result<Cut, Refusal> {
     let mut walk = Walk::new(before, after, difference, world);
+    walk.is_new_to_the_kernel(difference)?;
     walk.changed()?;
     while let Some(key) = walk.queue.pop_front() {
         walk.part(key)?;
@@ -197,10 +198,21 @@ impl<'w, 'o> Walk<'w, 'o> {
         Ok(())
     }
 
+    /// What is new in the file must be new: a function of that name elsewhere would go on being called.
+    fn is_new_to_the_kernel(&self, difference: &Difference) -> Result<(), Refusal> {
+        for name in &difference.new {
+            let is_open = self.after.functions().any(|s| s.name == name && (!s.is_local || s.is_weak));
+            if is_open && (self.world.exports.contains_key(name) || self.world.own.global(name).is_ok()) {
+                return Err(Refusal::new(Gate::OneSymbol, format!("{name} is in the kernel already")));
+            }
+        }
+        Ok(())
+    }
+
     /// New functions that other parts of the patch call.
     fn give(&mut self, names: &BTreeSet<String>) {
         for name in names {
-            let symbol = self.after.functions().find(|s| s.name == name && !s.is_local);
+            let symbol = self.after.functions().find(|s| s.name == name && !s.is_local && !s.is_weak);
             let Some(number) = symbol.and_then(|s| self.after.number(s)) else { continue };
             self.cut.gives.insert(name.clone());
             if !self.wanted.contains(&Key::Unit(number)) {

@@ -77,6 +77,12 @@ pub fn new_functions(original: &str, fixed: &str) -> Vec<String> {
     new.iter().filter(is_open).filter_map(Part::function).map(str::to_owned).collect()
 }
 
+/// The names of all functions of a file.
+pub fn functions(text: &str) -> BTreeSet<String> {
+    let parts = split::parts(text).unwrap_or_default();
+    parts.iter().filter_map(Part::function).map(str::to_owned).collect()
+}
+
 /// Whether a function of the file names `function`.
 pub fn is_called(text: &str, function: &str) -> bool {
     let parts = split::parts(text).unwrap_or_default();

@@ -240,27 +240,50 @@ fn code(line: &str) -> &str {
     line.get(..end).unwrap_or_default()
 }
 
-/// Whether as many braces and parentheses are closed as are opened, but for those in texts.
+/// Whether as many braces and parentheses are closed as are opened, but for those in texts and comments.
 fn is_balanced(text: &str) -> bool {
     let (mut braces, mut parentheses) = (0_i64, 0_i64);
-    for line in text.split_inclusive('\n') {
-        let mut in_text = false;
-        let mut characters = line.chars().peekable();
-        while let Some(c) = characters.next() {
-            match c {
-                '\\' if in_text => drop(characters.next()),
-                // A quote as a character begins no text.
-                '\'' if !in_text && characters.peek() == Some(&'"') => drop(characters.next()),
-                '"' => in_text = !in_text,
-                '{' if !in_text => braces += 1,
-                '}' if !in_text => braces -= 1,
-                '(' if !in_text => parentheses += 1,
-                ')' if !in_text => parentheses -= 1,
-                _ => {}
-            }
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let length = match c {
+            '/' if rest.starts_with("/*") => rest.find("*/").map_or(rest.len(), |end| end + 2),
+            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+            '"' => text_length(rest),
+            '\'' => character_length(rest),
+            _ => c.len_utf8(),
+        };
+        match c {
+            '{' => braces += 1,
+            '}' => braces -= 1,
+            '(' => parentheses += 1,
+            ')' => parentheses -= 1,
+            _ => {}
         }
+        rest = rest.get(length..).unwrap_or_default();
     }
     braces == 0 && parentheses == 0
+}
+
+/// How long the text is that begins with a quote; it ends with its line at the latest.
+fn text_length(rest: &str) -> usize {
+    let mut characters = rest.char_indices().skip(1);
+    while let Some((at, c)) = characters.next() {
+        match c {
+            '\\' => drop(characters.next()),
+            '"' => return at + 1,
+            '\n' => return at,
+            _ => {}
+        }
+    }
+    rest.len()
+}
+
+/// How long the character is that begins with a quote; that alone if it is none.
+fn character_length(rest: &str) -> usize {
+    let inner = rest.get(1..).unwrap_or_default();
+    let inner = inner.strip_prefix('\\').unwrap_or(inner);
+    let end = inner.char_indices().nth(1).filter(|(_, c)| *c == '\'');
+    end.map_or(1, |(at, _)| rest.len() - inner.len() + at + 1)
 }
 
 /// Whether a declaration that is `so_far` ends with the line that ends with `end`.

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::candidate::{How, Place};
+use super::changes::Changes;
 use super::prerequisites::{Wanted, needed};
 use super::work::{Texts, What, Work};
 use super::{Bench, Error, Todo};
@@ -74,14 +75,6 @@ impl Bench<'_> {
         Ok(Texts::of(forms, &place.functions))
     }
 
-    /// The same, with all that came before the step as well.
-    fn texts_of_all(&self, todo: Todo, place: &Place) -> Result<Texts, Error> {
-        let read = |path: PathBuf| fs::read_to_string(&path).map_err(|source| Error::File { path, source });
-        let own = read(self.shop.source.join(&place.path))?;
-        let newer = read(todo.step.newer.join(&place.path))?;
-        Ok(Texts::of([own.clone(), own, newer], &place.functions))
-    }
-
     /// Whether a file is compiled in others.
     pub(super) fn is_shared(&self, place: &Place) -> bool {
         is_header(&place.path) || self.index.is_part_of_another(&place.path)
@@ -127,7 +120,7 @@ impl Bench<'_> {
         let mut works = self.works(todo, places)?;
         let mut refusal = first.clone();
         while refusal.gate == Gate::Compiles
-            && (bring(todo, &mut works, &refusal) || self.add_needed(todo, &mut works, &refusal)?)
+            && (bring(todo, &mut works, &refusal) || self.add_needed(todo, &mut works, &refusal))
         {
             match self.try_group(todo, &works, progress) {
                 Err(End::Refused(next)) => refusal = next,
@@ -148,31 +141,32 @@ impl Bench<'_> {
 
     /// Adds what the step, or else one before it, changed elsewhere of what does not compile; whether that was
     /// anything.
-    fn add_needed(&self, todo: Todo, works: &mut Vec<Work>, refusal: &Refusal) -> Result<bool, End> {
+    fn add_needed(&self, todo: Todo, works: &mut Vec<Work>, refusal: &Refusal) -> bool {
         let wanted = Wanted { missing: &refusal.missing, reshaped: &refusal.reshaped };
         let read = |path: &str| {
             let own = fs::read_to_string(self.shop.source.join(path)).ok()?;
             Some([own, fs::read_to_string(todo.step.newer.join(path)).ok()?])
         };
         let steps = [todo.step].into_iter().chain(todo.earlier.iter().rev());
-        let mut found = steps.map(|step| (step, needed(&step.changes, &wanted, read)));
-        let Some((step, all)) = found.find(|(_, needed)| !needed.is_empty()) else { return Ok(false) };
+        let is_built = |path: &str, changes: &Changes| {
+            self.index.has(path, &changes.functions) || self.index.is_part_of_another(path)
+        };
+        let mut found = steps.map(|step| (step, needed(&step.changes, &wanted, is_built, read)));
+        let Some((step, all)) = found.find(|(_, needed)| !needed.is_empty()) else { return false };
         let is_now = std::ptr::eq(step, todo.step);
         let mut is_any = false;
         for mut needed in all {
-            let functions = step.changes.get(&needed.path).map(|changes| &changes.functions);
-            let is_built = functions.is_some_and(|functions| self.index.has(&needed.path, functions))
-                || self.index.is_part_of_another(&needed.path);
-            if !is_header(&needed.path) && !is_built {
-                continue;
-            }
             if let Some(work) = works.iter_mut().find(|work| work.place.path == needed.path) {
+                // Of a file with its own step's change alone, what came before is not to be had in part.
+                if !is_now && !is_header(&needed.path) && work.texts.is_rebased {
+                    return false;
+                }
                 needed.functions.retain(|name| work.texts.differs(name));
                 is_any |= work.what.add(needed);
                 continue;
             }
             if works.len() == MOST {
-                return Ok(false);
+                return false;
             }
             let place = Place {
                 path: needed.path.clone(),
@@ -181,8 +175,13 @@ impl Bench<'_> {
                 outside_of_others: false,
                 surely: needed.functions.clone(),
             };
-            let texts = if is_now { self.texts(todo, &place) } else { self.texts_of_all(todo, &place) };
-            let texts = texts.map_err(|e| End::Error(Box::new(e)))?;
+            let texts = if is_now {
+                self.texts(todo, &place).ok()
+            } else {
+                read(&place.path).map(|[own, newer]| Texts::of([own.clone(), own, newer], &place.functions))
+            };
+            // It came and went.
+            let Some(texts) = texts else { return false };
             if !is_now && !is_header(&place.path) {
                 // What came between may build on it: all of it, or nothing.
                 needed.functions.extend(texts.changed());
@@ -195,7 +194,7 @@ impl Bench<'_> {
             is_any = true;
         }
         take_what_others_call(works);
-        Ok(is_any)
+        is_any
     }
 
     /// All that differs; if that is refused, without what clearly belongs to other changes; and without functions
@@ -331,11 +330,11 @@ impl Bench<'_> {
         if let Some((_, file)) = works.iter().zip(&files).find(is_needed) {
             return Err(Refusal::new(Gate::Users, format!("{}: nothing of it is made", file.path)).into());
         }
-        let is_own = |work: &Work, file: &SourceFile| !file.whole && !work.is_beside && taken(file);
-        let left = works.iter().zip(&files).filter(|(work, file)| is_own(work, file));
+        let is_own = |file: &SourceFile| !file.whole && taken(file);
+        let left = works.iter().zip(&files).filter(|(_, file)| is_own(file));
         let left = left.flat_map(|(work, file)| {
             // What something else that is taken needs came back.
-            let told = work.what.told(&work.texts);
+            let told = work.what.told(&work.texts, work.is_beside);
             told.into_iter().filter(|name| !file.functions.contains(name)).collect::<Vec<_>>()
         });
         let left = left.collect();
@@ -359,7 +358,12 @@ fn take_what_others_call(works: &mut [Work]) {
         .enumerate()
         .map(|(n, work)| {
             let new = select::new_functions(&work.texts.own, &work.texts.fixed);
+            let older = select::functions(&work.texts.older);
             let is_wanted = |name: &String| {
+                // One that came before the step came with more than itself.
+                if work.texts.is_rebased && older.contains(name) {
+                    return false;
+                }
                 let mut others = works.iter().enumerate().filter(|(other, _)| *other != n);
                 !is_header(&work.place.path)
                     && others.any(|(_, other)| select::is_called(&other.texts.fixed, name))

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::changes::Changes;
 use crate::recipe::{extension, is_header};
-use crate::select::split;
+use crate::select::{self, split};
 
 /// What of one file is needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,13 +36,21 @@ pub(super) struct Wanted<'w> {
 pub(super) fn needed(
     changes: &BTreeMap<String, Changes>,
     wanted: &Wanted,
+    is_built: impl Fn(&str, &Changes) -> bool,
     texts: impl Fn(&str) -> Option<[String; 2]>,
 ) -> Vec<Needed> {
     let there = || changes.iter().filter(|(_, changes)| !changes.added && !changes.removed);
+    let code = || there().filter(|(path, changes)| extension(path) == "c" && is_built(path, changes));
+    // Nothing else may have been of this name, or what calls it would go on to that.
     let is_new = |name: &str| {
-        let has =
-            |(path, changes): (&String, &Changes)| extension(path) == "c" && changes.new.contains_key(name);
-        there().any(has)
+        let is_open = |path: &str| {
+            let [own, newer] = texts(path)?;
+            Some(select::new_functions(&own, &newer).iter().any(|new| new == name))
+        };
+        let has = |(path, changes): (&String, &Changes)| {
+            changes.new.contains_key(name) && is_open(path).unwrap_or_default()
+        };
+        code().any(has) && !there().any(|(_, changes)| changes.changed.contains_key(name))
     };
     let (headers, declared) = headers(there().filter(|(path, _)| is_header(path)), wanted, is_new, &texts);
     // Functions that a header declares with other arguments: their own file, and whoever calls them.
@@ -50,7 +58,7 @@ pub(super) fn needed(
         wanted.reshaped.iter().map(String::as_str).filter(|name| declared.contains(*name)).collect();
     let words: BTreeSet<String> = reshaped.iter().map(|name| name.to_lowercase()).collect();
     let mut all = headers;
-    for (path, changes) in there().filter(|(path, _)| extension(path) == "c") {
+    for (path, changes) in code() {
         let may = |(name, lines): (&String, &BTreeSet<String>)| {
             reshaped.contains(name.as_str()) || !lines.is_disjoint(&words)
         };
@@ -177,7 +185,7 @@ mod tests {
             [missing, reshaped].map(|names| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
         let wanted = Wanted { missing: &missing, reshaped: &reshaped };
         let texts = |path: &str| Some((if is_header(path) { HEADER } else { CODE }).map(str::to_owned));
-        needed(&all, &wanted, texts)
+        needed(&all, &wanted, |_, _| true, texts)
             .into_iter()
             .map(|n| (n.path, n.functions, n.pieces, n.is_whole))
             .collect()

@@ -153,9 +153,9 @@ impl What {
         Self { functions, left, ..self.clone() }
     }
 
-    /// What is left out, for people.
-    pub(super) fn told(&self, texts: &Texts) -> Vec<String> {
-        let outside = !self.outside && !texts.outside().is_empty();
+    /// What is left out, for people; of a file `beside` those of the fix what it had and has no longer.
+    pub(super) fn told(&self, texts: &Texts, is_beside: bool) -> Vec<String> {
+        let outside = !is_beside && !self.outside && !texts.outside().is_empty();
         let outside = outside.then(|| "what is outside of functions".to_owned());
         let removed = select::removed(&texts.own, &texts.fixed);
         let removed = removed.into_iter().map(|name| format!("the removal of {name}"));

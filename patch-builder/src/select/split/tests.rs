@@ -102,7 +102,7 @@ fn a_macro_may_be_the_head_of_a_function() {
 
 #[test]
 fn what_stands_in_texts_macros_and_comments_ends_nothing() {
-    let text = "EVENT(a,\n\tprint(\"range (%u %u\",\n\t\t'\"', x)\n);\nstruct a /* private (ours) */\n{\n\tint b;\n};\n\
+    let text = "EVENT(a,\n\tprint(\"range (%u %u\",\n\t\t'\"', '\\\"', x) /* 3.5\" (wide */\n);\nstruct a /* private (ours) */\n{\n\tint b;\n};\n\
         int f(void)\n{\n#define CHECK(x) do { \\\n\tg(x); \\\n} while (0)\n\tCHECK(1);\n\treturn 0;\n};\ninitcall(f);\n";
     let found = pieces(text);
     assert!(
