@@ -236,7 +236,8 @@ fn what_a_person_gets_wrong_is_told_in_one_line_and_leaves_the_tree_as_it_was() 
         (vec![of("context", OPTIONS, "ip_options_get", &one_character)], recipes(LOCK), "Applies: "),
         (vec![of("unbuilt", "drivers/gpu/drm/radeon/r100.c", "f", radeon)], recipes(LOCK), "FileBuilt: "),
         (vec![of("nowhere", "net/ipv4/nothing.c", "f", hunk)], recipes(LOCK), "FileBuilt: "),
-        (vec![header], recipes(LOCK), "OnlyCode: "),
+        // A header may be fixed; one that the recipe does not name is touched behind a person's back.
+        (vec![header], recipes(LOCK), "Applies: "),
         (vec![assembly], recipes(LOCK), "OnlyCode: "),
         (vec![kconfig], recipes(LOCK), "OnlyCode: "),
         (vec![fine.clone(), other], recipes(LOCK), "Conflict: "),
