@@ -71,6 +71,11 @@ impl Cache {
             .map_err(|source| Error::Folder { path, source })
     }
 
+    /// The folder of `kind` made from the inputs that `key` stands for, if it is there.
+    pub(crate) fn found(&self, kind: &str, key: &str) -> Option<PathBuf> {
+        Some(self.root.join("builder").join(kind).join(key)).filter(|path| path.is_dir())
+    }
+
     /// The folder of `kind` made from the inputs that `key` stands for. If it is not there, `make`
     /// fills an empty one, which then takes the name in one step: what has the name is complete.
     ///
@@ -83,10 +88,10 @@ impl Cache {
         key: &str,
         make: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<PathBuf, E> {
-        let path = self.root.join("builder").join(kind).join(key);
-        if path.is_dir() {
+        if let Some(path) = self.found(kind, key) {
             return Ok(path);
         }
+        let path = self.root.join("builder").join(kind).join(key);
         let scratch = self.scratch()?;
         let filled = scratch.path().join("filled");
         fs::create_dir(&filled).map_err(|source| Error::Folder { path: filled.clone(), source })?;

@@ -57,9 +57,14 @@ pub fn of_package(
     file: &str,
     progress: Progress,
 ) -> Result<String, Error> {
-    if package.is_source() {
-        // It is unpacked as a whole or not at all: what is the same in the kernel's own is not kept.
-        let kept = tree::differing(cache, package, own, progress).map_err(Box::new)?;
+    // A source package is unpacked as a whole or not at all.
+    let kept = if package.is_source() {
+        Some(tree::differing(cache, package, own, progress).map_err(Box::new)?)
+    } else {
+        tree::found_differing(cache, package, own)
+    };
+    if let Some(kept) = kept {
+        // What is the same in the kernel's own is not kept.
         let gone = tree::gone(&kept).map_err(|source| Error::Read { path: kept.clone(), source })?;
         if gone.contains(Path::new(file)) {
             return Err(unpack::Error::NoFile { package: kept, file: file.to_owned() }.into());

@@ -113,11 +113,7 @@ pub fn source(cache: &Cache, lock: &KernelLock, progress: Progress) -> Result<Pa
 ///
 /// The package cannot be had, or is not laid out as Debian's are.
 pub fn differing(cache: &Cache, package: &Package, own: &Path, progress: Progress) -> Result<PathBuf, Error> {
-    let mut key = Sha256::new();
-    key.update(package.sha256.as_str());
-    key.update(own.file_name().unwrap_or_default().as_encoded_bytes());
-    key.update(GONE);
-    cache.folder("differing", &hex::encode(key.finalize()), |kept| {
+    cache.folder(DIFFERING, &differing_key(package, own), |kept| {
         let file = fetch::package(cache, package, progress)?;
         progress(Step::Tree, &format!("unpacking the source of {}", package.version));
         let scratch = cache.scratch()?;
@@ -136,6 +132,22 @@ pub fn differing(cache: &Cache, package: &Package, own: &Path, progress: Progres
         fs::write(&list, lines.join("\n")).map_err(|source| failed((list.clone(), source)))?;
         differing_in(&unpacked, own, kept).map_err(failed)
     })
+}
+
+/// What [`differing`] found of a package, if it has looked.
+pub fn found_differing(cache: &Cache, package: &Package, own: &Path) -> Option<PathBuf> {
+    cache.found(DIFFERING, &differing_key(package, own))
+}
+
+/// The kind of the folders with what differs.
+const DIFFERING: &str = "differing";
+
+fn differing_key(package: &Package, own: &Path) -> String {
+    let mut key = Sha256::new();
+    key.update(package.sha256.as_str());
+    key.update(own.file_name().unwrap_or_default().as_encoded_bytes());
+    key.update(GONE);
+    hex::encode(key.finalize())
 }
 
 /// The list of what a source has no longer, in the folder with what differs.
