@@ -118,6 +118,11 @@ impl Index {
         self.files.contains(file) && (functions.is_empty() || functions.iter().any(is_there))
     }
 
+    /// Whether the C file `path` with these functions is in the kernel build, by itself or as a part of another.
+    pub fn is_built(&self, path: &str, functions: &BTreeSet<String>) -> bool {
+        self.has(path, functions) || self.is_part_of_another(path)
+    }
+
     /// Whether a source file of the last name of `path` has left anything in the kernel build.
     pub fn has_file(&self, path: &str) -> bool {
         self.files.contains(path.rsplit('/').next().unwrap_or(path))

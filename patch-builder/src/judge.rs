@@ -268,6 +268,8 @@ fn reproduced(case: &Case) -> Result<(), Refusal> {
 }
 
 #[cfg(test)]
+mod keys;
+#[cfg(test)]
 mod negative;
 #[cfg(test)]
 mod tests;

@@ -83,10 +83,7 @@ fn difference(
         return Some(format!("{} bytes, {} in the kernel", ours.len(), theirs.len()));
     }
     for at in jumps {
-        let nothing = ours.get(*at..).and_then(instruction::nothing_for_jump).unwrap_or_default();
-        if let Some(jump) = ours.get_mut(*at..*at + nothing.len()) {
-            jump.copy_from_slice(nothing);
-        }
+        instruction::make_nothing(&mut ours, *at);
     }
     for relocation in object.relocations_of(function) {
         let Some(start) = usize::try_from(relocation.offset).ok() else { continue };

@@ -127,7 +127,9 @@ mod tests {
     fn module(tables: &[(&str, &[u64])]) -> Vec<u8> {
         let mut out = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
         let text = out.add_section(vec![], b".text".to_vec(), SectionKind::Text);
-        out.append_section_data(text, &[0xcc; 64], 16);
+        let mut code = [0xcc; 64];
+        code[56..58].copy_from_slice(&NOTHING_FOR_2);
+        out.append_section_data(text, &code, 16);
         for (call, at) in [("__fentry__", 0), ("__x86_return_thunk", 16), ("__x86_return_thunk", 48)] {
             let symbol = out.add_symbol(Symbol {
                 name: call.as_bytes().to_vec(),
@@ -164,6 +166,15 @@ mod tests {
     fn a_module_whose_tables_cover_all_its_code_is_taken() {
         let seen = tables(&module(&[FENTRY, RETURNS, ORC])).unwrap().seen;
         assert_eq!(seen, "2 in .return_sites, 1 in __mcount_loc");
+    }
+
+    #[test]
+    fn a_jump_that_objtool_should_have_made_nothing_of_is_refused() {
+        // The code's place, and what is added to the key.
+        let with = |entry: &[u64]| tables(&module(&[FENTRY, RETURNS, ORC, (JUMP_LABELS, entry)]));
+        with(&[56, 2]).unwrap();
+        with(&[40, 1]).unwrap();
+        assert!(matches!(with(&[40, 2]), Err(Error::Table { table: JUMP_LABELS, at: 40, .. })));
     }
 
     #[test]

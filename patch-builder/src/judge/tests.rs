@@ -39,7 +39,7 @@ fn fixed(from: &str, to: &str) -> Sample {
     Sample::new(FILE, &FILE.replacen(from, to, 1))
 }
 
-fn passes(sample: &Sample) -> Cut {
+pub(super) fn passes(sample: &Sample) -> Cut {
     sample.cut().unwrap_or_else(|refusal| panic!("{refusal}"))
 }
 
@@ -320,6 +320,24 @@ fn of_functions_that_share_a_section_one_is_taken_unless_it_jumps_too_near() {
 }
 
 #[test]
+fn how_to_unwind_from_the_beginning_of_a_function_may_be_said_of_the_one_before_it() {
+    let shared = "__attribute__((section(\".sched.text\"))) int";
+    let text = |said: &str| {
+        format!(
+            "{shared} one(int n)\n{{\n\treturn n * 3;\n}}\n{shared} two(int n)\n{{\n\treturn n;\n}}\n\
+             asm(\".pushsection .orc_unwind_ip,\\\"a\\\"; .long {said} - .; .popsection\");\n\
+             asm(\".pushsection .orc_unwind,\\\"a\\\"; .long 0x11223344; .short 0x5566; .popsection\");\n"
+        )
+    };
+    let sample = |said: &str| Sample::new(&text(said), &text(said).replace("return n;", "return n - 1;"));
+    let cut = passes(&sample("one"));
+    let table = |name: &str| cut.tables.iter().find(|table| table.section == name).unwrap();
+    assert_eq!(table(".orc_unwind_ip").fills.len(), 1);
+    assert_eq!(table(".orc_unwind").bytes, [0x44, 0x33, 0x22, 0x11, 0x66, 0x55]);
+    assert_eq!(sample("two + 1").gate(), Gate::OwnSection, "nothing is before it");
+}
+
+#[test]
 fn a_new_function_is_taken_for_other_parts_and_exported_to_nobody() {
     let after = format!("{FILE}int fresh(int n)\n{{\n\treturn n + limit;\n}}\n");
     let mut sample = Sample::new(FILE, &after);
@@ -395,49 +413,6 @@ fn a_checksum_of_an_export_that_differs_is_refused() {
     passes(&sample);
     sample.after.checksums.insert("get".to_owned(), "0x2".to_owned());
     assert_eq!(sample.gate(), Gate::Exports);
-}
-
-/// A test of a static key as the kernel's headers write it.
-const KEY: &str = r#"
-struct static_key { int enabled; };
-extern struct static_key far_key;
-static inline __attribute__((always_inline)) int branch(struct static_key *key)
-{
-	asm goto("1: .byte 0x0f,0x1f,0x44,0x00,0x00\n"
-		 ".pushsection __jump_table, \"aw\"\n .balign 8\n"
-		 ".long 1b - ., %l[yes] - .\n .quad %c0 - .\n .popsection"
-		 : : "i"(key) : : yes);
-	return 0;
-yes:
-	return 1;
-}
-int keyed(int n)
-{
-	if (branch(&far_key))
-		return n + 1;
-	return n;
-}
-struct static_key far_key;
-"#;
-
-#[test]
-fn a_static_key_of_the_kernel_passes_and_one_of_a_module_is_refused() {
-    let mut sample = Sample::new(KEY, &KEY.replace("return n;", "return n - 1;"));
-    let cut = passes(&sample);
-    assert!(cut.tables.iter().any(|table| table.section == "__jump_table" && table.fills.len() == 3));
-    sample.object = "exfat";
-    let refusal = sample.cut().unwrap_err();
-    assert_eq!(refusal, Refusal::new(Gate::StaticKeys, "far_key of exfat"));
-}
-
-#[test]
-fn a_tracepoint_of_a_module_is_left_out_and_said_so() {
-    let rename = |text: &str| text.replace("far_key", "__tracepoint_far");
-    let mut sample = Sample::new(&rename(KEY), &rename(&KEY.replace("return n;", "return n - 1;")));
-    sample.object = "exfat";
-    let cut = passes(&sample);
-    assert!(cut.tables.is_empty());
-    assert!(cut.notes.iter().any(|note| note.contains("__tracepoint_far is silent")), "{:?}", cut.notes);
 }
 
 /// The compiler keeps apart what it takes for hardly ever run.

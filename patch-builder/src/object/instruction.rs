@@ -56,14 +56,17 @@ pub fn block(code: &[u8]) -> Option<usize> {
     Some(decoder.position())
 }
 
-/// What objtool writes over the jump at the beginning of `code` (tools/objtool/arch/x86/decode.c,
-/// `arch_nop_insn`); none if there is no such jump.
-pub fn nothing_for_jump(code: &[u8]) -> Option<&'static [u8]> {
-    match code.first()? {
-        0xeb => Some(&NOTHING_FOR_2),
-        0xe9 => Some(&NOTHING_FOR_5),
-        _ => None,
-    }
+/// Writes over the jump at `at` of `code` what objtool does (tools/objtool/arch/x86/decode.c, `arch_nop_insn`);
+/// how long it is, 0 if there is no such jump.
+pub fn make_nothing(code: &mut [u8], at: usize) -> usize {
+    let nothing: &[u8] = match code.get(at) {
+        Some(0xeb) => &NOTHING_FOR_2,
+        Some(0xe9) => &NOTHING_FOR_5,
+        _ => return 0,
+    };
+    let Some(jump) = code.get_mut(at..at + nothing.len()) else { return 0 };
+    jump.copy_from_slice(nothing);
+    nothing.len()
 }
 
 /// Instructions of two and of five bytes that do nothing.

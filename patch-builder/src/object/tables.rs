@@ -154,15 +154,9 @@ impl<'o> Walk<'_, 'o> {
     fn make_nothing(&mut self, key: Key, offset: i64) {
         let Some(part) = self.cut.parts.get_mut(&key) else { return };
         let Some(start) = part.padding.checked_add_signed(offset) else { return };
-        let Some(code) = usize::try_from(start).ok().and_then(|start| part.bytes.get_mut(start..)) else {
-            return;
-        };
-        let Some(nothing) = instruction::nothing_for_jump(code) else { return };
-        if let Some(jump) = code.get_mut(..nothing.len()) {
-            jump.copy_from_slice(nothing);
-            let end = start + nothing.len() as u64;
-            part.fills.retain(|fill| !(start..end).contains(&fill.offset));
-        }
+        let Ok(at) = usize::try_from(start) else { return };
+        let end = start + instruction::make_nothing(&mut part.bytes, at) as u64;
+        part.fills.retain(|fill| !(start..end).contains(&fill.offset));
     }
 
     /// A reference of a table to code is to a place in it, not to the function.

@@ -325,12 +325,12 @@ impl<'f> Finder<'f> {
             let is_there = |changes: &Changes| {
                 // Of a function made by a macro the name is not known.
                 let is_made = |name: &String| !name.contains(|c: char| c.is_ascii_lowercase());
-                self.index.has(path, &changes.functions)
+                self.index.is_built(path, &changes.functions)
                     || (changes.removed
                         && self.index.has_file(path)
                         && (changes.functions.is_empty() || changes.functions.iter().any(is_made)))
             };
-            return self.index.is_part_of_another(path) || self.changes.get(path).is_some_and(is_there);
+            return self.changes.get(path).is_some_and(is_there);
         }
         // A folder's own headers are built with its files.
         let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);

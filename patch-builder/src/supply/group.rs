@@ -148,9 +148,7 @@ impl Bench<'_> {
             Some([own, fs::read_to_string(todo.step.newer.join(path)).ok()?])
         };
         let steps = [todo.step].into_iter().chain(todo.earlier.iter().rev());
-        let is_built = |path: &str, changes: &Changes| {
-            self.index.has(path, &changes.functions) || self.index.is_part_of_another(path)
-        };
+        let is_built = |path: &str, changes: &Changes| self.index.is_built(path, &changes.functions);
         let mut found = steps.map(|step| (step, needed(&step.changes, &wanted, is_built, read)));
         let Some((step, all)) = found.find(|(_, needed)| !needed.is_empty()) else { return false };
         let is_now = std::ptr::eq(step, todo.step);
