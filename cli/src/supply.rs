@@ -33,6 +33,10 @@ pub struct SupplyArguments {
     /// each fix. Without it there are titles alone.
     #[arg(long)]
     records: Option<PathBuf>,
+    /// A folder with commits as patch files, as `git format-patch` writes them and the stable kernels' queue
+    /// keeps them: what fits to the letter is taken as it is. They are known by their titles.
+    #[arg(long)]
+    commits: Option<PathBuf>,
     /// Only these flaws, such as CVE-2026-53249.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -87,6 +91,7 @@ pub fn run(arguments: &SupplyArguments) -> Result<(), Failure> {
         through: arguments.through.clone(),
         only: arguments.only.clone(),
         records: arguments.records.clone(),
+        commits: arguments.commits.clone(),
         boot: !arguments.no_boot,
         jobs: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         sample: arguments.sample.zip(arguments.seed.clone()),

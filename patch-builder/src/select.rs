@@ -12,6 +12,7 @@ use crate::refusal::{Gate, Refusal};
 use crate::version;
 
 pub mod headers;
+pub mod merge;
 pub mod patch;
 pub mod rebase;
 pub mod related;

@@ -19,13 +19,13 @@ use crate::object::kernel::Names;
 use crate::object::{Malformed, Object};
 use crate::progress::Progress;
 use crate::shop::Shop;
-use crate::users::Known;
-use crate::{boot, fetch, tree};
+use crate::{boot, fetch, tree, users};
 
 mod attempt;
 pub mod candidate;
 pub mod changelog;
 pub mod changes;
+pub mod commits;
 pub mod fit;
 mod group;
 pub mod headers;
@@ -38,6 +38,7 @@ mod work;
 
 use candidate::{Finder, How, Told};
 use changelog::Change;
+use commits::{Commit, Commits};
 use records::{Record, Records};
 use results::Results;
 
@@ -62,6 +63,9 @@ pub enum Error {
     /// Records of flaws cannot be read.
     #[error("records")]
     Records(#[from] records::Error),
+    /// Commits cannot be read.
+    #[error("commits")]
+    Commits(#[from] commits::Error),
     /// The kernel is not an object.
     #[error(transparent)]
     Object(#[from] Malformed),
@@ -189,6 +193,8 @@ pub struct Order {
     pub through: Vec<String>,
     /// A folder with the flaws' records, which tell the files of each fix; titles alone if none.
     pub records: Option<PathBuf>,
+    /// A folder with commits as patch files, which tell what each change is.
+    pub commits: Option<PathBuf>,
     /// Only changes that close one of these flaws; all if none is named.
     pub only: Vec<String>,
     /// Stop after so many changes that touch the kernel build, drawn with this seed; all if none.
@@ -206,10 +212,11 @@ impl Order {
     fn words(&self, lock: &KernelLock) -> String {
         let through = self.through.join(" ");
         let records = if self.records.is_some() { "records" } else { "titles" };
+        let commits = if self.commits.is_some() { ", commits" } else { "" };
         let seed = self.sample.as_ref().map_or("all", |(_, seed)| seed.as_str());
         let only = self.only.join(" ");
         format!(
-            "{} {} to {} through {through}, {records}, {seed}, {only}\n",
+            "{} {} to {} through {through}, {records}{commits}, {seed}, {only}\n",
             lock.release, lock.build_id, self.to
         )
     }
@@ -239,18 +246,19 @@ pub fn run(
         .add_included(&shop.source, differing)
         .map_err(|source| Error::File { path: shop.source.clone(), source })?;
     let records = order.records.as_deref().map_or_else(|| Ok(Records::default()), Records::of)?;
-    let mut told: Vec<Vec<Option<Record>>> = Vec::new();
-    for step in &steps {
-        let each = step.brought.iter().map(|change| records.find(&change.cves));
-        told.push(each.collect::<Result<_, _>>()?);
-    }
+    let commits = order.commits.as_deref().map_or_else(|| Ok(Commits::default()), Commits::of)?;
+    let known = steps.iter().map(|step| {
+        let each = step.brought.iter().map(|change| Known::of(change, &records, &commits));
+        each.collect::<Result<Vec<_>, Error>>()
+    });
+    let known = known.collect::<Result<Vec<_>, _>>()?;
     let is_own = |path: &str| shop.source.join(path).is_file();
     let finders: Vec<_> = steps
         .iter()
-        .zip(&told)
-        .map(|(step, told)| {
-            let all = step.brought.iter().zip(told);
-            let all = all.map(|(change, record)| Told { title: &change.title, record: record.as_ref() });
+        .zip(&known)
+        .map(|(step, known)| {
+            let all = step.brought.iter().zip(known);
+            let all = all.map(|(change, known)| Told { title: &change.title, record: known.record.as_ref() });
             Finder::new(&step.changes, all, &index, &is_own)
         })
         .collect();
@@ -261,23 +269,28 @@ pub fn run(
     let headers = headers.collect::<Result<Vec<_>, _>>()?;
     let vmlinux = Object::parse(shop.vmlinux())?;
     let names = Names::of_vmlinux(&vmlinux);
-    let known = Known::new(&shop.source, &index);
+    let users = users::Known::new(&shop.source, &index);
     let closing = closing(steps.iter().flat_map(|step| &step.brought));
     let bench = Bench {
         shop: &shop,
         vmlinux: &vmlinux,
         names: &names,
         index: &index,
-        known: &known,
+        users: &users,
         closing: &closing,
         order,
     };
     let mut todo: Vec<Todo> = Vec::new();
-    for (n, ((step, finder), headers)) in steps.iter().zip(&finders).zip(&headers).enumerate() {
+    let each = steps.iter().zip(&known).zip(&finders).zip(&headers);
+    for (n, (((step, known), finder), headers)) in each.enumerate() {
         let earlier = steps.get(..n).unwrap_or_default();
         let is_wanted = |cve: &String| order.only.is_empty() || order.only.contains(cve);
-        let flaws = step.brought.iter().enumerate().filter(|(_, change)| change.cves.iter().any(is_wanted));
-        todo.extend(flaws.map(|(number, change)| Todo { change, number, step, earlier, finder, headers }));
+        let brought = step.brought.iter().zip(known).enumerate();
+        let flaws = brought.filter(|(_, (change, _))| change.cves.iter().any(is_wanted));
+        todo.extend(flaws.map(|(number, (change, known))| {
+            let commits = &known.commits;
+            Todo { change, commits, fixed: &NOTHING, number, step, earlier, finder, headers }
+        }));
     }
     bench.work(&drawn(todo, order), progress)
 }
@@ -293,10 +306,36 @@ fn closing<'c>(all: impl Iterator<Item = &'c Change>) -> Closing<'c> {
     closing
 }
 
+/// The files of no commit.
+static NOTHING: BTreeMap<String, String> = BTreeMap::new();
+
+/// What is known of a change beside its title.
+struct Known {
+    record: Option<Record>,
+    commits: Vec<Commit>,
+}
+
+impl Known {
+    fn of(change: &Change, records: &Records, commits: &Commits) -> Result<Self, Error> {
+        let commits = commits.find(&change.title)?;
+        // A flaw may have been closed by several commits: what is said of each by itself comes first.
+        let record = match commits.as_slice() {
+            [commit] => Some(commit.record()),
+            _ => records.find(&change.cves)?,
+        };
+        Ok(Self { record, commits })
+    }
+}
+
 /// One change, and the step that brought it.
 #[derive(Clone, Copy)]
 struct Todo<'t> {
     change: &'t Change,
+    /// The commits that have its title.
+    commits: &'t [Commit],
+    /// The files of the one of these that is tried, as it makes them of the kernel's own; none where what differs
+    /// within the step is tried.
+    fixed: &'t BTreeMap<String, String>,
     /// Among all that the step brought.
     number: usize,
     step: &'t steps::Step,
@@ -325,7 +364,7 @@ struct Bench<'b> {
     vmlinux: &'b Object<'b>,
     names: &'b Names<'b>,
     index: &'b index::Index,
-    known: &'b Known<'b>,
+    users: &'b users::Known<'b>,
     closing: &'b Closing<'b>,
     order: &'b Order,
 }

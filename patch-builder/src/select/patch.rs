@@ -1,5 +1,8 @@
 //! Patch files: unified differences, applied exactly or not at all.
 
+use std::collections::BTreeSet;
+use std::str::Lines;
+
 use crate::recipe::extension;
 use crate::refusal::{Gate, Refusal};
 
@@ -29,54 +32,77 @@ fn refuse<T>(gate: Gate, what: impl Into<String>) -> Result<T, Refusal> {
 ///
 /// It is not a patch, or touches anything but existing C files and headers.
 pub fn parse(text: &str) -> Result<Vec<FilePatch<'_>>, Refusal> {
-    let mut files: Vec<FilePatch> = Vec::new();
-    let mut lines = text.lines().peekable();
-    let mut old = None;
-    while let Some(line) = lines.next() {
-        if let Some(name) = line.strip_prefix("--- ") {
-            old = Some(path(name));
-        } else if let Some(name) = line.strip_prefix("+++ ").filter(|_| old.is_some()) {
-            let (old, new) = (old.take().unwrap_or_default(), path(name));
-            if old != new {
-                return refuse(Gate::Applies, format!("{old} becomes {new}: files must stay"));
-            }
-            if !["c", "h"].contains(&extension(new)) {
-                return refuse(Gate::OnlyCode, new);
-            }
-            files.push(FilePatch { path: new, hunks: Vec::new() });
-        } else if line.starts_with("@@ ") {
-            let Some(file) = files.last_mut() else { return refuse(Gate::Applies, "a hunk of no file") };
-            let Some((start, removed, added)) = range(line) else {
-                return refuse(Gate::Applies, format!("{}: {line}", file.path));
-            };
-            let mut hunk = Hunk { start, before: Vec::new(), after: Vec::new() };
-            while hunk.before.len() < removed || hunk.after.len() < added {
-                let Some(line) = lines.next() else {
-                    return refuse(Gate::Applies, format!("{}: ends within a hunk", file.path));
-                };
-                match line.split_at_checked(1) {
-                    Some(("-", rest)) => hunk.before.push(rest),
-                    Some(("+", rest)) => hunk.after.push(rest),
-                    Some((" ", rest)) => {
-                        hunk.before.push(rest);
-                        hunk.after.push(rest);
-                    }
-                    // Mail programs cut the blank of an empty line.
-                    None => {
-                        hunk.before.push("");
-                        hunk.after.push("");
-                    }
-                    _ => return refuse(Gate::Applies, format!("{}: {line:?} within a hunk", file.path)),
-                }
-            }
-            if (hunk.before.len(), hunk.after.len()) != (removed, added) {
-                return refuse(Gate::Applies, format!("{}: a hunk is longer than it says", file.path));
-            }
-            file.hunks.push(hunk);
+    parse_some(text, |_| true)
+}
+
+/// Of a patch file that which is about files that `is_wanted` names.
+///
+/// # Errors
+///
+/// It is not a patch, or touches anything of these but existing C files and headers.
+pub fn parse_some(text: &str, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<FilePatch<'_>>, Refusal> {
+    let mut files = Vec::new();
+    for Named { old, new, hunks } in named(text)? {
+        if ![old, new].iter().any(|path| *path != NONE && is_wanted(path)) {
+            continue;
         }
+        if old != new {
+            return refuse(Gate::Applies, format!("{old} becomes {new}: files must stay"));
+        }
+        if !["c", "h"].contains(&extension(new)) {
+            return refuse(Gate::OnlyCode, new);
+        }
+        if hunks.is_empty() {
+            return refuse(Gate::Applies, format!("{new}: no line changes"));
+        }
+        files.push(FilePatch { path: new, hunks });
     }
     if files.is_empty() {
         return refuse(Gate::Applies, "no file is changed");
+    }
+    Ok(files)
+}
+
+/// The files that a patch file is about, also where it makes, moves or removes them.
+///
+/// # Errors
+///
+/// It is not a patch.
+pub fn touched(text: &str) -> Result<BTreeSet<String>, Refusal> {
+    let paths = named(text)?.into_iter().flat_map(|file| [file.old, file.new]);
+    Ok(paths.filter(|path| *path != NONE).map(str::to_owned).collect())
+}
+
+/// What stands for a file that is not there, without the folder in front.
+const NONE: &str = "dev/null";
+
+/// One file of a patch, whatever becomes of it.
+struct Named<'a> {
+    old: &'a str,
+    new: &'a str,
+    hunks: Vec<Hunk<'a>>,
+}
+
+fn named(text: &str) -> Result<Vec<Named<'_>>, Refusal> {
+    let mut files: Vec<Named> = Vec::new();
+    let mut lines = text.lines();
+    let mut old = None;
+    while let Some(line) = lines.next() {
+        if let Some((old, new)) = line.strip_prefix("diff --git ").and_then(|names| names.split_once(" b/")) {
+            // A file that only moves has no other line with its names.
+            files.push(Named { old: path(old), new, hunks: Vec::new() });
+        } else if let Some(name) = line.strip_prefix("--- ") {
+            old = Some(path(name));
+        } else if let Some(name) = line.strip_prefix("+++ ").filter(|_| old.is_some()) {
+            let (old, new) = (old.take().unwrap_or_default(), path(name));
+            files.pop_if(|file| file.hunks.is_empty() && (file.new == new || file.old == old));
+            files.push(Named { old, new, hunks: Vec::new() });
+        } else if line.starts_with("@@ ") {
+            let Some(file) = files.last_mut() else { return refuse(Gate::Applies, "a hunk of no file") };
+            let hunk = Hunk::of(line, &mut lines);
+            let hunk = hunk.map_err(|why| Refusal::new(Gate::Applies, format!("{}: {why}", file.new)))?;
+            file.hunks.push(hunk);
+        }
     }
     Ok(files)
 }
@@ -100,7 +126,19 @@ fn range(line: &str) -> Option<(usize, usize, usize)> {
     Some((start, removed, added))
 }
 
-impl FilePatch<'_> {
+impl<'a> FilePatch<'a> {
+    /// The patch that takes this one back.
+    #[must_use]
+    pub fn reversed(&self) -> Self {
+        let reversed = |hunk: &Hunk<'a>| Hunk {
+            // Where it is said to begin counts only among several places.
+            start: hunk.start,
+            before: hunk.after.clone(),
+            after: hunk.before.clone(),
+        };
+        Self { path: self.path, hunks: self.hunks.iter().map(reversed).collect() }
+    }
+
     /// `original` with the patch: all context must be there to the letter, in one place only.
     ///
     /// # Errors
@@ -123,7 +161,34 @@ impl FilePatch<'_> {
     }
 }
 
-impl Hunk<'_> {
+impl<'a> Hunk<'a> {
+    /// The hunk that begins with the line `head`, and goes on in `lines`.
+    fn of(head: &str, lines: &mut Lines<'a>) -> Result<Self, String> {
+        let Some((start, removed, added)) = range(head) else { return Err(head.to_owned()) };
+        let mut hunk = Hunk { start, before: Vec::new(), after: Vec::new() };
+        while hunk.before.len() < removed || hunk.after.len() < added {
+            let line = lines.next().ok_or("ends within a hunk")?;
+            match line.split_at_checked(1) {
+                Some(("-", rest)) => hunk.before.push(rest),
+                Some(("+", rest)) => hunk.after.push(rest),
+                Some((" ", rest)) => {
+                    hunk.before.push(rest);
+                    hunk.after.push(rest);
+                }
+                // Mail programs cut the blank of an empty line.
+                None => {
+                    hunk.before.push("");
+                    hunk.after.push("");
+                }
+                _ => return Err(format!("{line:?} within a hunk")),
+            }
+        }
+        if (hunk.before.len(), hunk.after.len()) != (removed, added) {
+            return Err("a hunk is longer than it says".to_owned());
+        }
+        Ok(hunk)
+    }
+
     fn place(&self, lines: &[&str], from: usize) -> Result<usize, &'static str> {
         let fits =
             |at: usize| at >= from && lines.get(at..).is_some_and(|rest| rest.starts_with(&self.before));
@@ -160,6 +225,14 @@ mod tests {
     }
 
     #[test]
+    fn a_patch_is_taken_back() {
+        let text = format!("{HEAD}@@ -2,3 +2,4 @@\n b\n-c\n+C\n+D\n d\n");
+        let patch = &parse(&text).unwrap()[0];
+        let fixed = patch.apply(ORIGINAL).unwrap();
+        assert_eq!(patch.reversed().apply(&fixed).unwrap(), ORIGINAL);
+    }
+
+    #[test]
     fn a_hunk_whose_context_is_another_is_refused() {
         let refusal = applied("@@ -2,3 +2,3 @@\n b\n-c\n+C\n D\n").unwrap_err();
         assert_eq!(refusal.gate, Gate::Applies);
@@ -179,6 +252,27 @@ mod tests {
             let text = format!("--- a/{name}\n+++ b/{name}\n@@ -1,1 +1,1 @@\n-a\n+b\n");
             assert_eq!(parse(&text).unwrap_err(), Refusal::new(Gate::OnlyCode, name));
         }
+    }
+
+    #[test]
+    fn all_files_of_a_patch_are_told_and_those_that_nobody_wants_may_come_and_go() {
+        let moved =
+            "diff --git a/tools/old.sh b/tools/new.sh\nsimilarity index 100%\nrename from tools/old.sh\n";
+        // A line of a hunk looks like a head.
+        let new =
+            "diff --git a/doc/y b/doc/y\nnew file\n--- /dev/null\n+++ b/doc/y\n@@ -0,0 +1,1 @@\n+++ b/z\n";
+        let text = format!("{HEAD}@@ -1,1 +1,1 @@\n-a\n+b\n{moved}{new}");
+        let all = touched(&text).unwrap();
+        let all: Vec<_> = all.iter().map(String::as_str).collect();
+        assert_eq!(all, ["doc/y", "net/x.c", "tools/new.sh", "tools/old.sh"]);
+        let ours = parse_some(&text, |path| path.starts_with("net/")).unwrap();
+        assert_eq!((ours.len(), ours[0].path), (1, "net/x.c"));
+        for wanted in ["tools/old", "tools/new", "doc"] {
+            let refusal = parse_some(&text, |path| path.starts_with(wanted)).unwrap_err();
+            assert!(refusal.what.contains("files must stay"), "{wanted}: {refusal}");
+        }
+        let mode = "diff --git a/net/x.c b/net/x.c\nold mode 100644\nnew mode 100755\n";
+        assert!(parse(mode).unwrap_err().what.contains("no line changes"));
     }
 
     #[test]

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use invivo_terms::{Level, SetName};
 
 use super::candidate::{Candidate, Found, How, Place};
 use super::changelog;
+use super::commits::{Fixed, Sources};
 use super::group::{End, Taken};
 use super::work::{self, Differs, Texts};
-use super::{Bench, Error, Outcome, Todo, Verdict, changes, words};
+use super::{Bench, Error, Outcome, Todo, Verdict, changes, commits, words};
 use crate::build::{self, Built, finish};
 use crate::judge::Code;
 use crate::lock::Package;
@@ -67,6 +69,38 @@ fn recipe(change: &changelog::Change, taken: &Taken, source: &Package) -> Recipe
     }
 }
 
+/// What was tried of a change.
+struct Tried {
+    how: How,
+    paths: Vec<String>,
+}
+
+/// The kernel's own source, and what differs from it after a step.
+struct Trees<'t> {
+    own: &'t Path,
+    newer: &'t Path,
+}
+
+impl Sources for Trees<'_> {
+    fn own(&self, path: &str) -> Option<String> {
+        fs::read_to_string(self.own.join(path)).ok()
+    }
+
+    fn newer(&self, path: &str) -> Option<String> {
+        fs::read_to_string(self.newer.join(path)).ok()
+    }
+}
+
+/// The candidate as its commit has it, if all of its files are there as they are `fixed` by that.
+fn by_commit(candidate: &Candidate, fixed: &Fixed, sources: &Trees) -> Option<Candidate> {
+    let place = |place: &Place| {
+        let path = place.path.as_str();
+        Some(Place::all(path, changes::of_file(&sources.own(path)?, fixed.files.get(path)?)))
+    };
+    let places = candidate.places.iter().map(place).collect::<Option<Vec<_>>>()?;
+    Some(Candidate { places, how: fixed.how })
+}
+
 /// Places that are compiled together: each alone, unless one of them `is_shared`.
 fn together(places: &[Place], is_shared: impl Fn(&Place) -> bool) -> Vec<Vec<&Place>> {
     if places.iter().any(is_shared) {
@@ -107,24 +141,57 @@ impl Bench<'_> {
                     outcome.verdict = Verdict::Refused { gate, what: path.clone() };
                     outcome.paths = vec![path];
                 }
-                Found::Here(mut candidate) => {
-                    outcome.how = Some(candidate.how);
-                    outcome.paths = candidate.places.iter().map(|place| place.path.clone()).collect();
-                    if self.leave_out_what_is_the_same(todo, &mut candidate)? {
-                        let (verdict, built) = self.make(n, todo, &candidate, progress)?;
-                        outcome.verdict = verdict;
-                        made = built;
-                    } else {
-                        let why =
-                            "it is in the kernel as it is after the fix: the flaw came later".to_owned();
-                        outcome.verdict = Verdict::NotAffected { why };
-                    }
+                Found::Here(candidate) => {
+                    let (tried, verdict, built) = self.here(n, todo, candidate, progress)?;
+                    outcome.how = Some(tried.how);
+                    outcome.paths = tried.paths;
+                    outcome.verdict = verdict;
+                    made = built;
                 }
             }
         }
         outcome.ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         progress(Step::Gates, &format!("{}: {}", change.cves.join(" "), words(&outcome.verdict)));
         Ok((outcome, made))
+    }
+
+    /// By its commit, if one is there and fits. Otherwise, or if that does not compile without what came before it,
+    /// by what differs within its step.
+    fn here(
+        &self,
+        n: usize,
+        todo: Todo,
+        candidate: Candidate,
+        progress: Progress,
+    ) -> Result<(Tried, Verdict, Option<Built>), Error> {
+        let sources = Trees { own: &self.shop.source, newer: &todo.step.newer };
+        if let Some(fixed) = commits::fitting(todo.commits, &sources)
+            && let Some(exact) = by_commit(&candidate, &fixed, &sources)
+        {
+            let ended = self.tried(n, Todo { fixed: &fixed.files, ..todo }, exact, progress)?;
+            let more = Gate::Compiles.to_string();
+            if !matches!(&ended.1, Verdict::Refused { gate, .. } if *gate == more) {
+                return Ok(ended);
+            }
+        }
+        self.tried(n, todo, candidate, progress)
+    }
+
+    fn tried(
+        &self,
+        n: usize,
+        todo: Todo,
+        mut candidate: Candidate,
+        progress: Progress,
+    ) -> Result<(Tried, Verdict, Option<Built>), Error> {
+        let paths = candidate.places.iter().map(|place| place.path.clone()).collect();
+        let tried = Tried { how: candidate.how, paths };
+        if self.leave_out_what_is_the_same(todo, &mut candidate)? {
+            let (verdict, built) = self.make(n, todo, &candidate, progress)?;
+            return Ok((tried, verdict, built));
+        }
+        let why = "it is in the kernel as it is after the fix: the flaw came later".to_owned();
+        Ok((tried, Verdict::NotAffected { why }, None))
     }
 
     /// The titles of all changes that close these flaws.
@@ -193,8 +260,8 @@ impl Bench<'_> {
                 Refusal { gate: Gate::FileBuilt, what, .. } => {
                     Verdict::NotAffected { why: format!("{what} is not built") }
                 }
-                // All that differs in the files of the record was tried, and compiles to the same.
-                Refusal { gate: Gate::Changed, what, .. } if candidate.how == How::ByRecord => {
+                // All that differs in all of its files was tried, and compiles to the same.
+                Refusal { gate: Gate::Changed, what, .. } if candidate.how.knows_all_files() => {
                     let why = format!("{what}: what differs is not compiled for this kernel build");
                     Verdict::NotAffected { why }
                 }

@@ -24,12 +24,27 @@ use crate::recipe::{extension, is_header};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum How {
+    /// Its commit is there, and fits to the letter.
+    ByCommit,
+    /// Its commit is there, and was put between lines that other commits changed before it.
+    ByMerge,
     /// The flaw's record names the files.
     ByRecord,
     /// The title names a function.
     ByName,
     /// The title names the file.
     ByFile,
+}
+
+impl How {
+    /// Whether something names all of its files.
+    #[must_use]
+    pub const fn knows_all_files(self) -> bool {
+        match self {
+            Self::ByCommit | Self::ByMerge | Self::ByRecord => true,
+            Self::ByName | Self::ByFile => false,
+        }
+    }
 }
 
 /// What of one file belongs to a change.
@@ -46,6 +61,23 @@ pub struct Place {
     /// Those of them that the title names, or else the one that it fits best: without them it is not this
     /// change.
     pub surely: Vec<String>,
+}
+
+impl Place {
+    /// A file of which all that `changes` is the change's.
+    pub(super) fn all(path: &str, changes: Changes) -> Self {
+        let mut functions: Vec<String> = changes.changed.into_keys().collect();
+        if is_header(path) {
+            functions.extend(changes.new.into_keys());
+        }
+        Self {
+            path: path.to_owned(),
+            surely: functions.clone(),
+            functions,
+            of_others: Vec::new(),
+            outside_of_others: false,
+        }
+    }
 }
 
 /// Where a change is.

@@ -70,6 +70,9 @@ impl Bench<'_> {
             let path = kept.as_deref().unwrap_or(&own);
             fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })
         };
+        if let Some(fixed) = todo.fixed.get(path) {
+            return Ok(Texts::of_commit(read(None)?, fixed.clone()));
+        }
         let step = todo.step;
         let forms = [read(None)?, read(step.older.as_deref())?, read(Some(&step.newer))?];
         Ok(Texts::of(forms, &place.functions))
@@ -90,7 +93,7 @@ impl Bench<'_> {
         progress: Progress,
     ) -> Result<Taken, End> {
         let first = match self.with_less(todo, places, how, progress) {
-            Err(End::Refused(refusal)) if how == How::ByRecord && refusal.gate == Gate::Compiles => refusal,
+            Err(End::Refused(refusal)) if how.knows_all_files() && refusal.gate == Gate::Compiles => refusal,
             other => return other,
         };
         match self.with_more(todo, places, &first, progress) {
@@ -287,7 +290,7 @@ impl Bench<'_> {
         for (work, file) in works.iter().zip(&files) {
             let found = if self.is_shared(&work.place) {
                 let change = workshop.change(&work.edit(todo, file))?;
-                self.known.users(&file.path, &change)?
+                self.users.users(&file.path, &change)?
             } else {
                 BTreeSet::new()
             };

@@ -178,7 +178,7 @@ pub(super) struct Texts {
     pub(super) fixed: String,
     /// What was put into that from headers.
     pub(super) brought: Vec<FromHeader>,
-    /// The fixed one has nothing of what came before the step.
+    /// The fixed one is no version's: it has nothing of what came before the step, or of other commits.
     pub(super) is_rebased: bool,
 }
 
@@ -191,6 +191,11 @@ impl Texts {
         let is_rebased = rebased.is_some();
         let fixed = rebased.map_or(newer, |rebased| rebased.text);
         Self { own, older, fixed, brought: Vec::new(), is_rebased }
+    }
+
+    /// Those of a file that a commit changes.
+    pub(super) fn of_commit(own: String, fixed: String) -> Self {
+        Self { older: own.clone(), own, fixed, brought: Vec::new(), is_rebased: true }
     }
 
     /// The functions of both that differ.
