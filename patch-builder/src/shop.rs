@@ -26,6 +26,7 @@ use crate::progress::{Progress, Step};
 use crate::recipe::{FromHeader, Recipe, SourceFile};
 use crate::refusal::{Gate, Refusal};
 use crate::select::{What, Wish, headers, patch};
+use crate::supply::changes;
 use crate::template::{self, Entry, Table};
 use crate::units::{Edited, Units};
 use crate::users::Known;
@@ -230,7 +231,8 @@ impl<'s> Shop<'s> {
             return Err(refused(Refusal::new(Gate::FileBuilt, format!("{}: not in the source", file.path))));
         }
         let original = fixed::text(&path, &file.path)?;
-        let patches = patch::parse(&text).map_err(refused)?;
+        // A commit brings its tests and documents along.
+        let patches = patch::parse_some(&text, |path| !changes::is_elsewhere(path)).map_err(refused)?;
         let named = |path: &str| recipe.files.iter().any(|file| file.path == path);
         if let Some(other) = patches.iter().find(|patch| !named(patch.path)) {
             return Err(refused(Refusal::new(Gate::Applies, format!("{} is not named", other.path))));
