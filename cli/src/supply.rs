@@ -33,8 +33,8 @@ pub struct SupplyArguments {
     /// each fix. Without it there are titles alone.
     #[arg(long)]
     records: Option<PathBuf>,
-    /// A folder with commits as patch files, as `git format-patch` writes them and the stable kernels' queue
-    /// keeps them: what fits to the letter is taken as it is. They are known by their titles.
+    /// A folder with commits as patch files, one each, as `git format-patch` writes them and the stable kernels'
+    /// queue keeps them. They are known by their titles, and what fits is taken as it is.
     #[arg(long)]
     commits: Option<PathBuf>,
     /// Only these flaws, such as CVE-2026-53249.

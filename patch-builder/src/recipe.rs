@@ -224,7 +224,8 @@ pub(crate) fn is_cve(text: &str) -> bool {
         .is_some_and(|(year, n)| year.len() == 4 && number(year, 4) && number(n, 4))
 }
 
-fn is_inside(path: &str) -> bool {
+/// Whether a path is one within the source, of plain characters.
+pub(crate) fn is_inside(path: &str) -> bool {
     !path.is_empty()
         && Path::new(path).components().all(|c| matches!(c, Component::Normal(_)))
         && path.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./".contains(&b))

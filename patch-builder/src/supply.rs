@@ -17,7 +17,8 @@ use crate::index;
 use crate::lock::{self, KernelLock};
 use crate::object::kernel::Names;
 use crate::object::{Malformed, Object};
-use crate::progress::Progress;
+use crate::progress::{Progress, Step};
+use crate::refusal::Gate;
 use crate::shop::Shop;
 use crate::{boot, fetch, tree, users};
 
@@ -29,6 +30,7 @@ pub mod commits;
 pub mod fit;
 mod group;
 pub mod headers;
+mod leads;
 pub mod near;
 mod prerequisites;
 pub mod records;
@@ -39,7 +41,8 @@ mod work;
 use candidate::{Finder, How, Told};
 use changelog::Change;
 use commits::{Commit, Commits};
-use records::{Record, Records};
+use leads::{Leads, Trees};
+use records::Records;
 use results::Results;
 
 /// A release cannot be worked through.
@@ -118,8 +121,8 @@ pub enum Verdict {
         replaced: Vec<String>,
         /// A whole file had to be taken, not the functions alone.
         whole: bool,
-        /// Functions of these files that differ and were left out: a gate refuses them, and they belong
-        /// to other changes.
+        /// What differs in these files and was left out: functions that a gate refuses and that belong to other
+        /// changes, and what is removed outside of functions.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         left: Vec<String>,
         /// Files beside those of the fix that it does not compile without: a neighbour's change came with it.
@@ -148,6 +151,13 @@ pub enum Verdict {
         /// What is unclear.
         why: String,
     },
+}
+
+impl Verdict {
+    /// Whether `gate` refused.
+    fn is_refused_by(&self, gate: Gate) -> bool {
+        matches!(self, Self::Refused { gate: by, .. } if *by == gate.to_string())
+    }
 }
 
 /// One line of the result.
@@ -247,18 +257,22 @@ pub fn run(
         .map_err(|source| Error::File { path: shop.source.clone(), source })?;
     let records = order.records.as_deref().map_or_else(|| Ok(Records::default()), Records::of)?;
     let commits = order.commits.as_deref().map_or_else(|| Ok(Commits::default()), Commits::of)?;
-    let known = steps.iter().map(|step| {
-        let each = step.brought.iter().map(|change| Known::of(change, &records, &commits));
+    if order.commits.is_some() {
+        progress(Step::Select, &format!("{} titles of commits", commits.len()));
+    }
+    let leads = steps.iter().map(|step| {
+        let sources = Trees::of(&shop.source, step);
+        let each = step.brought.iter().map(|change| Leads::of(change, &records, &commits, &sources));
         each.collect::<Result<Vec<_>, Error>>()
     });
-    let known = known.collect::<Result<Vec<_>, _>>()?;
+    let leads = leads.collect::<Result<Vec<_>, _>>()?;
     let is_own = |path: &str| shop.source.join(path).is_file();
     let finders: Vec<_> = steps
         .iter()
-        .zip(&known)
-        .map(|(step, known)| {
-            let all = step.brought.iter().zip(known);
-            let all = all.map(|(change, known)| Told { title: &change.title, record: known.record.as_ref() });
+        .zip(&leads)
+        .map(|(step, leads)| {
+            let all = step.brought.iter().zip(leads);
+            let all = all.map(|(change, leads)| Told { title: &change.title, record: leads.record.as_ref() });
             Finder::new(&step.changes, all, &index, &is_own)
         })
         .collect();
@@ -281,14 +295,14 @@ pub fn run(
         order,
     };
     let mut todo: Vec<Todo> = Vec::new();
-    let each = steps.iter().zip(&known).zip(&finders).zip(&headers);
-    for (n, (((step, known), finder), headers)) in each.enumerate() {
+    let each = steps.iter().zip(&leads).zip(&finders).zip(&headers);
+    for (n, (((step, leads), finder), headers)) in each.enumerate() {
         let earlier = steps.get(..n).unwrap_or_default();
         let is_wanted = |cve: &String| order.only.is_empty() || order.only.contains(cve);
-        let brought = step.brought.iter().zip(known).enumerate();
+        let brought = step.brought.iter().zip(leads).enumerate();
         let flaws = brought.filter(|(_, (change, _))| change.cves.iter().any(is_wanted));
-        todo.extend(flaws.map(|(number, (change, known))| {
-            let commits = &known.commits;
+        todo.extend(flaws.map(|(number, (change, leads))| {
+            let commits = &leads.commits;
             Todo { change, commits, fixed: &NOTHING, number, step, earlier, finder, headers }
         }));
     }
@@ -309,29 +323,11 @@ fn closing<'c>(all: impl Iterator<Item = &'c Change>) -> Closing<'c> {
 /// The files of no commit.
 static NOTHING: BTreeMap<String, String> = BTreeMap::new();
 
-/// What is known of a change beside its title.
-struct Known {
-    record: Option<Record>,
-    commits: Vec<Commit>,
-}
-
-impl Known {
-    fn of(change: &Change, records: &Records, commits: &Commits) -> Result<Self, Error> {
-        let commits = commits.find(&change.title)?;
-        // A flaw may have been closed by several commits: what is said of each by itself comes first.
-        let record = match commits.as_slice() {
-            [commit] => Some(commit.record()),
-            _ => records.find(&change.cves)?,
-        };
-        Ok(Self { record, commits })
-    }
-}
-
 /// One change, and the step that brought it.
 #[derive(Clone, Copy)]
 struct Todo<'t> {
     change: &'t Change,
-    /// The commits that have its title.
+    /// The forms of its commit.
     commits: &'t [Commit],
     /// The files of the one of these that is tried, as it makes them of the kernel's own; none where what differs
     /// within the step is tried.

@@ -30,15 +30,19 @@ fn edits<'t>(first: &str, second: &'t str) -> Vec<Edit<'t>> {
     patch.hunks().iter().map(edit).collect()
 }
 
-/// `own` with what differs between `before` and `after`; none if there is no one place for it.
+/// `own` with what differs between `before` and `after`; none if there is no one place for it. Which of several
+/// equal lines are meant is not known: then all must come to the same.
 pub fn merge(before: &str, after: &str, own: &str) -> Option<String> {
+    let is_whole = |text: &&str| text.is_empty() || text.ends_with('\n');
+    if ![before, after, own].iter().all(is_whole) {
+        return None;
+    }
     let base: Vec<&str> = before.split_inclusive('\n').collect();
     let others = edits(before, own);
     let mut lines: Vec<&str> = own.split_inclusive('\n').collect();
     let mut puts = Vec::new();
     for edit in edits(before, after) {
-        let (place, lines) = put(&edit, &base, &others)?;
-        puts.push((place, lines));
+        puts.push(put(&edit, &base, &lines, &others)?);
     }
     if puts.windows(2).any(|two| matches!(two, [(one, _), (next, _)] if one.end > next.start)) {
         return None;
@@ -49,33 +53,61 @@ pub fn merge(before: &str, after: &str, own: &str) -> Option<String> {
     Some(lines.concat())
 }
 
-/// The lines of the own text that an edit replaces, and what with; an edit that only adds lines may have slid along
-/// lines that are equal to them.
-fn put<'t>(edit: &Edit<'t>, base: &[&'t str], others: &[Edit]) -> Option<(Range<usize>, Vec<&'t str>)> {
-    if let Some(place) = place(&edit.first, others) {
-        return Some((place, edit.lines.clone()));
+/// The lines of `own` that an edit replaces, and what with.
+fn put<'t>(edit: &Edit<'t>, base: &[&'t str], own: &[&'t str], others: &[Edit]) -> Option<Form<'t>> {
+    let (forms, along) = slid(edit, base);
+    let placed = |(lines, new): &Form<'t>| Some((place(lines, others)?, new.clone()));
+    let places: Vec<Form> = forms.iter().filter_map(placed).collect();
+    let text = |(place, new): &Form<'t>| {
+        let mut lines = own.to_vec();
+        lines.splice(place.clone(), new.iter().copied());
+        // An empty line more here or there means nothing.
+        lines.retain(|line| *line != "\n");
+        lines
+    };
+    let is_same = places.windows(2).all(|two| matches!(two, [one, other] if text(one) == text(other)));
+    // Along an empty line it may slide out of the lines of others, along anything else it may not.
+    let is_free = places.len() == forms.len() || along.iter().all(|line| *line == "\n");
+    places.into_iter().next().filter(|_| is_same && is_free)
+}
+
+/// Lines of the base, and what stands in their place.
+type Form<'t> = (Range<usize>, Vec<&'t str>);
+
+/// The forms of an edit that mean the same, as it is first, and the lines along which it slides: where lines only
+/// come or only go, those before or after them may be equal to the last or the first of them.
+fn slid<'t>(edit: &Edit<'t>, base: &[&'t str]) -> (Vec<Form<'t>>, Vec<&'t str>) {
+    let original = (edit.first.clone(), edit.lines.clone());
+    let (mut forms, mut along) = (vec![original.clone()], Vec::new());
+    if !edit.first.is_empty() && !edit.lines.is_empty() {
+        return (forms, along);
     }
-    let at = edit.first.start;
-    if !edit.first.is_empty() {
-        return None;
-    }
-    let (mut lines, mut up) = (edit.lines.clone(), at);
-    while up > 0 && base.get(up - 1) == lines.last() {
-        lines.rotate_right(1);
-        up -= 1;
-        if let Some(place) = place(&(up..up), others) {
-            return Some((place, lines));
+    let (mut lines, mut new) = original.clone();
+    while lines.start > 0 {
+        let before = base.get(lines.start - 1);
+        if before.is_none() || before != new.last().or_else(|| base.get(lines.end - 1)) {
+            break;
         }
-    }
-    let (mut lines, mut down) = (edit.lines.clone(), at);
-    while base.get(down).is_some() && base.get(down) == lines.first() {
-        lines.rotate_left(1);
-        down += 1;
-        if let Some(place) = place(&(down..down), others) {
-            return Some((place, lines));
+        along.extend(before);
+        lines = lines.start - 1..lines.end - 1;
+        if !new.is_empty() {
+            new.rotate_right(1);
         }
+        forms.push((lines.clone(), new.clone()));
     }
-    None
+    let (mut lines, mut new) = original;
+    while let Some(after) = base.get(lines.end) {
+        if Some(after) != new.first().or_else(|| base.get(lines.start)) {
+            break;
+        }
+        along.push(after);
+        lines = lines.start + 1..lines.end + 1;
+        if !new.is_empty() {
+            new.rotate_left(1);
+        }
+        forms.push((lines.clone(), new.clone()));
+    }
+    (forms, along)
 }
 
 /// Where lines of the first text are in the second, from which it differs by `others`; none if they are not there,
@@ -101,13 +133,15 @@ fn place(lines: &Range<usize>, others: &[Edit]) -> Option<Range<usize>> {
 mod tests {
     use super::*;
 
+    /// A line for each word; `.` is an empty one.
     fn text(lines: &str) -> String {
-        lines.replace(' ', "\n") + "\n"
+        (lines.replace(' ', "\n") + "\n").replace('.', "")
     }
 
     fn merged(before: &str, after: &str, own: &str) -> Option<String> {
         let merged = merge(&text(before), &text(after), &text(own))?;
-        Some(merged.trim_end().replace('\n', " "))
+        let words = merged.lines().map(|line| if line.is_empty() { "." } else { line });
+        Some(words.collect::<Vec<_>>().join(" "))
     }
 
     #[test]
@@ -127,10 +161,29 @@ mod tests {
     }
 
     #[test]
-    fn what_slides_along_equal_lines_goes_where_there_is_a_place() {
-        // Between the lines of others, were it not that its own last line is equal to the one before it.
+    fn what_slides_along_an_empty_line_goes_where_there_is_a_place() {
+        // Between the lines of others, were it not that its own last line is as empty as the one before it.
         assert_eq!(merged("a . X c", "a . n . X c", "a b c").unwrap(), "a . n b c");
         assert_eq!(merged("a X . c", "a X . n . c", "a b c").unwrap(), "a b n . c");
+    }
+
+    #[test]
+    fn what_slides_along_other_lines_has_one_place_or_none() {
+        let cases = ("1 foo break 2 bar break", "1 foo break 9 baz break 2 bar break");
+        assert_eq!(merged(cases.0, cases.1, "1 foo fall 0 bar break"), None, "the first falls through");
+        assert_eq!(
+            merged(cases.0, cases.1, "1 fou break 2 bar break").unwrap(),
+            "1 fou break 9 baz break 2 bar break"
+        );
+        assert_eq!(merged("put put return", "put return", "put if put return"), None, "which of the two");
+        assert_eq!(merged("put put return", "put return", "put put out").unwrap(), "put out");
+        assert_eq!(merged("get get c", "get get get c", "b c"), None, "before or after b");
+    }
+
+    #[test]
+    fn texts_that_do_not_end_with_a_line_are_not_merged() {
+        assert_eq!(merge("a\nb\n", "a\nb\nn\n", "a\nb"), None);
+        assert_eq!(merge("", "n\n", "").unwrap(), "n\n");
     }
 
     #[test]

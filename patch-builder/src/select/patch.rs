@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::str::Lines;
 
-use crate::recipe::extension;
+use crate::recipe::{extension, is_inside};
 use crate::refusal::{Gate, Refusal};
 
 /// What a patch does to one file.
@@ -18,6 +18,8 @@ pub struct FilePatch<'a> {
 struct Hunk<'a> {
     /// The first line, from 1, in the original.
     start: usize,
+    /// The same in what comes of it.
+    new_start: usize,
     before: Vec<&'a str>,
     after: Vec<&'a str>,
 }
@@ -54,6 +56,12 @@ pub fn parse_some(text: &str, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<Fi
         }
         if hunks.is_empty() {
             return refuse(Gate::Applies, format!("{new}: no line changes"));
+        }
+        if !is_inside(new) {
+            return refuse(Gate::Applies, format!("{new:?} is not a path within the source"));
+        }
+        if files.iter().any(|file: &FilePatch| file.path == new) {
+            return refuse(Gate::Applies, format!("{new}: twice"));
         }
         files.push(FilePatch { path: new, hunks });
     }
@@ -112,8 +120,8 @@ fn path(name: &str) -> &str {
     name.split_once('/').map_or(name, |(_, rest)| rest)
 }
 
-/// `@@ -start,removed +start,added @@`: the first start and both lengths.
-fn range(line: &str) -> Option<(usize, usize, usize)> {
+/// `@@ -start,removed +start,added @@`.
+fn ranges(line: &str) -> Option<[(usize, usize); 2]> {
     let mut words = line.split(' ').skip(1);
     let (old, new) = (words.next()?.strip_prefix('-')?, words.next()?.strip_prefix('+')?);
     let numbers = |text: &str| -> Option<(usize, usize)> {
@@ -122,17 +130,29 @@ fn range(line: &str) -> Option<(usize, usize, usize)> {
             None => Some((text.parse().ok()?, 1)),
         }
     };
-    let ((start, removed), (_, added)) = (numbers(old)?, numbers(new)?);
-    Some((start, removed, added))
+    Some([numbers(old)?, numbers(new)?])
 }
 
 impl<'a> FilePatch<'a> {
+    /// The lines that it adds.
+    pub fn added(&self) -> impl Iterator<Item = &str> {
+        let added = |hunk: &'_ Hunk<'a>| {
+            let mut left: Vec<&str> = hunk.before.clone();
+            let is_new = |line: &&str| {
+                let there = left.iter().position(|other| other == line);
+                there.map(|n| left.swap_remove(n)).is_none()
+            };
+            hunk.after.iter().copied().filter(is_new).collect::<Vec<_>>()
+        };
+        self.hunks.iter().flat_map(added)
+    }
+
     /// The patch that takes this one back.
     #[must_use]
     pub fn reversed(&self) -> Self {
         let reversed = |hunk: &Hunk<'a>| Hunk {
-            // Where it is said to begin counts only among several places.
-            start: hunk.start,
+            start: hunk.new_start,
+            new_start: hunk.start,
             before: hunk.after.clone(),
             after: hunk.before.clone(),
         };
@@ -164,10 +184,14 @@ impl<'a> FilePatch<'a> {
 impl<'a> Hunk<'a> {
     /// The hunk that begins with the line `head`, and goes on in `lines`.
     fn of(head: &str, lines: &mut Lines<'a>) -> Result<Self, String> {
-        let Some((start, removed, added)) = range(head) else { return Err(head.to_owned()) };
-        let mut hunk = Hunk { start, before: Vec::new(), after: Vec::new() };
+        let Some([(start, removed), (new_start, added)]) = ranges(head) else { return Err(head.to_owned()) };
+        let mut hunk = Hunk { start, new_start, before: Vec::new(), after: Vec::new() };
         while hunk.before.len() < removed || hunk.after.len() < added {
             let line = lines.next().ok_or("ends within a hunk")?;
+            // What has no end of a line is told behind it, and is given one.
+            if line.starts_with('\\') {
+                continue;
+            }
             match line.split_at_checked(1) {
                 Some(("-", rest)) => hunk.before.push(rest),
                 Some(("+", rest)) => hunk.after.push(rest),
@@ -183,7 +207,10 @@ impl<'a> Hunk<'a> {
                 _ => return Err(format!("{line:?} within a hunk")),
             }
         }
-        if (hunk.before.len(), hunk.after.len()) != (removed, added) {
+        let next = lines.clone().next().unwrap_or_default();
+        let is_more = next.starts_with(['+', '-', ' '])
+            && !["+++ ", "--- ", "-- "].iter().any(|head| next.starts_with(head));
+        if is_more || (hunk.before.len(), hunk.after.len()) != (removed, added) {
             return Err("a hunk is longer than it says".to_owned());
         }
         Ok(hunk)
@@ -278,8 +305,14 @@ mod tests {
     #[test]
     fn a_patch_that_makes_or_moves_a_file_or_ends_early_is_refused() {
         let new = "--- /dev/null\n+++ b/net/y.c\n@@ -0,0 +1,1 @@\n+a\n";
-        for bad in ["", "words\n", new, "--- a/x/x.c\n+++ b/x/x.c\n@@ -1,2 +1,2 @@\n a\n"] {
+        let twice = format!("{HEAD}@@ -1,1 +1,1 @@\n-a\n+b\n").repeat(2);
+        let outside = "--- a/../x.c\n+++ b/../x.c\n@@ -1,1 +1,1 @@\n-a\n+b\n";
+        let longer = format!("{HEAD}@@ -1,1 +1,1 @@\n-a\n+b\n+c\n");
+        let early = "--- a/x/x.c\n+++ b/x/x.c\n@@ -1,2 +1,2 @@\n a\n";
+        for bad in ["", "words\n", new, early, outside, &twice, &longer] {
             assert_eq!(parse(bad).unwrap_err().gate, Gate::Applies, "{bad}");
         }
+        let signed = format!("{HEAD}@@ -1,1 +1,1 @@\n-a\n\\ No newline at end of file\n+b\n-- \n2.39\n");
+        assert!(parse(&signed).is_ok());
     }
 }

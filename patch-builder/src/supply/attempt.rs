@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 use std::time::Instant;
 
 use invivo_terms::{Level, SetName};
@@ -11,6 +10,7 @@ use super::candidate::{Candidate, Found, How, Place};
 use super::changelog;
 use super::commits::{Fixed, Sources};
 use super::group::{End, Taken};
+use super::leads::Trees;
 use super::work::{self, Differs, Texts};
 use super::{Bench, Error, Outcome, Todo, Verdict, changes, commits, words};
 use crate::build::{self, Built, finish};
@@ -75,27 +75,23 @@ struct Tried {
     paths: Vec<String>,
 }
 
-/// The kernel's own source, and what differs from it after a step.
-struct Trees<'t> {
-    own: &'t Path,
-    newer: &'t Path,
-}
-
-impl Sources for Trees<'_> {
-    fn own(&self, path: &str) -> Option<String> {
-        fs::read_to_string(self.own.join(path)).ok()
+/// The candidate as its commit has it. All files that it fixes must be the candidate's, unless `is_unbuilt`, and of
+/// these it may only change functions that the step changed.
+fn by_commit(
+    candidate: &Candidate,
+    fixed: &Fixed,
+    sources: &impl Sources,
+    is_unbuilt: impl Fn(&str) -> bool,
+) -> Option<Candidate> {
+    let of_candidate = |path: &String| candidate.places.iter().any(|place| place.path == *path);
+    if !fixed.files.keys().all(|path| of_candidate(path) || is_unbuilt(path)) {
+        return None;
     }
-
-    fn newer(&self, path: &str) -> Option<String> {
-        fs::read_to_string(self.newer.join(path)).ok()
-    }
-}
-
-/// The candidate as its commit has it, if all of its files are there as they are `fixed` by that.
-fn by_commit(candidate: &Candidate, fixed: &Fixed, sources: &Trees) -> Option<Candidate> {
     let place = |place: &Place| {
         let path = place.path.as_str();
-        Some(Place::all(path, changes::of_file(&sources.own(path)?, fixed.files.get(path)?)))
+        let changes = changes::of_file(&sources.own(path)?, fixed.files.get(path)?);
+        let is_of_step = changes.changed.keys().all(|name| place.functions.contains(name));
+        is_of_step.then(|| Place::all(path, changes))
     };
     let places = candidate.places.iter().map(place).collect::<Option<Vec<_>>>()?;
     Some(Candidate { places, how: fixed.how })
@@ -164,13 +160,13 @@ impl Bench<'_> {
         candidate: Candidate,
         progress: Progress,
     ) -> Result<(Tried, Verdict, Option<Built>), Error> {
-        let sources = Trees { own: &self.shop.source, newer: &todo.step.newer };
+        let sources = Trees::of(&self.shop.source, todo.step);
+        let is_unbuilt = |path: &str| !is_header(path) && !todo.finder.is_built(path);
         if let Some(fixed) = commits::fitting(todo.commits, &sources)
-            && let Some(exact) = by_commit(&candidate, &fixed, &sources)
+            && let Some(exact) = by_commit(&candidate, &fixed, &sources, is_unbuilt)
         {
             let ended = self.tried(n, Todo { fixed: &fixed.files, ..todo }, exact, progress)?;
-            let more = Gate::Compiles.to_string();
-            if !matches!(&ended.1, Verdict::Refused { gate, .. } if *gate == more) {
+            if !ended.1.is_refused_by(Gate::Compiles) {
                 return Ok(ended);
             }
         }
@@ -319,5 +315,66 @@ impl Bench<'_> {
             .and_then(|()| patch.map_or(Ok(()), |patch| fs::write(recipe_folder.join(PATCH), patch)));
         written.map_err(|source| build::Error::Write { path: recipe_folder, source })?;
         Ok(built)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two functions in each of two files.
+    struct Files;
+
+    impl Sources for Files {
+        fn own(&self, path: &str) -> Option<String> {
+            let own = "int one(void)\n{\n\treturn 1;\n}\nint two(void)\n{\n\treturn 1;\n}\n";
+            path.starts_with("net/").then(|| own.to_owned())
+        }
+        fn newer(&self, path: &str) -> Option<String> {
+            self.own(path)
+        }
+    }
+
+    /// `one()` of `net/a.c`, as far as the step tells.
+    fn candidate() -> Candidate {
+        let place = Place {
+            path: "net/a.c".to_owned(),
+            functions: vec!["one".to_owned()],
+            of_others: vec!["one".to_owned()],
+            outside_of_others: true,
+            surely: Vec::new(),
+        };
+        Candidate { places: vec![place], how: How::ByRecord }
+    }
+
+    /// The files with another number in the last or the first function.
+    fn fixed(files: &[(&str, &str)]) -> Fixed {
+        let file = |(path, function): &(&str, &str)| {
+            let own = Files.own(path).unwrap();
+            let at = own.find(function).unwrap();
+            (path.to_string(), own[..at].to_owned() + &own[at..].replacen("return 1", "return 2", 1))
+        };
+        Fixed { files: files.iter().map(file).collect(), how: How::ByMerge }
+    }
+
+    #[test]
+    fn of_a_commit_all_is_its_own() {
+        let found = by_commit(&candidate(), &fixed(&[("net/a.c", "one")]), &Files, |_| false).unwrap();
+        let [place] = &found.places[..] else { panic!("{found:?}") };
+        assert_eq!((place.functions.as_slice(), &place.of_others[..]), (&["one".to_owned()][..], &[][..]));
+        assert_eq!((found.how, place.outside_of_others), (How::ByMerge, false));
+    }
+
+    #[test]
+    fn half_of_a_commit_is_not_taken_and_a_file_that_is_not_built_may_stay() {
+        let both = fixed(&[("net/a.c", "one"), ("net/b.c", "one")]);
+        assert_eq!(by_commit(&candidate(), &both, &Files, |_| false), None);
+        assert!(by_commit(&candidate(), &both, &Files, |path| path == "net/b.c").is_some());
+        assert_eq!(by_commit(&candidate(), &fixed(&[("net/b.c", "one")]), &Files, |_| true), None);
+    }
+
+    #[test]
+    fn a_commit_that_fits_another_function_than_the_step_changed_is_not_taken() {
+        assert_eq!(by_commit(&candidate(), &fixed(&[("net/a.c", "two")]), &Files, |_| false), None);
     }
 }

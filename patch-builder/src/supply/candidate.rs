@@ -45,6 +45,15 @@ impl How {
             Self::ByName | Self::ByFile => false,
         }
     }
+
+    /// Whether what is taken is one change alone, to which nothing of another is added.
+    #[must_use]
+    pub const fn is_exact(self) -> bool {
+        match self {
+            Self::ByCommit | Self::ByMerge => true,
+            Self::ByRecord | Self::ByName | Self::ByFile => false,
+        }
+    }
 }
 
 /// What of one file belongs to a change.
@@ -352,7 +361,8 @@ impl<'f> Finder<'f> {
         self.in_files(title, &[path], how)
     }
 
-    fn is_built(&self, path: &str) -> bool {
+    /// Whether a file that differs is in the kernel build; a header, as far as can be told.
+    pub fn is_built(&self, path: &str) -> bool {
         if !is_header(path) {
             let is_there = |changes: &Changes| {
                 // Of a function made by a macro the name is not known.

@@ -4,7 +4,7 @@
 //! (<https://git.kernel.org/pub/scm/linux/kernel/git/stable/stable-queue.git>, `releases/6.12.110/`). A commit
 //! is known by its title, which distributions' changelogs quote.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -17,12 +17,15 @@ use crate::select::patch::{self, FilePatch};
 
 /// Patch files cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("{path}")]
-pub struct Error {
-    /// The folder or file.
-    path: PathBuf,
-    /// Why not.
-    source: io::Error,
+pub enum Error {
+    /// A folder or a file cannot be read.
+    #[error("{path}")]
+    Read {
+        /// The folder or file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
 }
 
 /// The most bytes of a file that its title is looked for in. Mails of the kernel's lists have some 4 KiB of heads.
@@ -58,7 +61,7 @@ impl Commits {
         let mut by_title: HashMap<String, BTreeSet<PathBuf>> = HashMap::new();
         let mut open = vec![folder.to_owned()];
         while let Some(folder) = open.pop() {
-            let failed = |source| Error { path: folder.clone(), source };
+            let failed = |source| Error::Read { path: folder.clone(), source };
             for entry in fs::read_dir(&folder).map_err(failed)? {
                 let entry = entry.map_err(failed)?;
                 let (path, kind) = (entry.path(), entry.file_type().map_err(failed)?);
@@ -67,13 +70,25 @@ impl Commits {
                     open.push(path);
                 } else if kind.is_file() {
                     let head = read(&path, HEAD)?;
-                    if let Some(title) = title(&head) {
+                    if let Some(title) = title(&String::from_utf8_lossy(&head)) {
                         by_title.entry(title.to_lowercase()).or_default().insert(path);
                     }
                 }
             }
         }
         Ok(Self { by_title })
+    }
+
+    /// How many titles there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_title.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_title.is_empty()
     }
 
     /// All commits with this title. One may be there several times, for several kernels.
@@ -84,7 +99,8 @@ impl Commits {
     pub fn find(&self, title: &str) -> Result<Vec<Commit>, Error> {
         let mut found = Vec::new();
         for path in self.by_title.get(&title.to_lowercase()).into_iter().flatten() {
-            let text = read(path, MOST + 1)?;
+            let bytes = read(path, MOST + 1)?;
+            let Ok(text) = String::from_utf8(bytes) else { continue };
             let is_whole = text.len() as u64 <= MOST;
             found.extend(Commit::of(&text).filter(|commit| is_whole && !found.contains(commit)));
         }
@@ -92,14 +108,13 @@ impl Commits {
     }
 }
 
-/// At most the first `limit` bytes of a file. What is not UTF-8 of the words of people is of no use here, and of a
-/// difference it does not apply.
-fn read(path: &Path, limit: u64) -> Result<String, Error> {
+/// At most the first `limit` bytes of a file.
+fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     let file = File::open(path);
     file.and_then(|file| file.take(limit).read_to_end(&mut bytes))
-        .map_err(|source| Error { path: path.to_owned(), source })?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+        .map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    Ok(bytes)
 }
 
 /// The title in the head of a mail: its subject, folded lines put together, without what is in brackets before it.
@@ -127,6 +142,17 @@ impl Commit {
         let (start, _) = lines.find(|(_, line)| begins(line))?;
         let (message, difference) = mail.split_at_checked(start)?;
         let files = patch::touched(difference).ok()?;
+        // Of several mails in one file it is not known whose is what, and one that was packed for the way has other
+        // characters.
+        let is_head = |line: &str| line.starts_with("From ") && line.ends_with(" 00:00:00 2001");
+        let is_packed = |line: &str| {
+            let line = line.to_ascii_lowercase();
+            let way = line.strip_prefix("content-transfer-encoding:").map(str::trim);
+            way.is_some_and(|way| !["7bit", "8bit"].contains(&way))
+        };
+        if difference.lines().any(is_head) || message.lines().any(is_packed) {
+            return None;
+        }
         let message = message.split_once("\n\n").map_or(message, |(_, message)| message);
         let commit = Self { message: message.to_owned(), difference: difference.to_owned(), files };
         Some(commit).filter(|commit| !commit.files.is_empty())
@@ -139,10 +165,27 @@ impl Commit {
 
     /// The files of it that become part of our kernels, with what it changes. None if it does anything but change
     /// existing C files and headers of these.
-    fn patches(&self) -> Option<BTreeMap<&str, FilePatch<'_>>> {
-        let is_ours = |path: &str| !changes::is_elsewhere(path);
-        let patches = patch::parse_some(&self.difference, is_ours).ok()?;
-        Some(patches.into_iter().map(|patch| (patch.path, patch)).collect())
+    fn patches(&self) -> Option<Vec<FilePatch<'_>>> {
+        patch::parse_some(&self.difference, |path| !changes::is_elsewhere(path)).ok()
+    }
+
+    /// Whether what it adds is there after a step.
+    fn is_added(&self, sources: &impl Sources) -> bool {
+        let is_there = |patch: &FilePatch| {
+            let Some(newer) = sources.newer(patch.path) else { return false };
+            let lines: HashSet<&str> = newer.lines().collect();
+            let mut added = patch.added().peekable();
+            added.peek().is_some() && added.all(|line| lines.contains(line))
+        };
+        self.patches().is_some_and(|patches| patches.iter().all(is_there))
+    }
+
+    /// Whether it can be taken back from what is there after a step.
+    fn is_brought(&self, sources: &impl Sources) -> bool {
+        let is_there = |patch: &FilePatch| {
+            sources.newer(patch.path).is_some_and(|newer| patch.reversed().apply(&newer).is_ok())
+        };
+        self.patches().is_some_and(|patches| patches.iter().all(is_there))
     }
 
     /// What it makes of those of its files that become part of our kernels; none if one of them is not among them or
@@ -150,18 +193,21 @@ impl Commit {
     fn applied(&self, sources: &impl Sources) -> Option<Fixed> {
         let mut how = How::ByCommit;
         let mut files = BTreeMap::new();
-        for (path, patch) in self.patches()? {
-            let own = sources.own(path)?;
-            let text = if let Ok(text) = patch.apply(&own) {
-                text
-            } else {
-                how = How::ByMerge;
-                // As it was before, with all that came earlier.
-                let after = sources.newer(path)?;
-                let before = patch.reversed().apply(&after).ok()?;
-                merge(&before, &after, &own)?
+        for patch in self.patches()? {
+            let (own, after) = (sources.own(patch.path)?, sources.newer(patch.path)?);
+            // As it was before, with all that came earlier.
+            let before = patch.reversed().apply(&after).ok();
+            let merged = before.and_then(|before| merge(&before, &after, &own));
+            let text = match (patch.apply(&own).ok(), merged) {
+                // Other lines of the file look the same.
+                (Some(exact), Some(merged)) if exact != merged => return None,
+                (Some(exact), _) => exact,
+                (None, merged) => {
+                    how = How::ByMerge;
+                    merged?
+                }
             };
-            files.insert(path.to_owned(), text);
+            files.insert(patch.path.to_owned(), text);
         }
         Some(Fixed { files, how })
     }
@@ -184,13 +230,23 @@ pub struct Fixed {
     pub how: How,
 }
 
-/// The files with the one of `commits` that fits; none if none does, or several that do not come to the same.
+/// Those of the forms of one commit, for several kernels, that a step may have brought: that it has to the letter,
+/// or else that it has with other changes between their lines.
+pub fn brought(mut forms: Vec<Commit>, sources: &impl Sources) -> Vec<Commit> {
+    if forms.iter().any(|form| form.is_brought(sources)) {
+        forms.retain(|form| form.is_brought(sources));
+    } else {
+        forms.retain(|form| form.is_added(sources));
+    }
+    forms
+}
+
+/// The files with a commit of which `commits` are the forms that the step may have brought; none unless all of them
+/// come to the same.
 pub fn fitting(commits: &[Commit], sources: &impl Sources) -> Option<Fixed> {
-    let mut all: Vec<Fixed> = commits.iter().filter_map(|commit| commit.applied(sources)).collect();
-    all.sort_by_key(|fixed| fixed.how == How::ByMerge);
-    let best = all.first()?;
-    let is_other = |other: &&Fixed| other.how == best.how && other.files != best.files;
-    if all.iter().any(|other| is_other(&other)) { None } else { all.into_iter().next() }
+    let mut all = commits.iter().map(|commit| commit.applied(sources));
+    let first = all.next()??;
+    all.all(|other| other.is_some_and(|other| other.files == first.files)).then_some(first)
 }
 
 #[cfg(test)]
@@ -244,13 +300,39 @@ mod tests {
     }
 
     #[test]
-    fn of_a_commit_for_several_kernels_the_one_that_fits_is_taken() {
-        let other = DIFFERENCE.replace(" c\n", " d\n");
-        let (_root, all) = commits(&[("6.1/p", mail("t", &other)), ("6.12/p", mail("t", DIFFERENCE))]);
-        assert!(fitting(&all.find("t").unwrap(), &OWN).is_some());
-        let other = DIFFERENCE.replace("+B", "+C");
-        let (_root, all) = commits(&[("6.1/p", mail("t", &other)), ("6.12/p", mail("t", DIFFERENCE))]);
-        assert_eq!(fitting(&all.find("t").unwrap(), &OWN), None, "two that fit");
+    fn of_a_commit_for_several_kernels_the_one_that_the_step_brought_is_taken() {
+        let forms = |one: &str| {
+            let files = [("6.1/p", mail("t", one)), ("6.12/p", mail("t", DIFFERENCE))];
+            commits(&files).1.find("t").unwrap()
+        };
+        let found = brought(forms(&DIFFERENCE.replace(" c\n", " d\n")), &OWN);
+        assert_eq!(found, [Commit::of(&mail("t", DIFFERENCE)).unwrap()], "the other is among other lines");
+        let found = brought(forms(&DIFFERENCE.replace("+B", "+C")), &OWN);
+        assert_eq!(found.len(), 1, "the step does not add C");
+        // Both are there after the step, and one of them does more.
+        let more = DIFFERENCE.to_owned() + "@@ -5,2 +5,3 @@\n e\n+n\n f\n";
+        let step = Texts("a\nb\nc\n", "a\nB\nc\nd\ne\nn\nf\n");
+        let found = brought(forms(&more), &step);
+        assert_eq!((found.len(), fitting(&found, &step)), (2, None));
+        let later = Texts("a\nb\nc\n", "x\nB\nc\n");
+        assert_eq!(brought(forms(DIFFERENCE), &later).len(), 1, "with another change beside it");
+        assert!(brought(forms(DIFFERENCE), &Texts("a\nb\nc\n", "a\nb\nc\n")).is_empty());
+    }
+
+    #[test]
+    fn a_commit_that_lines_elsewhere_look_like_is_not_taken() {
+        // After the step it is in the second place, and so is the line that it changes; the first looks the same.
+        let sources = Texts("a\nb\nc\nq\nx\nb\nc\n", "r\nb\nc\nq\na\nB\nc\n");
+        assert_eq!(fitting(&[Commit::of(&mail("t", DIFFERENCE)).unwrap()], &sources), None);
+    }
+
+    #[test]
+    fn a_file_of_several_mails_or_one_that_was_packed_for_the_way_is_no_commit() {
+        let one = mail("t", DIFFERENCE);
+        assert_eq!(Commit::of(&(one.clone() + &one)), None);
+        let packed = one.replace("Date:", "Content-Transfer-Encoding: quoted-printable\nDate:");
+        assert_eq!(Commit::of(&packed), None);
+        assert!(Commit::of(&one.replace("Date:", "Content-Transfer-Encoding: 8bit\nDate:")).is_some());
     }
 
     #[test]

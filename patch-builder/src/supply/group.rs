@@ -93,7 +93,7 @@ impl Bench<'_> {
         progress: Progress,
     ) -> Result<Taken, End> {
         let first = match self.with_less(todo, places, how, progress) {
-            Err(End::Refused(refusal)) if how.knows_all_files() && refusal.gate == Gate::Compiles => refusal,
+            Err(End::Refused(refusal)) if how == How::ByRecord && refusal.gate == Gate::Compiles => refusal,
             other => return other,
         };
         match self.with_more(todo, places, &first, progress) {
@@ -212,7 +212,7 @@ impl Bench<'_> {
             if first.is_none() && matches!(refusal.gate, Gate::FileBuilt | Gate::Changed) {
                 return Err(End::Refused(refusal));
             }
-            if bring(todo, &mut works, &refusal) {
+            if !how.is_exact() && bring(todo, &mut works, &refusal) {
                 continue;
             }
             let all_less = |less: &dyn Fn(&Work) -> What| works.iter().map(less).collect::<Vec<_>>();
