@@ -165,12 +165,13 @@ pub(crate) fn targets(module: &[u8]) -> Result<Passed, Error> {
 }
 
 /// Beginnings of the names of sections in which a target's symbols must not be needed.
-const FORBIDDEN: [(&str, &str); 6] = [
+const FORBIDDEN: [(&str, &str); 7] = [
     (".altinstr", "the kernel puts alternatives in place when it loads the patch"),
     (".parainstructions", "the kernel puts alternatives in place when it loads the patch"),
     (".init", "its memory is given back once the patch is loaded"),
     (".exit", "the patch may be removed while the target is not there"),
     ("__jump_table", "the kernel reads static keys when it loads the patch"),
+    ("__ex_table", "the kernel sorts it when it loads the patch"),
     (".static_call_sites", "the kernel reads static calls when it loads the patch"),
 ];
 
@@ -249,6 +250,7 @@ mod tests {
             ".exit.text",
             "__jump_table",
             ".static_call_sites",
+            "__ex_table",
             ".altinstr_replacement",
         ] {
             let error = gate("__klpsym_exfat__x__0", section).unwrap_err();

@@ -64,7 +64,7 @@ fn jumps(object: &Object) -> HashMap<usize, Vec<usize>> {
     let mut jumps: HashMap<usize, Vec<usize>> = HashMap::new();
     let Some(section) = object.section(JUMP_LABELS) else { return jumps };
     // One that is not laid out as it should be is refused when tables are compared.
-    for entry in special::entries(object, section, 3).unwrap_or_default() {
+    for entry in special::entries(object, section, &special::JUMPS).unwrap_or_default() {
         let place = entry.code().filter(|_| special::is_no_jump(JUMP_LABELS, &entry));
         if let Some((number, at)) = place.and_then(|(n, at)| Some((n, usize::try_from(at).ok()?))) {
             jumps.entry(number).or_default().push(at);

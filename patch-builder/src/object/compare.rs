@@ -52,7 +52,7 @@ enum What {
     Section(String, i64),
     Code(Vec<u8>),
     Number(i64),
-    /// A table that the compiler has made for the code, by its content.
+    /// A table that the compiler has made for the code, or code out of line, by its content.
     Table(Box<Body>, i64),
 }
 
@@ -249,10 +249,13 @@ fn what(object: &Object, reference: &Reference) -> What {
         Target::Text(bytes) => What::Bytes(bytes.to_vec(), 0),
         Target::Constant(bytes, offset) => What::Bytes(bytes.to_vec(), offset),
         Target::Number(number) => What::Number(number),
-        Target::Nameless(section, offset) => {
-            let Some(section) = object.sections.get(section) else { return What::Number(offset) };
+        Target::Nameless(number, offset) => {
+            let Some(section) = object.sections.get(number) else { return What::Number(offset) };
             if section.name == special::AUXILIARY {
                 return What::Code(auxiliary(object, section.name, offset).unwrap_or_default());
+            }
+            if let Some(body) = fixup(object, number, offset) {
+                return What::Table(Box::new(body), 0);
             }
             What::Section(section.name.to_owned(), offset)
         }
@@ -265,6 +268,28 @@ fn auxiliary(object: &Object, section: &str, offset: i64) -> Option<Vec<u8>> {
     Some(rest.get(..instruction::block(rest)?)?.to_vec())
 }
 
+/// The code that the kernel goes on at after a fault, up to its last jump, and where that leads.
+fn fixup(object: &Object, number: usize, offset: i64) -> Option<Body> {
+    let section = object.sections.get(number).filter(|section| section.name == special::FIXUP)?;
+    let (start, first) = (usize::try_from(offset).ok()?, u64::try_from(offset).ok()?);
+    let rest = section.data.get(start..)?;
+    let mut bytes = rest.get(..instruction::block(rest)?)?.to_vec();
+    let fields = instruction::fields(&bytes);
+    let size = bytes.len() as u64;
+    let mut meanings = Vec::new();
+    for relocation in &section.relocations {
+        let Some(into) = relocation.offset.checked_sub(first).filter(|into| *into < size) else { continue };
+        let reference = object.reference(super::Relocation { offset: into, ..*relocation }, Some(&fields));
+        blank(&mut bytes, into, relocation.kind);
+        let what = match reference.target {
+            Target::Nameless(_, at) => What::Section(section.name.to_owned(), at),
+            _ => what(object, &reference),
+        };
+        meanings.push(Meaning { offset: into, kind: relocation.kind, what });
+    }
+    Some(Body { section: section.name.to_owned(), bytes, size, meanings })
+}
+
 /// What the tables say about each function.
 fn remarks(object: &Object) -> Result<HashMap<String, Vec<Remark>>, Irregular> {
     // What objtool makes follows from the code and only doubles what is compared anyway.
@@ -272,7 +297,7 @@ fn remarks(object: &Object) -> Result<HashMap<String, Vec<Remark>>, Irregular> {
     let mut all: HashMap<String, Vec<Remark>> = HashMap::new();
     for layout in TABLES.iter().filter(|t| !made_elsewhere.contains(&t.name)) {
         let Some(section) = object.section(layout.name) else { continue };
-        for entry in special::entries(object, section, layout.references)? {
+        for entry in special::entries(object, section, layout)? {
             let Some((number, offset)) = entry.code() else { continue };
             let Some(function) = object.symbols.get(number) else { continue };
             let mut bytes = entry.bytes.to_vec();

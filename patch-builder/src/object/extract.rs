@@ -10,7 +10,7 @@ use super::neighbours::PREFIX;
 use super::resolve::{Source, World};
 use super::special;
 use super::target::{Reference, Target, base};
-use super::{Kind, Object, Relocation, Section, Symbol};
+use super::{Kind, Object, Section, Symbol};
 use crate::judge::UNTOUCHABLE;
 use crate::refusal::{Gate, Refusal};
 
@@ -150,6 +150,8 @@ pub(super) struct Walk<'w, 'o> {
     /// Entries of tables that are in already, by table and place.
     pub(super) entered: BTreeSet<(&'static str, usize)>,
     pub(super) tables: BTreeMap<&'static str, Part>,
+    /// Code out of line for which it is said how to unwind from its beginning.
+    pub(super) blocks_unwound: BTreeSet<(usize, i64)>,
     pool: BTreeMap<Vec<u8>, usize>,
     pub(super) cut: Cut,
 }
@@ -172,6 +174,7 @@ impl<'w, 'o> Walk<'w, 'o> {
             wanted: BTreeSet::new(),
             entered: BTreeSet::new(),
             tables: BTreeMap::new(),
+            blocks_unwound: BTreeSet::new(),
             pool: BTreeMap::new(),
             cut: Cut::default(),
         }
@@ -337,49 +340,6 @@ impl<'w, 'o> Walk<'w, 'o> {
         Ok(padding)
     }
 
-    /// Code out of line, up to its last jump.
-    fn block(&mut self, index: usize, offset: i64) -> Result<Part, Refusal> {
-        let unknown = || Refusal::new(Gate::KnownCode, format!("{}+{offset:#x}", special::AUXILIARY));
-        let section = self.after.sections.get(index).ok_or_else(unknown)?;
-        let start = usize::try_from(offset).map_err(|_| unknown())?;
-        let rest = section.data.get(start..).ok_or_else(unknown)?;
-        let code = rest.get(..instruction::block(rest).ok_or_else(unknown)?).ok_or_else(unknown)?;
-        self.code(section, start as u64, code, special::AUXILIARY)
-    }
-
-    /// A part made of `code`, which has no symbol and begins at `start` of `section`.
-    pub(super) fn code(
-        &mut self,
-        section: &Section,
-        start: u64,
-        code: &[u8],
-        name: &str,
-    ) -> Result<Part, Refusal> {
-        let fields = instruction::fields(code);
-        let mut fills = Vec::new();
-        for relocation in &section.relocations {
-            let Some(into) = relocation.offset.checked_sub(start).filter(|o| *o < code.len() as u64) else {
-                continue;
-            };
-            if !fields.contains_key(&into) {
-                return Err(Refusal::new(Gate::KnownCode, format!("{name}+{:#x}", relocation.offset)));
-            }
-            let reference = self.after.reference(Relocation { offset: into, ..*relocation }, Some(&fields));
-            fills.push(self.fill(name, None, &reference, 0)?);
-        }
-        Ok(Part {
-            section: name.to_owned(),
-            kind: section.kind,
-            flags: section.flags,
-            align: section.align,
-            bytes: code.to_vec(),
-            size: code.len() as u64,
-            padding: 0,
-            symbol: None,
-            fills,
-        })
-    }
-
     /// The place `reference` in the patch; it is in `holder`, whose number is `own`.
     pub(super) fn fill(
         &mut self,
@@ -418,7 +378,7 @@ impl<'w, 'o> Walk<'w, 'o> {
                 (self.unit_of(holder, own, number, offset, reference.used)?, offset)
             }
             Target::Nameless(section, offset)
-                if self.after.sections.get(section).is_some_and(|s| s.name == special::AUXILIARY) =>
+                if self.after.sections.get(section).is_some_and(|s| special::is_out_of_line(s.name)) =>
             {
                 (self.want(Key::Block(section, offset)), 0)
             }
@@ -464,7 +424,7 @@ impl<'w, 'o> Walk<'w, 'o> {
             Kind::Function if self.changed.contains(symbol.name) || (own == Some(number) && !is_whole) => {
                 Ok(self.want(Key::Unit(number)))
             }
-            Kind::Function => self.function(holder, number, &symbol, is_whole),
+            Kind::Function => self.function(holder, number, &symbol, used, offset),
             Kind::Data => self.variable(holder, number, &symbol),
             _ => Err(Refusal::new(Gate::KnownCode, format!("{holder} refers to {}", symbol.name))),
         }
@@ -484,11 +444,17 @@ impl<'w, 'o> Walk<'w, 'o> {
         holder: &str,
         number: usize,
         symbol: &Symbol,
-        is_whole: bool,
+        used: Use,
+        offset: i64,
     ) -> Result<To, Refusal> {
         let was_there = self.before.functions().any(|s| s.name == symbol.name);
         if was_there {
             match self.world.own.of(symbol, self.file) {
+                // The original's code is not this code's.
+                Ok(_) if used == Use::Branch && offset != 0 => {
+                    let what = format!("{holder} goes on at {}+{offset:#x}", symbol.name);
+                    return Err(Refusal::new(Gate::KnownCode, what));
+                }
                 Ok(_) => return self.found(symbol),
                 Err(NotFound::Absent) if symbol.is_local => {
                     self.cut.notes.insert(format!("copied {}, which the kernel does not have", symbol.name));
@@ -496,7 +462,7 @@ impl<'w, 'o> Walk<'w, 'o> {
                 Err(e) => return Err(Refusal::new(Gate::OneSymbol, format!("{}: {e}", symbol.name))),
             }
         }
-        if is_whole {
+        if used == Use::Address && offset == 0 {
             self.cut.escapes.insert((symbol.name.to_owned(), holder.to_owned()));
         }
         Ok(self.want(Key::Unit(number)))

@@ -1,6 +1,6 @@
 //! What the places in code mean that a linker fills in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
 
@@ -54,6 +54,25 @@ pub fn block(code: &[u8]) -> Option<usize> {
     let mut decoder = Decoder::with_ip(64, code, 0, DecoderOptions::NONE);
     decoder.iter().find(|i| i.mnemonic() == Mnemonic::Jmp)?;
     Some(decoder.position())
+}
+
+/// Whether `code` is understood, and its jumps and calls that no relocation fills in, at the places `named`, lead
+/// nowhere else.
+pub fn stays(code: &[u8], named: &BTreeSet<u64>) -> bool {
+    let mut decoder = Decoder::with_ip(64, code, 0, DecoderOptions::NONE);
+    let mut instruction = Instruction::default();
+    while decoder.can_decode() {
+        decoder.decode_out(&mut instruction);
+        let at = decoder.get_constant_offsets(&instruction);
+        let is_named = named.contains(&instruction.ip().wrapping_add(at.immediate_offset() as u64));
+        let leaves = instruction.op0_kind() == OpKind::NearBranch64
+            && !is_named
+            && instruction.near_branch64() >= code.len() as u64;
+        if instruction.is_invalid() || leaves {
+            return false;
+        }
+    }
+    true
 }
 
 /// Writes over the jump at `at` of `code` what objtool does (tools/objtool/arch/x86/decode.c, `arch_nop_insn`);

@@ -16,6 +16,7 @@ pub mod extract;
 pub mod instruction;
 pub mod kernel;
 mod neighbours;
+mod outline;
 pub mod resolve;
 pub mod slim;
 pub mod special;

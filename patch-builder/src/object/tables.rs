@@ -16,7 +16,7 @@ impl<'o> Walk<'_, 'o> {
         let regular = |e: special::Irregular| Refusal::new(Gate::KnownSections, e.0);
         for layout in TABLES.iter().filter(|t| !(t.by_objtool && self.world.objtool_at_link)) {
             let Some(section) = after.section(layout.name) else { continue };
-            let entries = special::entries(after, section, layout.references).map_err(regular)?;
+            let entries = special::entries(after, section, layout).map_err(regular)?;
             for (n, entry) in entries.iter().enumerate() {
                 self.enter(layout.name, n, section, entry)?;
             }
@@ -25,10 +25,11 @@ impl<'o> Walk<'_, 'o> {
             }
         }
         if self.world.objtool_at_link {
-            for name in special::REMARKS {
-                let Some(section) = after.section(name) else { continue };
-                for (n, entry) in special::entries(after, section, 1).map_err(regular)?.iter().enumerate() {
-                    self.enter(name, n, section, entry)?;
+            for layout in &special::REMARKS {
+                let Some(section) = after.section(layout.name) else { continue };
+                let entries = special::entries(after, section, layout).map_err(regular)?;
+                for (n, entry) in entries.iter().enumerate() {
+                    self.enter(layout.name, n, section, entry)?;
                 }
             }
         }
@@ -57,6 +58,7 @@ impl<'o> Walk<'_, 'o> {
                 Key::Block(..) => None,
             })
             .collect();
+        self.unwind_blocks(section, entries)?;
         for number in taken {
             let Some(symbol) = after.symbols.get(number).filter(|symbol| after.shares(symbol).is_some())
             else {
@@ -75,26 +77,26 @@ impl<'o> Walk<'_, 'o> {
                 let what = format!("{}: nothing says how to unwind from its beginning", symbol.name);
                 return Err(Refusal::new(Gate::OwnSection, what));
             };
-            let fills = last.references.iter().map(|reference| Fill {
-                offset: reference.relocation.offset,
-                kind: reference.relocation.kind,
-                to: To::Part(Key::Unit(number)),
-                addend: 0,
-            });
-            let name = special::UNWIND_PLACES;
-            append(
-                self.tables.entry(name).or_insert_with(|| empty(name, section)),
-                last.bytes,
-                fills.collect(),
-            );
-            let unwind = after.section(UNWIND).unwrap_or(section);
-            append(
-                self.tables.entry(UNWIND).or_insert_with(|| empty(UNWIND, unwind)),
-                last.unwind,
-                Vec::new(),
-            );
+            self.unwind_as(last, Key::Unit(number), section);
         }
         Ok(())
+    }
+
+    /// Enters what `entry` says of how to unwind for the beginning of a part.
+    pub(super) fn unwind_as(&mut self, entry: &Entry<'o>, key: Key, section: &Section<'o>) {
+        let fills = entry.references.iter().map(|reference| Fill {
+            offset: reference.relocation.offset,
+            kind: reference.relocation.kind,
+            to: To::Part(key),
+            addend: 0,
+        });
+        let places = self
+            .tables
+            .entry(special::UNWIND_PLACES)
+            .or_insert_with(|| empty(special::UNWIND_PLACES, section));
+        append(places, &entry.bytes, fills.collect());
+        let unwind = self.after.section(UNWIND).unwrap_or(section);
+        append(self.tables.entry(UNWIND).or_insert_with(|| empty(UNWIND, unwind)), entry.unwind, Vec::new());
     }
 
     fn enter(
@@ -141,7 +143,7 @@ impl<'o> Walk<'_, 'o> {
             fills.push(fill);
         }
         let part = self.tables.entry(table).or_insert_with(|| empty(table, section));
-        append(part, entry.bytes, fills);
+        append(part, &entry.bytes, fills);
         if !entry.unwind.is_empty() {
             let unwind = self.after.section(UNWIND);
             let part = self.tables.entry(UNWIND).or_insert_with(|| empty(UNWIND, unwind.unwrap_or(section)));
@@ -250,8 +252,9 @@ impl<'o> Walk<'_, 'o> {
     pub(super) fn unknown_sections(&self) -> Result<(), Refusal> {
         for (index, section) in self.after.sections.iter().enumerate() {
             let known = TABLES.iter().any(|t| t.name == section.name)
-                || special::REMARKS.contains(&section.name)
-                || [special::AUXILIARY, special::REPLACEMENT].contains(&section.name)
+                || special::REMARKS.iter().any(|t| t.name == section.name)
+                || special::is_out_of_line(section.name)
+                || section.name == special::REPLACEMENT
                 || special::is_of_the_original(section.name)
                 || section.is_code();
             if known {

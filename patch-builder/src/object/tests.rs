@@ -165,3 +165,5 @@ fn what_the_kernel_puts_in_place_of_code_comes_along_as_long_as_it_is() {
         (special::REPLACEMENT, &b"\x66\x66\x66\x66\x90"[..])
     );
 }
+
+mod older;
