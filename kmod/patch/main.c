@@ -6,9 +6,10 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/build_bug.h>
-#include <linux/buildid.h>
 #include <linux/compiler.h>
+#include <linux/elf.h>
 #include <linux/errno.h>
+#include <linux/kernel.h>
 #include <linux/livepatch.h>
 #include <linux/module.h>
 #include <linux/printk.h>
@@ -16,6 +17,7 @@
 #include <linux/types.h>
 
 #include "build.h"
+#include "compat.h"
 #include "patch.h"
 #include "targets.h"
 
@@ -30,10 +32,49 @@ static struct klp_patch invivo_patch = {
 };
 
 /*
+ * The running kernel's build id. Nothing that tells it is exported: the builder
+ * turns the references into livepatch relocations, which the module loader
+ * resolves before init runs.
+ *
+ * Context: module init, any locks.
+ * Return: the build id, BUILD_ID_SIZE_MAX bytes; zeros if the kernel has none of
+ * that length.
+ */
+#ifdef HAVE_VMLINUX_BUILD_ID
+static const u8 * __init invivo_kernel_build_id(void)
+{
+	return vmlinux_build_id;
+}
+#else
+static const u8 * __init invivo_kernel_build_id(void)
+{
+	static const u8 none[BUILD_ID_SIZE_MAX] __initconst;
+	const u8 *at = __start_notes;
+	size_t left = __stop_notes - __start_notes;
+
+	while (left >= sizeof(struct elf_note)) {
+		const struct elf_note *note = (const void *)at;
+		const u8 *name = at + sizeof(*note);
+		size_t desc = sizeof(*note) + ALIGN((size_t)note->n_namesz, 4);
+		size_t size = desc + ALIGN((size_t)note->n_descsz, 4);
+
+		if (size > left)
+			break;
+		if (note->n_type == NT_GNU_BUILD_ID &&
+		    note->n_descsz == BUILD_ID_SIZE_MAX &&
+		    note->n_namesz == sizeof("GNU") && !memcmp(name, "GNU", sizeof("GNU")))
+			return at + desc;
+		at += size;
+		left -= size;
+	}
+
+	return none;
+}
+#endif
+
+/*
  * Release and vermagic do not tell two builds of a kernel apart; the GNU build
- * id does. The running kernel's own is not exported: the builder turns the
- * reference into a livepatch relocation, which the module loader resolves
- * before init runs.
+ * id does.
  *
  * Context: module init, may sleep, no locks held.
  * Return: 0 if the running kernel is the one that the module was built for,
@@ -41,16 +82,17 @@ static struct klp_patch invivo_patch = {
  */
 static int __init invivo_check_build_id(void)
 {
+	const u8 *kernel = invivo_kernel_build_id();
 	const u8 *own = invivo_build_id;
 
 	/* Compared from one place, not as numbers within the code: tests change it there. */
 	OPTIMIZER_HIDE_VAR(own);
-	if (!memcmp(vmlinux_build_id, own, sizeof(invivo_build_id)))
+	if (!memcmp(kernel, own, sizeof(invivo_build_id)))
 		return 0;
 
 	pr_err("built for kernel build id %*phN, this kernel is %*phN\n",
 	       (int)sizeof(invivo_build_id), invivo_build_id,
-	       (int)sizeof(invivo_build_id), vmlinux_build_id);
+	       (int)sizeof(invivo_build_id), kernel);
 	return -EINVAL;
 }
 

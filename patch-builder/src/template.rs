@@ -10,18 +10,16 @@ use crate::judge::Code;
 use crate::recipe::Recipe;
 
 /// The template's files. They travel within the program, so that a build needs no source tree.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("Kbuild", include_str!("../../kmod/patch/Kbuild")),
     ("main.c", include_str!("../../kmod/patch/main.c")),
+    ("compat.h", include_str!("../../kmod/patch/compat.h")),
     ("patch.h", include_str!("../../kmod/patch/patch.h")),
     ("targets.h", include_str!("../../kmod/patch/targets.h")),
 ];
 
 /// What a patch of kernel modules has besides.
-const TARGET_FILES: [(&str, &str); 2] = [
-    ("compat.h", include_str!("../../kmod/patch/compat.h")),
-    ("targets.c", include_str!("../../kmod/patch/targets.c")),
-];
+const TARGET_FILES: [(&str, &str); 1] = [("targets.c", include_str!("../../kmod/patch/targets.c"))];
 
 /// The version of the module's own fields, `INVIVO_PATCH_ABI` of the template.
 pub const ABI: &str = "1";
