@@ -206,7 +206,8 @@ pub fn build(
     for folder in recipes {
         fixes.push((Recipe::read(folder)?, *folder));
     }
-    let shop = Shop::open(cache, &lock, progress)?;
+    let cache = cache.with_archives(&lock.archives);
+    let shop = Shop::open(&cache, &lock, progress)?;
     let parts = shop.parts(&fixes, progress)?;
     let recipes: Vec<Recipe> = fixes.into_iter().map(|(recipe, _)| recipe).collect();
     finish(&shop, recipes, parts, level, set, out, progress)
@@ -233,7 +234,7 @@ pub fn finish(
         .and_then(|()| fs::write(&path, &assembled.bytes))
         .map_err(|source| Error::Write { path: path.clone(), source })?;
     let mut packages: BTreeMap<String, Package> =
-        lock.packages.each().into_iter().map(|(role, package)| (role.to_owned(), package.clone())).collect();
+        lock.packages.each().map(|(role, package)| (role.to_owned(), package.clone())).collect();
     for (n, recipe) in recipes.iter().enumerate() {
         packages.extend(recipe.source.iter().map(|package| (format!("fixed{n}"), package.clone())));
     }

@@ -26,6 +26,7 @@ pub enum Error {
 #[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
+    archives: Vec<String>,
 }
 
 impl Cache {
@@ -44,7 +45,19 @@ impl Cache {
 
     /// A cache in `root`.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), archives: Vec::new() }
+    }
+
+    /// The same cache, into which packages come from `archives` where those that the machine uses do not have
+    /// them. Each is an address, a suite and a component.
+    #[must_use]
+    pub fn with_archives(&self, archives: &[String]) -> Self {
+        Self { root: self.root.clone(), archives: archives.to_vec() }
+    }
+
+    /// Those archives.
+    pub(crate) fn archives(&self) -> &[String] {
+        &self.archives
     }
 
     /// Where package files are kept, under the names that apt gives them.

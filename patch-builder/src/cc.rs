@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::{fs, io};
 
-use crate::command::{self, clean};
+use crate::cache::Cache;
+use crate::command;
+use crate::lock::KernelLock;
+use crate::progress::Progress;
+use crate::toolchain;
 
 /// A module cannot be compiled.
 #[derive(Debug, thiserror::Error)]
@@ -13,12 +17,15 @@ pub enum Error {
     /// make or the compiler fails; their words say where.
     #[error(transparent)]
     Command(#[from] command::Error),
-    /// The machine has another compiler than the one that made the kernel.
-    #[error("the kernel was made by {wanted:?}, this machine has {found:?}")]
+    /// The compiler that the kernel's lock brings along cannot be had.
+    #[error("compiler")]
+    Toolchain(#[from] Box<toolchain::Error>),
+    /// The machine has another compiler than the one that made the kernel, or the lock brings another along.
+    #[error("the kernel was made by {wanted:?}, and would be patched by {found:?}")]
     Compiler {
         /// The kernel's.
         wanted: String,
-        /// The machine's.
+        /// What is there.
         found: String,
     },
     /// A source cannot be written, or the module not be read.
@@ -35,15 +42,17 @@ pub enum Error {
 /// where a path of this machine could stay.
 pub(crate) const FLAGS: &str = "-g0";
 
-/// Refuses any compiler but the one named by `wanted`, the first line of its `--version`.
-/// Another one may lay out types, pass arguments and inline differently.
+/// Refuses any compiler but the one that `lock` names by the first line of its `--version`: the one that it
+/// brings along, or the machine's. Another one may lay out types, pass arguments and inline differently.
 ///
 /// # Errors
 ///
-/// The machine has none, or another one.
-pub fn check_compiler(wanted: &str) -> Result<(), Error> {
+/// There is none, or another one.
+pub fn check_compiler(cache: &Cache, lock: &KernelLock, progress: Progress) -> Result<(), Error> {
+    let wanted = lock.compiler.as_str();
     let program = wanted.split(' ').next().unwrap_or_default();
-    let output = command::run(clean(program).arg("--version"))?;
+    let folder = toolchain::folder(cache, lock, progress).map_err(Box::new)?;
+    let output = command::run(toolchain::of_folder(program, folder.as_deref()).arg("--version"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let found = text.lines().next().unwrap_or_default();
     if found == wanted {
@@ -97,7 +106,7 @@ pub fn link(
     // What is left of paths (__FILE__ in headers) becomes relative to the tree.
     let maps = [work, tree].map(|folder| format!("-ffile-prefix-map={}/=", folder.display()));
     let flags = format!("KCFLAGS={FLAGS} {}", maps.join(" "));
-    let make = clean("make")
+    let make = toolchain::command("make", tree)
         .args(["--silent", "--jobs=2", "-C"])
         .arg(tree)
         .arg(format!("M={}", work.display()))
@@ -134,6 +143,7 @@ const WORDS: usize = 16_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::clean;
 
     #[test]
     fn of_what_the_compiler_says_errors_are_kept_with_their_functions() {
@@ -154,9 +164,15 @@ mod tests {
 
     #[test]
     fn another_compiler_is_refused() {
-        let error = check_compiler("sh (Debian 12.2.0-14+deb12u1) 12.2.0").unwrap_err();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/kernels");
+        let mut lock = KernelLock::read(&root.join("6.1.0-47-cloud-amd64.yaml")).unwrap();
+        let mut check = |compiler: &str| {
+            lock.compiler = compiler.to_owned();
+            check_compiler(&Cache::at("/nowhere"), &lock, &mut |_, _| ()).unwrap_err()
+        };
+        let error = check("sh (Debian 12.2.0-14+deb12u1) 12.2.0");
         assert!(matches!(error, Error::Command(_) | Error::Compiler { .. }), "{error}");
-        let error = check_compiler("gcc-99 (Debian) 99").unwrap_err();
+        let error = check("gcc-99 (Debian) 99");
         assert!(error.to_string().contains("gcc-99 is not installed"), "{error}");
     }
 }

@@ -5,7 +5,8 @@
 //! - [`lock`], [`recipe`]: what people wrote: a kernel build, pinned; a fix, described.
 //! - [`fetch`]: packages by exact version and digest.
 //! - [`facts`], [`kallsyms`]: what the kernel is and which symbols it has, from its image.
-//! - [`tree`], [`debug`]: the kernel's source, headers and symbols, laid out in the cache.
+//! - [`tree`], [`debug`], [`toolchain`]: the kernel's source, headers, symbols and, if need be, compiler, laid out
+//!   in the cache.
 //! - [`fixed`], [`select`]: the fix, put into the original source of a file.
 //! - [`users`], [`index`]: which files of the kernel build use what a fix changes in a header.
 //! - [`compile`]: a file compiled as it was for the kernel, without and with the fix.
@@ -52,6 +53,7 @@ pub mod select;
 pub mod shop;
 pub mod supply;
 pub mod template;
+pub mod toolchain;
 pub mod tree;
 pub mod units;
 mod unpack;

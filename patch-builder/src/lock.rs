@@ -106,19 +106,25 @@ pub struct Packages {
     pub debug: Package,
     /// The source that the build was made from.
     pub source: Package,
+    /// The compiler that made it, where the distributions that a builder runs on have it no more; none if
+    /// the machine's own is meant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub compiler: Vec<Package>,
 }
 
 impl Packages {
-    /// All of them, with the role that each plays.
-    pub fn each(&self) -> [(&'static str, &Package); 6] {
-        [
+    /// All of them, with the role that each plays; those of a compiler have their own names.
+    pub fn each(&self) -> impl Iterator<Item = (&str, &Package)> {
+        let roles = [
             ("image", &self.image),
             ("headers", &self.headers),
             ("headersCommon", &self.headers_common),
             ("kbuild", &self.kbuild),
             ("debug", &self.debug),
             ("source", &self.source),
-        ]
+        ];
+        let compiler = self.compiler.iter().map(|package| (package.name.as_str(), package));
+        roles.into_iter().chain(compiler)
     }
 }
 
@@ -142,6 +148,9 @@ pub struct KernelLock {
     pub vermagic: String,
     /// The first line of the compiler's `--version`.
     pub compiler: String,
+    /// Archives that have its packages, beside those that the machine uses: address, suite and component.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub archives: Vec<String>,
     /// Where all of this comes from.
     pub packages: Packages,
 }
@@ -154,8 +163,12 @@ impl KernelLock {
     /// It cannot be read or parsed, or names something impossible.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let lock: Self = read_yaml(path)?;
-        for (role, package) in lock.packages.each() {
-            check_package(path, role, package)?;
+        for (_, package) in lock.packages.each() {
+            check_package(path, "packages", package)?;
+        }
+        if let Some(archive) = lock.archives.iter().find(|archive| !is_archive(archive)) {
+            let message = format!("{archive:?} is not an address, a suite and a component");
+            return Err(Error::Value { path: path.to_owned(), field: "archives", message });
         }
         let first = lock.vermagic.split(' ').next();
         if first != Some(lock.release.as_str()) {
@@ -166,12 +179,24 @@ impl KernelLock {
     }
 }
 
+/// Whether a line names an archive and nothing else: it becomes one of `sources.list`.
+fn is_archive(line: &str) -> bool {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"+-._~:/".contains(&b);
+    let mut words = line.split(' ');
+    let address = words.next().unwrap_or_default();
+    let more: Vec<&str> = words.collect();
+    ["http://", "https://"].iter().any(|scheme| address.starts_with(scheme))
+        && more.len() == 2
+        && more.iter().chain([&address]).all(|word| !word.is_empty() && word.bytes().all(is_plain))
+}
+
 /// Refuses a package whose parts could not be a file name.
 pub(crate) fn check_package(path: &Path, field: &'static str, package: &Package) -> Result<(), Error> {
     if package.is_well_formed() {
         return Ok(());
     }
-    let message = "name, version or architecture has characters that no package has".to_owned();
+    let message =
+        format!("{:?}: name, version or architecture has characters that no package has", package.name);
     Err(Error::Value { path: path.to_owned(), field, message })
 }
 
@@ -226,6 +251,29 @@ mod tests {
     fn a_vermagic_of_another_release_is_refused() {
         let error = changed("vermagic: \"6.1.0-47-cloud-amd64", "vermagic: \"6.1.0-48-cloud-amd64");
         assert!(matches!(error, Error::Value { field: "vermagic", .. }), "{error}");
+    }
+
+    #[test]
+    fn an_archive_that_says_more_than_where_it_is_is_refused() {
+        for bad in [
+            "file:/tmp bullseye main",
+            "http://a [trusted=yes] main",
+            "http://a bullseye",
+            "http://a b c d",
+            "http://a b c\\ndeb http://d e f",
+        ] {
+            let error = changed("packages:", &format!("archives: [\"{bad}\"]\npackages:"));
+            assert!(matches!(error, Error::Value { field: "archives", .. }), "{bad:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_compiler_whose_packages_are_named_is_a_part_of_what_the_lock_pins() {
+        let path = shipped().with_file_name("5.10.0-43-cloud-amd64.yaml");
+        let lock = KernelLock::read(&path).unwrap();
+        let roles: Vec<&str> = lock.packages.each().map(|(role, _)| role).collect();
+        assert_eq!(roles.len(), 9, "{roles:?}");
+        assert!(roles.contains(&"image") && roles.contains(&"gcc-10"), "{roles:?}");
     }
 
     #[test]

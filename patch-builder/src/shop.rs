@@ -84,7 +84,7 @@ impl<'s> Shop<'s> {
     ///
     /// This machine has another compiler, a package cannot be had, or packages do not fit together.
     pub fn open(cache: &'s Cache, lock: &'s KernelLock, progress: Progress) -> Result<Self, Error> {
-        cc::check_compiler(&lock.compiler)?;
+        cc::check_compiler(cache, lock, progress)?;
         let kernel = facts::read(cache, lock, progress)?;
         let source = tree::source(cache, lock, progress)?;
         let headers = tree::make(cache, lock, progress)?;

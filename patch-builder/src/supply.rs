@@ -246,6 +246,7 @@ pub fn run(
     order: &Order,
     progress: Progress,
 ) -> Result<Vec<Outcome>, Error> {
+    let cache = &cache.with_archives(&lock.archives);
     let shop = Shop::open(cache, lock, progress)?;
     let name = &lock.packages.source.name;
     let way = [lock.package_version.as_str(), order.to.as_str()];

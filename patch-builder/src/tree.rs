@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::cache::{self, Cache};
 use crate::lock::{KernelLock, Package};
 use crate::progress::{Progress, Step};
-use crate::{fetch, unpack};
+use crate::{fetch, toolchain, unpack};
 
 /// The tree cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,16 @@ pub enum Error {
     },
 }
 
+impl From<toolchain::Error> for Error {
+    fn from(error: toolchain::Error) -> Self {
+        match error {
+            toolchain::Error::Fetch(error) => Self::Fetch(error),
+            toolchain::Error::Unpack(error) => Self::Unpack(error),
+            toolchain::Error::Cache(error) => Self::Cache(error),
+        }
+    }
+}
+
 /// The tree of the kernel build that `lock` pins.
 ///
 /// # Errors
@@ -45,11 +55,8 @@ pub enum Error {
 /// A package cannot be had, or is not laid out as Debian's are.
 pub fn make(cache: &Cache, lock: &KernelLock, progress: Progress) -> Result<PathBuf, Error> {
     let packages = [&lock.packages.headers_common, &lock.packages.headers, &lock.packages.kbuild];
-    let mut key = Sha256::new();
-    for package in packages {
-        key.update(package.sha256.as_str());
-    }
-    cache.folder("trees", &hex::encode(key.finalize()), |tree| {
+    let compiler = toolchain::folder(cache, lock, progress)?;
+    cache.folder("trees", &key(lock, packages), |tree| {
         let unpacked = cache.scratch()?;
         for package in packages {
             let deb = fetch::package(cache, package, progress)?;
@@ -70,8 +77,18 @@ pub fn make(cache: &Cache, lock: &KernelLock, progress: Progress) -> Result<Path
                 overlay(&flavour, tree, &skip)
             })
             .and_then(|()| overlay(&tools, tree, &[]))
+            .and_then(|()| compiler.map_or(Ok(()), |folder| toolchain::link(tree, &folder)))
             .map_err(|(path, source)| Error::Layout { release: lock.release.clone(), path, source })
     })
+}
+
+/// What stands for a tree of these packages and of the compiler that `lock` brings along.
+fn key(lock: &KernelLock, packages: [&Package; 3]) -> String {
+    let mut key = Sha256::new();
+    for package in packages.into_iter().chain(&lock.packages.compiler) {
+        key.update(package.sha256.as_str());
+    }
+    hex::encode(key.finalize())
 }
 
 /// The whole source that the kernel build `lock` was made from, with what its configuration generated
@@ -83,12 +100,8 @@ pub fn make(cache: &Cache, lock: &KernelLock, progress: Progress) -> Result<Path
 /// A package cannot be had, or is not laid out as Debian's are.
 pub fn source(cache: &Cache, lock: &KernelLock, progress: Progress) -> Result<PathBuf, Error> {
     let (source, headers) = (&lock.packages.source, &lock.packages.headers);
-    let mut key = Sha256::new();
-    for package in [source, headers, &lock.packages.kbuild] {
-        key.update(package.sha256.as_str());
-    }
-    let key = hex::encode(key.finalize());
-    cache.folder("source-trees", &key, |tree| {
+    let compiler = toolchain::folder(cache, lock, progress)?;
+    cache.folder("source-trees", &key(lock, [source, headers, &lock.packages.kbuild]), |tree| {
         let unpacked = cache.scratch()?;
         let deb = fetch::package(cache, source, progress)?;
         progress(Step::Tree, &format!("unpacking the source of {}", lock.package_version));
@@ -102,6 +115,7 @@ pub fn source(cache: &Cache, lock: &KernelLock, progress: Progress) -> Result<Pa
         let skip = ["Makefile", "vmlinux", "scripts", "tools"].map(OsString::from);
         overlay(&flavour, tree, &skip)
             .and_then(|()| underlay(&tools, tree))
+            .and_then(|()| compiler.map_or(Ok(()), |folder| toolchain::link(tree, &folder)))
             .map_err(|(path, source)| Error::Layout { release: lock.release.clone(), path, source })
     })
 }

@@ -1,4 +1,4 @@
-//! Downloads through the machine's own apt.
+//! Downloads through the machine's own apt: from the archives that it uses, else from those that a lock names.
 
 use std::ffi::OsString;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -7,12 +7,16 @@ use std::process::Command;
 use std::{fs, io};
 
 use super::Error;
+use crate::build::sha256;
 use crate::cache::Cache;
 use crate::command::{self, clean};
 use crate::lock::Package;
 
 /// Where the machine says which archives it uses.
 const SOURCES: &str = "/etc/apt";
+
+/// The keys with which Debian signs its archives, from the package `debian-archive-keyring`.
+const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Downloads beside the final place, so that a broken download never has the package's name.
 pub(super) fn download(cache: &Cache, package: &Package, path: &Path) -> Result<(), Error> {
@@ -32,9 +36,8 @@ pub(super) fn download(cache: &Cache, package: &Package, path: &Path) -> Result<
     if download(apt(scratch.path(), &[])).is_err() {
         // The machine's lists may be missing or old, and are not ours to refresh. That some source
         // of the machine is unreachable does not matter if the package is found.
-        let lists = cache.apt();
-        let options =
-            own_lists(&lists, package.is_source()).map_err(|(path, source)| Error::File { path, source })?;
+        let options = own_lists(&cache.apt(), cache.archives(), package.is_source())
+            .map_err(|(path, source)| Error::File { path, source })?;
         let refreshed = command::run(apt(scratch.path(), &options).arg("update"));
         download(apt(scratch.path(), &options)).map_err(|e| failed(refreshed.err().unwrap_or(e)))?;
     }
@@ -55,22 +58,43 @@ fn keep(from: &Path, to: &Path, last: &str) -> io::Result<()> {
     fs::rename(from.join(last), to.join(last))
 }
 
-/// Options for lists of our own in `folder`. Those of source packages are read from wherever the machine
-/// has its packages from: few machines ask for them.
-fn own_lists(folder: &Path, sources: bool) -> Result<Vec<OsString>, (PathBuf, io::Error)> {
+/// Options for lists of our own in `folder`: of `archives` if there are any, else of those that the machine
+/// uses. Its lists of source packages are read from wherever it has its packages from: few machines ask for
+/// them.
+fn own_lists(
+    folder: &Path,
+    archives: &[String],
+    sources: bool,
+) -> Result<Vec<OsString>, (PathBuf, io::Error)> {
+    let folder = match archives {
+        [] => folder.to_owned(),
+        _ => folder.join(sha256(archives.join("\n").as_bytes()).as_str()),
+    };
     let lists = folder.join(if sources { "lists-of-sources" } else { "lists" });
     let cache = folder.join("cache");
     for folder in [lists.join("partial"), cache.join("archives/partial")] {
         fs::create_dir_all(&folder).map_err(|e| (folder, e))?;
     }
     let mut options = vec![option("Dir::State::Lists=", &lists), option("Dir::Cache=", &cache)];
-    if sources {
+    if !archives.is_empty() {
+        let list = folder.join("archives.list");
+        fs::write(&list, as_list(archives)).map_err(|e| (list.clone(), e))?;
+        options.push(option("Dir::Etc::SourceList=", &list));
+        options.push(option("Dir::Etc::SourceParts=", Path::new("/dev/null")));
+    } else if sources {
         let own = folder.join("sources");
         copy_as_sources(Path::new(SOURCES), &own)?;
         options.push(option("Dir::Etc::SourceList=", &own.join("sources.list")));
         options.push(option("Dir::Etc::SourceParts=", &own.join("sources.list.d")));
     }
     Ok(options)
+}
+
+/// The list with which apt asks `archives` for packages of both kinds.
+fn as_list(archives: &[String]) -> String {
+    let lines =
+        |archive: &String| ["deb", "deb-src"].map(|kind| format!("{kind} [signed-by={KEYS}] {archive}\n"));
+    archives.iter().flat_map(lines).collect()
 }
 
 /// The lists of archives in `from`, asking for source packages, into `to`.
@@ -146,6 +170,22 @@ mod tests {
             "# main\ndeb-src [signed-by=/k] http://a b c\n"
         );
         assert_eq!(as_sources("Types: deb deb-src\nURIs: http://a\n"), "Types: deb-src\nURIs: http://a\n");
+    }
+
+    #[test]
+    fn archives_of_a_lock_are_asked_alone_and_must_be_signed_by_debian() {
+        let archives = ["http://a/debian bullseye main".to_owned()];
+        let list = as_list(&archives);
+        assert_eq!(list.lines().count(), 2);
+        assert!(
+            list.lines().all(|line| line.ends_with(&format!("[signed-by={KEYS}] {}", archives[0]))),
+            "{list}"
+        );
+        let root = tempfile::tempdir().unwrap();
+        let options = own_lists(root.path(), &archives, true).unwrap();
+        assert!(options.contains(&OsString::from("Dir::Etc::SourceParts=/dev/null")), "{options:?}");
+        let others = own_lists(root.path(), &["http://b/debian bullseye main".to_owned()], true).unwrap();
+        assert_ne!(options[0], others[0], "each has lists of its own");
     }
 
     #[test]

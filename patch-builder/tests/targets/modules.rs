@@ -108,7 +108,7 @@ impl Modules {
         tree: &Path,
         clones: usize,
     ) -> Result<Self, Box<dyn Error>> {
-        let mut modules = compile(lock, tree, clones)?;
+        let mut modules = compile(cache, lock, tree, clones)?;
         for patch in &PATCHES {
             let module = modules.get_mut(&file(patch.name()?.as_str())).ok_or("not compiled")?;
             *module = resolve(module, tree, &kernel.symbols)?.0.bytes;
@@ -135,11 +135,12 @@ fn file(module: &str) -> String {
 }
 
 fn compile(
+    cache: &Cache,
     lock: &KernelLock,
     tree: &Path,
     clones: usize,
 ) -> Result<BTreeMap<String, Vec<u8>>, Box<dyn Error>> {
-    cc::check_compiler(&lock.compiler)?;
+    cc::check_compiler(cache, lock, &mut |_, _| ())?;
     let mut sources = BTreeMap::new();
     let mut names = Vec::new();
     let plain = PLAIN.map(|(name, text)| (name.to_owned(), text.to_owned()));

@@ -171,7 +171,7 @@ impl Bundles {
         let lock = KernelLock::read(&lock)?;
         let kernel = facts::read(&cache, &lock, &mut tell)?;
         let tree = tree::make(&cache, &lock, &mut tell)?;
-        let mut modules = compile(&lock, &tree)?;
+        let mut modules = compile(&cache, &lock, &tree)?;
         let vmlinux = kernel.image.with_file_name("vmlinux");
         let signer = Signer::for_kernel(&std::fs::read(&vmlinux)?)?;
         for made in OURS.iter().chain([&STRANGERS]) {
@@ -270,8 +270,8 @@ fn floors(bundle: &Bundle, root: &Digest, now: Timestamp) -> Result<Floors, Box<
     Ok(proven.catalogue.floors().clone())
 }
 
-fn compile(lock: &KernelLock, tree: &Path) -> Result<BTreeMap<u32, Vec<u8>>, Box<dyn Error>> {
-    cc::check_compiler(&lock.compiler)?;
+fn compile(cache: &Cache, lock: &KernelLock, tree: &Path) -> Result<BTreeMap<u32, Vec<u8>>, Box<dyn Error>> {
+    cc::check_compiler(cache, lock, &mut |_, _| ())?;
     let mut sources = BTreeMap::new();
     let all: Vec<_> = OURS.iter().chain([&STRANGERS]).collect();
     let mut folders = String::new();
