@@ -12,8 +12,13 @@ use std::{fs, io};
 use sha2::{Digest as _, Sha256};
 
 use crate::cache::{self, Cache};
-use crate::command::{self, clean};
-use crate::{cc, unpack};
+use crate::object::{Malformed, Object};
+use crate::{cc, command, toolchain, unpack};
+
+mod types;
+
+pub use types::FLAGS;
+use types::Types;
 
 /// A file was not compiled, for reasons that are not the fix's.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +32,14 @@ pub enum Error {
     /// A result cannot be read.
     #[error(transparent)]
     Unpack(#[from] unpack::Error),
+    /// A result is no object.
+    #[error("{file}")]
+    Object {
+        /// What is compiled.
+        file: String,
+        /// What is wrong with it.
+        source: Malformed,
+    },
     /// A folder cannot be made or filled.
     #[error("{path}")]
     File {
@@ -49,14 +62,13 @@ pub enum Error {
     NoFile(String),
 }
 
-/// Every function and every variable in a section of its own, types described, nothing for a debugger.
-pub const FLAGS: &str = "-ffunction-sections -fdata-sections -g0 -gbtf";
-
 /// A file, compiled.
 #[derive(Debug, Clone)]
 pub struct Compiled {
     /// The object.
     pub object: Vec<u8>,
+    /// Its types (BTF); empty if nothing describes them.
+    pub types: Vec<u8>,
     /// The module that Kbuild makes it a part of; `None` if it becomes part of the kernel.
     pub module: Option<String>,
     /// The checksums of what it exports.
@@ -69,8 +81,10 @@ pub struct Compiled {
 ///
 /// The file is not there, or does not compile.
 pub fn original(cache: &Cache, tree: &Path, file: &str) -> Result<Compiled, Error> {
+    let way = Types::of(tree)?;
+    let name = tree.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
     let mut key = Sha256::new();
-    for part in [tree.file_name().map(|n| n.to_string_lossy()).unwrap_or_default().as_ref(), file, FLAGS] {
+    for part in [name.as_ref(), file, way.flags()].into_iter().chain(way.own_flags()) {
         key.update(part);
         key.update([0]);
     }
@@ -81,10 +95,24 @@ pub fn original(cache: &Cache, tree: &Path, file: &str) -> Result<Compiled, Erro
             fs::write(&path, bytes).map_err(|source| Error::File { path, source })
         };
         put("object.o", &built.object)?;
+        if let Some(types) = &built.types {
+            put("types.btf", types)?;
+        }
         put("command", built.command.as_bytes())
     })?;
-    let command = String::from_utf8_lossy(&unpack::read(&folder.join("command"))?).into_owned();
-    Ok(Raw { object: unpack::read(&folder.join("object.o"))?, command }.read())
+    let read = |name: &str| unpack::read(&folder.join(name));
+    let types = way.own_flags().map(|_| read("types.btf")).transpose()?;
+    let command = String::from_utf8_lossy(&read("command")?).into_owned();
+    Raw { object: read("object.o")?, types, command }.read(file)
+}
+
+/// The flags with which the files of `tree` are compiled.
+///
+/// # Errors
+///
+/// The tree does not tell how the kernel is configured.
+pub fn flags(tree: &Path) -> Result<&'static str, Error> {
+    Ok(Types::of(tree)?.flags())
 }
 
 /// Compiles `file` of `tree` as if the files of `texts`, itself or others that it includes, had these texts.
@@ -98,18 +126,20 @@ pub fn fixed(
     file: &str,
     texts: &BTreeMap<&str, String>,
 ) -> Result<Compiled, Error> {
-    Ok(build(cache, tree, file, texts)?.read())
+    build(cache, tree, file, texts)?.read(file)
 }
 
 /// What Kbuild leaves.
 struct Raw {
     object: Vec<u8>,
+    /// Its types, where they are not in the object.
+    types: Option<Vec<u8>>,
     /// How it was compiled, as Kbuild notes it.
     command: String,
 }
 
 impl Raw {
-    fn read(self) -> Compiled {
+    fn read(self, file: &str) -> Result<Compiled, Error> {
         let flag = |name: &str| {
             let rest = self.command.split_once(&format!("-D{name}='\""))?.1;
             Some(rest.split_once("\"'")?.0.to_owned())
@@ -119,11 +149,19 @@ impl Raw {
             let (name, sum) = line.strip_prefix("#SYMVER ")?.split_once(' ')?;
             Some((name.to_owned(), sum.trim().to_owned()))
         });
-        Compiled {
+        let types = if let Some(types) = self.types {
+            types
+        } else {
+            let object = Object::parse(&self.object)
+                .map_err(|source| Error::Object { file: file.to_owned(), source })?;
+            object.section(".BTF").map(|section| section.data.to_vec()).unwrap_or_default()
+        };
+        Ok(Compiled {
             module: if is_module { flag("KBUILD_MODNAME") } else { None },
             checksums: checksums.collect(),
+            types,
             object: self.object,
-        }
+        })
     }
 }
 
@@ -149,25 +187,35 @@ fn build(cache: &Cache, tree: &Path, file: &str, texts: &BTreeMap<&str, String>)
     let rules = rules.filter(|r| !r.as_os_str().is_empty()).ok_or_else(|| Error::NoFile(file.to_owned()))?;
     let rules = rules.to_string_lossy();
     let target = stem.strip_prefix(rules.as_ref()).unwrap_or(stem).trim_start_matches('/');
-    let make = clean("make")
-        .args(["--silent", "-C"])
-        .arg(work)
-        .arg(format!("M={rules}"))
-        .arg(format!("KCFLAGS={FLAGS}"))
-        .arg(format!("{target}.o"))
-        .output()
-        .map_err(|e| command::not_run("make", e))?;
-    if !make.status.success() {
-        return Err(cc::failed(&make).into());
-    }
     let object = work.join(format!("{stem}.o"));
+    let compile = |flags: &str| -> Result<(), Error> {
+        let make = toolchain::command("make", tree)
+            .args(["--silent", "-C"])
+            .arg(work)
+            .arg(format!("M={rules}"))
+            .arg(format!("KCFLAGS={flags}"))
+            .arg(format!("{target}.o"))
+            .output()
+            .map_err(|e| command::not_run("make", e))?;
+        if make.status.success() { Ok(()) } else { Err(cc::failed(&make).into()) }
+    };
+    let way = Types::of(tree)?;
+    // First, so that what is left is the code.
+    let types = match way.own_flags() {
+        None => None,
+        Some(flags) => {
+            compile(flags)?;
+            Some(types::encode(&object, work)?)
+        }
+    };
+    compile(way.flags())?;
     let name = object.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let command = unpack::read(&object.with_file_name(format!(".{name}.cmd")))?;
     let command = String::from_utf8_lossy(&command).into_owned();
     if let Some(path) = texts.keys().find(|path| is_read_beside(&command, tree, work, path)) {
         return Err(Error::Beside { file: file.to_owned(), path: (*path).to_owned() });
     }
-    Ok(Raw { object: unpack::read(&object)?, command })
+    Ok(Raw { object: unpack::read(&object)?, types, command })
 }
 
 /// Whether `path` was read from `tree`, by what Kbuild notes of all files that were read: `..` behind a link
@@ -246,13 +294,15 @@ mod tests {
     fn kbuilds_notes_tell_module_and_checksums() {
         let built = |flags: &str| Raw {
             object: Vec::new(),
+            types: Some(b"types".to_vec()),
             command: format!(
                 "cmd_x.o := gcc {flags} -DKBUILD_BASENAME='\"svm\"' -DKBUILD_MODNAME='\"kvm_amd\"' -c\n#SYMVER f 0x12\n"
             ),
         };
-        let module = built("-DMODULE").read();
+        let module = built("-DMODULE").read("svm.c").unwrap();
         assert_eq!(module.module.as_deref(), Some("kvm_amd"));
         assert_eq!(module.checksums["f"], "0x12");
-        assert_eq!(built("").read().module, None);
+        assert_eq!(module.types, b"types");
+        assert_eq!(built("").read("svm.c").unwrap().module, None);
     }
 }

@@ -196,12 +196,12 @@ fn data(case: &Case) -> Result<(), Refusal> {
 
 fn layout(case: &Case) -> Result<(), Refusal> {
     let refuse = |what: String| Refusal::new(Gate::Layout, what);
-    let section = |object: &Object<'_>| object.section(".BTF").map(|s| s.data.to_vec());
-    let (Some(before), Some(after)) = (section(case.before.1), section(case.after.1)) else {
+    let (before, after) = (&case.before.0.types, &case.after.0.types);
+    if before.is_empty() || after.is_empty() {
         return Err(refuse("the compiler does not describe types".to_owned()));
-    };
+    }
     let parse = |bytes| btf::Types::parse(bytes).map_err(|e| refuse(e.to_string()));
-    let (before, after) = (parse(&before)?, parse(&after)?);
+    let (before, after) = (parse(before)?, parse(after)?);
     let mut found = btf::contradictions(&before, &after);
     found.extend(btf::unseen(&before, &after, case.types));
     if found.is_empty() { Ok(()) } else { Err(refuse(found.join(", "))) }

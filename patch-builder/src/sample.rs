@@ -29,7 +29,8 @@ pub(crate) fn compile(text: &str, more: &[&str]) -> Compiled {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let object = std::fs::read(folder.path().join("sample.o")).unwrap();
-    Compiled { object, module: None, checksums: BTreeMap::new() }
+    let types = Object::parse(&object).unwrap().section(".BTF").map_or(Vec::new(), |s| s.data.to_vec());
+    Compiled { object, types, module: None, checksums: BTreeMap::new() }
 }
 
 /// `number` damaged forms of `good`, the same in every run: bytes that are others, bytes of the file's

@@ -330,10 +330,17 @@ impl<'s> Shop<'s> {
 
     /// The module's name, the digest that it carries, and the module's sources, which carry both.
     fn name(&self, recipes: &[Recipe], parts: &[Made], level: Level, set: &SetName) -> Result<Named, Error> {
-        let digests = parts.iter().map(|part| sha256(&part.bytes)).collect();
         let table = table(parts);
-        let of =
-            Naming { lock: self.lock, recipes, table: &table, parts: digests, code: code(parts), level, set };
+        let of = Naming {
+            lock: self.lock,
+            flags: compile::flags(&self.source).map_err(part::Error::from)?,
+            recipes,
+            table: &table,
+            parts: parts.iter().map(|part| sha256(&part.bytes)).collect(),
+            code: code(parts),
+            level,
+            set,
+        };
         of.name()
     }
 }
@@ -343,6 +350,8 @@ type Named = (ModuleName, Digest, BTreeMap<String, String>);
 /// What a module's name depends on.
 struct Naming<'a> {
     lock: &'a KernelLock,
+    /// With which files are compiled.
+    flags: &'static str,
     recipes: &'a [Recipe],
     table: &'a Table,
     parts: Vec<Digest>,
@@ -376,7 +385,7 @@ impl Naming<'_> {
         let inputs = Inputs {
             kernel: self.lock,
             recipes: self.recipes,
-            flags: [cc::FLAGS, compile::FLAGS],
+            flags: [cc::FLAGS, self.flags],
             sources,
             parts: self.parts.clone(),
         };
@@ -446,6 +455,7 @@ mod tests {
         let (set, table) = (set.parse().unwrap(), Table::new());
         Naming {
             lock: &lock,
+            flags: compile::FLAGS,
             recipes: &[recipe],
             table: &table,
             code: Code::Goes,
