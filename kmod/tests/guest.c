@@ -155,9 +155,12 @@ bool exists(const char *patch, const char *object)
 bool patched(const char *patch, const char *object)
 {
 	char file[128];
+	char value;
 
 	snprintf(file, sizeof(file), "%s/patched", object);
-	return attribute(patch, file) == '1';
+	value = attribute(patch, file);
+	/* Before 6.1 the kernel does not tell; what the code does is looked at anyway. */
+	return value ? value == '1' : exists(patch, object);
 }
 
 int disable(const char *patch)
