@@ -34,7 +34,8 @@ host-packages: # A C compiler is all that cargo itself needs; the lab installs t
 	@command -v gcc >/dev/null || (apt-get update -q && apt-get install -y -q gcc libc6-dev)
 	@command -v gcc-12 >/dev/null && command -v make >/dev/null && [ -e /usr/lib/x86_64-linux-gnu/libelf.so.1 ] \
 	  && command -v openssl >/dev/null && command -v xz >/dev/null \
-	  || (apt-get update -q && apt-get install -y -q gcc-12 libc6-dev make libelf1 lz4 xz-utils openssl)
+	  && command -v pahole >/dev/null \
+	  || (apt-get update -q && apt-get install -y -q gcc-12 libc6-dev make libelf1 lz4 pahole xz-utils openssl)
 	@command -v mke2fs >/dev/null && command -v openssl >/dev/null \
 	  || (apt-get update -q && apt-get install -y -q e2fsprogs openssl)
 
