@@ -1,7 +1,7 @@
 //! Kernel modules as targets of a patch (`kmod/patch/targets.c`), on real kernels: patches by hand
 //! from `kmod/tests/`, tried by the cases of `kmod/tests/cases.c` in one guest per kernel. Downloads
 //! some 90 MB once; with them in the cache it takes a minute under emulation. `INVIVO_ALL=1` tries a patch
-//! of very many modules as well.
+//! of very many modules as well, and 5.10.
 
 mod modules;
 
