@@ -132,7 +132,9 @@ bench: host-packages own-target ## The figures of docs/benchmarks.md, on a new l
 SUPPLY_SEED ?= invivo-2026-11-28
 # A folder with records of flaws, as docs/supply.md says; titles alone if none.
 SUPPLY_RECORDS ?=
-SUPPLY := $(BIN)/invivo supply $(addprefix --records ,$(SUPPLY_RECORDS)) --out $(INVIVO_CACHE)/supply/$(SUPPLY_SEED)
+# A folder with commits as patch files, as docs/supply.md says; none if none.
+SUPPLY_COMMITS ?=
+SUPPLY := $(BIN)/invivo supply $(addprefix --records ,$(SUPPLY_RECORDS)) $(addprefix --commits ,$(SUPPLY_COMMITS)) --out $(INVIVO_CACHE)/supply/$(SUPPLY_SEED)
 
 .PHONY: bench-supply
 bench-supply: host-packages own-target ## How many of the distribution's fixes become patches: samples, and the negative set
@@ -142,6 +144,8 @@ bench-supply: host-packages own-target ## How many of the distribution's fixes b
 	  --to 6.1.187-1 --through 6.1.172-1,6.1.174-1,6.1.176-1,6.1.177-1,6.1.180-1
 	$(SUPPLY)-6.12 --kernel 6.12.107+deb12-cloud-amd64 --sample 30 --seed $(SUPPLY_SEED) \
 	  --to 6.12.117-1~deb12u1 --through 6.12.111-1~deb12u1,6.12.113-1~deb12u1,6.12.115-2~deb12u1
+	$(SUPPLY)-5.10 --kernel 5.10.0-43-cloud-amd64 --sample 40 --seed $(SUPPLY_SEED) \
+	  --to 5.10.262-1 --through 5.10.257-1,5.10.259-1
 	cargo test --locked -p invivo-patch-builder --lib nothing_of_the_negative_set -- --nocapture
 	cargo test --locked -p invivo-patch-builder --test refused -- --ignored --nocapture
 	$(if $(SUPPLY_RECORDS),INVIVO_RECORDS=$(abspath $(SUPPLY_RECORDS)) \

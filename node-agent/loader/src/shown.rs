@@ -25,7 +25,11 @@ pub fn observe<'a>(
     let needing = fs::read_to_string(folders.livepatch.join(patch.as_str()).join("heal")).unwrap_or_default();
     let patched = |target: &TargetName| {
         let folder = folders.livepatch.join(patch.as_str()).join(target.as_str());
-        fs::read_to_string(folder.join("patched")).is_ok_and(|text| text.trim() == "1")
+        match fs::read_to_string(folder.join("patched")) {
+            Ok(text) => text.trim() == "1",
+            // Before 6.1 the kernel does not tell. It refuses the load of a module that it cannot patch.
+            Err(_) => folder.is_dir() && is_live(folders, target),
+        }
     };
     targets
         .map(|target| {
@@ -34,6 +38,12 @@ pub fn observe<'a>(
             (target.clone(), Shown { patched: patched(target), skipped, pinned, needs_heal })
         })
         .collect()
+}
+
+/// Whether a module is loaded, neither on its way in nor out.
+fn is_live(folders: &Folders, target: &TargetName) -> bool {
+    let state = folders.sys.join("module").join(target.as_str()).join("initstate");
+    fs::read_to_string(state).is_ok_and(|state| state.trim() == "live")
 }
 
 /// Clears what a refused load of a target has left in a patch.
@@ -56,6 +66,25 @@ mod tests {
     fn put(path: &Path, text: &str) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn before_6_1_a_target_that_is_loaded_is_patched() {
+        let root = tempfile::tempdir().unwrap();
+        let folders = Folders::below(root.path());
+        let patch: ModuleName = "invivo_l3_0123456789abcdef".parse().unwrap();
+        let names: Vec<TargetName> =
+            ["absent", "coming", "left", "live"].map(|name| name.parse().unwrap()).into();
+        for name in ["absent", "coming", "live"] {
+            fs::create_dir_all(folders.livepatch.join(patch.as_str()).join(name)).unwrap();
+        }
+        for (name, state) in [("coming", "coming\n"), ("left", "live\n"), ("live", "live\n")] {
+            put(&folders.sys.join("module").join(name).join("initstate"), state);
+        }
+        let seen = observe(&folders, &patch, names.iter());
+        let patched: Vec<&str> =
+            seen.iter().filter(|(_, shown)| shown.patched).map(|(name, _)| name.as_str()).collect();
+        assert_eq!(patched, ["live"]);
     }
 
     #[test]
