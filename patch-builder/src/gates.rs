@@ -105,6 +105,16 @@ pub(crate) fn exports(symvers: &str) -> Result<BTreeMap<&str, &str>, Error> {
     Ok(exports)
 }
 
+/// Each exported symbol that only those may use who say so, and the namespace that they name.
+pub(crate) fn namespaces(symvers: &str) -> BTreeMap<&str, &str> {
+    let named = |line| {
+        let mut fields = str::split(line, '\t').skip(1);
+        let (symbol, namespace) = (fields.next()?, fields.nth(2)?);
+        (!namespace.is_empty()).then_some((symbol, namespace))
+    };
+    symvers.lines().filter_map(named).collect()
+}
+
 /// The symbols among `undefined` that must come from the kernel itself because it does not export
 /// them. Each must be its only one of that name. Those whose name says where they come from are
 /// not among them.
@@ -212,6 +222,13 @@ mod tests {
 
     fn set(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|n| (*n).to_owned()).collect()
+    }
+
+    #[test]
+    fn the_namespace_of_an_export_is_told_if_it_has_one() {
+        let more = "0x3\tcxl_get\tvmlinux\tEXPORT_SYMBOL_GPL\tCXL\n0x4\told\tvmlinux\tEXPORT_SYMBOL\n";
+        let text = format!("{SYMVERS}{more}");
+        assert_eq!(namespaces(&text), BTreeMap::from([("cxl_get", "CXL")]));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Everything that is the same for all patches of one kernel build, opened once; and the last step,
 //! which puts a module together from its parts.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use invivo_terms::{Digest, Level, ModuleName, SetName};
@@ -15,7 +15,7 @@ use crate::facts::{self, Kernel};
 use crate::gates::{self, Passed};
 use crate::index::Index;
 use crate::judge::Code;
-use crate::klp::KlpSymbol;
+use crate::klp::{self, KlpSymbol};
 use crate::lock::KernelLock;
 use crate::modinfo::Modinfo;
 use crate::object::Object;
@@ -44,6 +44,8 @@ pub struct Shop<'s> {
     pub(crate) debug: Debug,
     vmlinux: Vec<u8>,
     exports: HashMap<String, String>,
+    /// Each exported symbol whose users must name its namespace.
+    namespaces: HashMap<String, String>,
     objtool_at_link: bool,
     /// How the kernel is configured.
     pub(crate) config: headers::Config,
@@ -101,11 +103,25 @@ impl<'s> Shop<'s> {
         let module = |owner: &str| owner.rsplit('/').next().unwrap_or(owner).replace('-', "_");
         let exports = gates::exports(&symvers)?;
         let exports = exports.into_iter().map(|(name, owner)| (name.to_owned(), module(owner))).collect();
+        let namespaces = gates::namespaces(&symvers).into_iter();
+        let namespaces = namespaces.map(|(name, space)| (name.to_owned(), space.to_owned())).collect();
         let config = headers::Config::of(&String::from_utf8_lossy(&unpack::read(&source.join(".config"))?));
         // scripts/Makefile.build: with either, objtool works on what is linked.
         let objtool_at_link =
             ["CONFIG_X86_KERNEL_IBT", "CONFIG_LTO_CLANG"].into_iter().any(|name| config.is_built_in(name));
-        Ok(Self { cache, lock, kernel, source, headers, debug, vmlinux, exports, objtool_at_link, config })
+        Ok(Self {
+            cache,
+            lock,
+            kernel,
+            source,
+            headers,
+            debug,
+            vmlinux,
+            exports,
+            namespaces,
+            objtool_at_link,
+            config,
+        })
     }
 
     /// Makes the parts for all files that the recipes name, in the order of their paths.
@@ -331,7 +347,13 @@ impl<'s> Shop<'s> {
     /// The module's name, the digest that it carries, and the module's sources, which carry both.
     fn name(&self, recipes: &[Recipe], parts: &[Made], level: Level, set: &SetName) -> Result<Named, Error> {
         let table = table(parts);
+        let mut namespaces = BTreeSet::new();
+        for part in parts {
+            let undefined = klp::undefined(&part.bytes)?;
+            namespaces.extend(undefined.iter().filter_map(|name| self.namespaces.get(name).cloned()));
+        }
         let of = Naming {
+            namespaces: &namespaces,
             lock: self.lock,
             flags: compile::flags(&self.source).map_err(part::Error::from)?,
             recipes,
@@ -354,6 +376,7 @@ struct Naming<'a> {
     flags: &'static str,
     recipes: &'a [Recipe],
     table: &'a Table,
+    namespaces: &'a BTreeSet<String>,
     parts: Vec<Digest>,
     code: Code,
     level: Level,
@@ -374,6 +397,7 @@ impl Naming<'_> {
                 inputs,
                 fixes: &fixes,
                 code: self.code,
+                namespaces: self.namespaces,
                 objects: &[],
                 parts: &[],
             };
@@ -458,6 +482,7 @@ mod tests {
             flags: compile::FLAGS,
             recipes: &[recipe],
             table: &table,
+            namespaces: &BTreeSet::new(),
             code: Code::Goes,
             parts: Vec::new(),
             level: Level(level),

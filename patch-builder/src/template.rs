@@ -1,6 +1,6 @@
 //! The patch module's own code (`kmod/patch/`), and what is written beside it for one build.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use invivo_terms::{BuildId, Digest, Level, ModuleName, SetName};
@@ -41,6 +41,8 @@ pub struct Fill<'a> {
     pub fixes: &'a str,
     /// What becomes of its code when it was taken off.
     pub code: Code,
+    /// The namespaces of the kernel's exports that it uses.
+    pub namespaces: &'a BTreeSet<String>,
     /// What it replaces.
     pub objects: &'a [PatchedObject],
     /// The texts with the new functions.
@@ -92,7 +94,7 @@ fn around(fill: &Fill, objects: &[(&str, Vec<Entry>)], parts: usize) -> BTreeMap
     }
     files.insert("name.mk".to_owned(), name);
     files.insert("build.h".to_owned(), build_header(fill));
-    files.insert("table.c".to_owned(), table(objects));
+    files.insert("table.c".to_owned(), table(objects) + &imports(fill.namespaces));
     files
 }
 
@@ -129,6 +131,18 @@ pub(crate) fn unload(code: Code) -> &'static str {
 pub(crate) fn fixes(recipes: &[Recipe]) -> String {
     let fixes = recipes.iter().flat_map(|recipe| &recipe.fixes);
     fixes.map(|fix| fix.cve.as_str()).collect::<Vec<_>>().join(",")
+}
+
+/// That the module uses exports of these namespaces.
+fn imports(namespaces: &BTreeSet<String>) -> String {
+    let mut out = String::new();
+    if !namespaces.is_empty() {
+        out.push_str("\n#include <linux/module.h>\n");
+    }
+    for namespace in namespaces {
+        let _ = writeln!(out, "MODULE_INFO(import_ns, \"{namespace}\");");
+    }
+    out
 }
 
 fn table(objects: &[(&str, Vec<Entry>)]) -> String {
@@ -178,6 +192,7 @@ mod tests {
             inputs: &Digest::from_bytes(&[0; 32]),
             fixes: "",
             code: Code::Goes,
+            namespaces: &["CXL".to_owned()].into(),
             objects: &objects,
             parts: &["int x;\n"],
         })
@@ -197,7 +212,9 @@ mod tests {
         let end = table.split_once("invivo_objects[] = {\n").unwrap().1;
         let vmlinux = "\t{ .funcs = invivo_vmlinux_funcs },\n";
         let module = "\t{ .name = \"nf_tables\", .funcs = invivo_nf_tables_funcs },\n";
-        assert_eq!(end, format!("{vmlinux}{module}\t{{ }}\n}};\n"));
+        let imports = "\n#include <linux/module.h>\nMODULE_INFO(import_ns, \"CXL\");\n";
+        assert_eq!(end, format!("{vmlinux}{module}\t{{ }}\n}};\n{imports}"));
+        assert_eq!(super::imports(&BTreeSet::new()), "");
         assert!(table.contains("invivo_nf_tables_funcs[] = {\n\tINVIVO_FUNC(\"g\", invivo_new_g, 0),\n\tINVIVO_FUNC(\"h\", invivo_new_h, 0),\n"));
     }
 }

@@ -28,7 +28,10 @@ pub fn observe<'a>(
         match fs::read_to_string(folder.join("patched")) {
             Ok(text) => text.trim() == "1",
             // Before 6.1 the kernel does not tell. It refuses the load of a module that it cannot patch.
-            Err(_) => folder.is_dir() && is_live(folders, target),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                folder.is_dir() && is_live(folders, target)
+            }
+            Err(_) => false,
         }
     };
     targets
@@ -85,6 +88,9 @@ mod tests {
         let patched: Vec<&str> =
             seen.iter().filter(|(_, shown)| shown.patched).map(|(name, _)| name.as_str()).collect();
         assert_eq!(patched, ["live"]);
+        // What is there and cannot be read says nothing.
+        fs::create_dir(folders.livepatch.join(patch.as_str()).join("live/patched")).unwrap();
+        assert!(observe(&folders, &patch, names.iter()).values().all(|shown| !shown.patched));
     }
 
     #[test]

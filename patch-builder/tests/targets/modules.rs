@@ -1,7 +1,7 @@
 //! The modules of the guest: compiled in one go, since Kbuild takes longer to start than to compile
 //! them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -88,6 +88,7 @@ impl Patch {
             inputs: &Digest::from_bytes(&[0; 32]),
             fixes: "",
             code: Code::Goes,
+            namespaces: &BTreeSet::new(),
             objects: &objects,
             parts: &parts.iter().map(String::as_str).collect::<Vec<_>>(),
         });

@@ -1,6 +1,6 @@
 //! Patches by hand for the guest's own kernel, published and signed as an author does it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
@@ -138,6 +138,7 @@ impl Made {
             inputs: &Digest::from_bytes(&[0; 32]),
             fixes: "",
             code: if self.stays { Code::Stays } else { Code::Goes },
+            namespaces: &BTreeSet::new(),
             objects: &objects,
             parts: &parts.iter().map(String::as_str).collect::<Vec<_>>(),
         });
