@@ -26,7 +26,6 @@ use crate::progress::{Progress, Step};
 use crate::recipe::{FromHeader, Recipe, SourceFile};
 use crate::refusal::{Gate, Refusal};
 use crate::select::{What, Wish, headers, patch};
-use crate::supply::changes;
 use crate::template::{self, Entry, Table};
 use crate::units::{Edited, Units};
 use crate::users::Known;
@@ -248,7 +247,7 @@ impl<'s> Shop<'s> {
         }
         let original = fixed::text(&path, &file.path)?;
         // A commit brings its tests and documents along.
-        let patches = patch::parse_some(&text, |path| !changes::is_elsewhere(path)).map_err(refused)?;
+        let patches = patch::parse_some(&text, |path| !unpack::is_elsewhere(path)).map_err(refused)?;
         let named = |path: &str| recipe.files.iter().any(|file| file.path == path);
         if let Some(other) = patches.iter().find(|patch| !named(patch.path)) {
             return Err(refused(Refusal::new(Gate::Applies, format!("{} is not named", other.path))));

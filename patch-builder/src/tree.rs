@@ -187,7 +187,7 @@ fn missing_in(tree: &Path, own: &Path, folder: &Path) -> Result<Vec<PathBuf>, (P
         let path = folder.join(entry.file_name());
         let kind = entry.file_type().map_err(at)?;
         if kind.is_dir() {
-            if entry.file_name() != "generated" && !unpack::is_without_code(&path) {
+            if entry.file_name() != "generated" && !unpack::is_elsewhere(&path.to_string_lossy()) {
                 missing.extend(missing_in(tree, own, &path)?);
             }
         } else if kind.is_file() && is_code(&path) && !tree.join(&path).is_file() {

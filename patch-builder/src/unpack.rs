@@ -141,7 +141,7 @@ pub(crate) fn source_package(description: &Path, folder: &Path) -> Result<(), Er
     let order = ["--extract", "--no-check", "--no-copy"];
     crate::command::run(clean("dpkg-source").args(order).arg(description).arg(folder))?;
     // What the distribution's own changes left of what was there before is no part of it.
-    for unused in without_code().chain(["debian".to_owned(), ".pc".to_owned()]) {
+    for unused in without_code().chain([DISTRIBUTION, ".pc"].map(str::to_owned)) {
         let path = folder.join(unused);
         match fs::remove_dir_all(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -163,13 +163,23 @@ pub(crate) fn file_of_archive(archive: &Path, file: &str) -> Result<Vec<u8>, Err
     Ok(crate::command::run(clean("tar").args(order).arg(archive).arg(file))?.stdout)
 }
 
-/// Whether a folder of the tree has nothing that becomes a part of our kernels.
-pub(crate) fn is_without_code(folder: &Path) -> bool {
-    without_code().any(|unused| Path::new(&unused) == folder)
+/// Whether a folder of the tree, or a file in one, is one of which nothing becomes part of our kernels.
+pub(crate) fn is_elsewhere(path: &str) -> bool {
+    let mut parts = path.split('/');
+    match (parts.next(), parts.next()) {
+        (Some("arch"), Some(machine)) => OTHERS.contains(&machine),
+        (Some(folder), _) => UNUSED.contains(&folder) || folder == DISTRIBUTION,
+        (None, _) => false,
+    }
 }
 
+/// Folders of the tree of which nothing becomes part of a kernel.
+const UNUSED: [&str; 4] = ["Documentation", "tools", "samples", "scripts"];
+/// What the distribution has added to the tree.
+const DISTRIBUTION: &str = "debian";
+
 fn without_code() -> impl Iterator<Item = String> {
-    let unused = ["Documentation", "tools", "samples", "scripts"].map(str::to_owned);
+    let unused = UNUSED.map(str::to_owned);
     unused.into_iter().chain(OTHERS.map(|machine| format!("arch/{machine}")))
 }
 
@@ -261,6 +271,22 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn documents_tools_and_other_machines_code_are_elsewhere() {
+        for path in [
+            "Documentation/x.rst",
+            "tools/testing/a.c",
+            "arch/arm64/kernel/a.c",
+            "arch/arm64",
+            "debian/rules",
+        ] {
+            assert!(is_elsewhere(path), "{path}");
+        }
+        for path in ["arch/x86/kernel/a.c", "arch/Kconfig", "net/tools/a.c", "arch", "MAINTAINERS"] {
+            assert!(!is_elsewhere(path), "{path}");
+        }
+    }
 
     #[test]
     fn of_a_full_disk_the_reason_is_told_and_of_anything_else_the_first_line() {

@@ -12,13 +12,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::changes::{self, Changes};
+use super::changes::Changes;
 pub use super::fit::Told;
 use super::fit::{OUTSIDE, Table, Title, Unit};
 use super::near::{Path, Places};
 use super::records::Record;
 use crate::index::Index;
 use crate::recipe::{extension, is_header};
+use crate::unpack::is_elsewhere;
 
 /// How a candidate was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -143,7 +144,7 @@ impl<'f> Finder<'f> {
     ) -> Self {
         // A record that names no file of this source, under whatever path, leaves the title.
         let is_ours = |path: &String| {
-            changes::is_elsewhere(path) || is_own(path) || counterpart(changes, is_own, path).is_some()
+            is_elsewhere(path) || is_own(path) || counterpart(changes, is_own, path).is_some()
         };
         let all: Vec<Told> = all
             .into_iter()
@@ -192,7 +193,7 @@ impl<'f> Finder<'f> {
     fn by_record(&self, title: &Title, record: &Record) -> Found {
         let list = |files: &[&str]| files.join(" ");
         let named: Vec<&str> = record.files.iter().map(String::as_str).collect();
-        let ours: Vec<&str> = named.iter().copied().filter(|path| !changes::is_elsewhere(path)).collect();
+        let ours: Vec<&str> = named.iter().copied().filter(|path| !is_elsewhere(path)).collect();
         if ours.is_empty() {
             return Found::NotBuilt(list(&named));
         }

@@ -6,6 +6,7 @@ use std::{fs, io};
 
 use crate::select::split::{self, Part, identifiers};
 use crate::tree;
+use crate::unpack::is_elsewhere;
 
 /// What differs in one file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -110,16 +111,6 @@ fn collect(tree: &Path, paths: &mut BTreeSet<PathBuf>) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Whether a folder, or a file in one, is one of which nothing becomes part of our kernels.
-pub fn is_elsewhere(path: &str) -> bool {
-    let mut parts = path.split('/');
-    match (parts.next(), parts.next()) {
-        (Some("tools" | "samples" | "scripts" | "Documentation" | "debian"), _) => true,
-        (Some("arch"), Some(machine)) => machine != "x86",
-        _ => false,
-    }
 }
 
 /// What differs between two texts of a file. What is not in the kernel's style differs as a whole.

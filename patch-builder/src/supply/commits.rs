@@ -10,10 +10,10 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::candidate::How;
-use super::changes;
 use super::records::Record;
 use crate::select::merge::merge;
 use crate::select::patch::{self, FilePatch};
+use crate::unpack::is_elsewhere;
 
 /// Patch files cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -166,7 +166,7 @@ impl Commit {
     /// The files of it that become part of our kernels, with what it changes. None if it does anything but change
     /// existing C files and headers of these.
     fn patches(&self) -> Option<Vec<FilePatch<'_>>> {
-        patch::parse_some(&self.difference, |path| !changes::is_elsewhere(path)).ok()
+        patch::parse_some(&self.difference, |path| !is_elsewhere(path)).ok()
     }
 
     /// Whether what it adds is there after a step.

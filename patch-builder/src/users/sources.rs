@@ -8,7 +8,7 @@ use super::Error;
 use crate::index::Index;
 use crate::recipe::{extension, is_header};
 use crate::select::split;
-use crate::supply::changes::is_elsewhere;
+use crate::unpack::is_elsewhere;
 
 /// C files whose code is in an image of its own, or which make numbers for assembly.
 const APART: [&str; 6] = [
