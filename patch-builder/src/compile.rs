@@ -29,6 +29,10 @@ pub enum Error {
     /// The compiler refuses the file.
     #[error(transparent)]
     Command(#[from] command::Error),
+    /// The types of what was compiled cannot be described: the program that does it is missing or fails, whatever
+    /// the file is.
+    #[error("describe the types of the object")]
+    Types(#[source] command::Error),
     /// A result cannot be read.
     #[error(transparent)]
     Unpack(#[from] unpack::Error),
@@ -83,8 +87,10 @@ pub struct Compiled {
 pub fn original(cache: &Cache, tree: &Path, file: &str) -> Result<Compiled, Error> {
     let way = Types::of(tree)?;
     let name = tree.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
+    let maker = way.maker()?;
     let mut key = Sha256::new();
-    for part in [name.as_ref(), file, way.flags()].into_iter().chain(way.own_flags()) {
+    let own = way.own_flags().into_iter().chain(maker.as_deref());
+    for part in [name.as_ref(), file, way.flags()].into_iter().chain(own) {
         key.update(part);
         key.update([0]);
     }

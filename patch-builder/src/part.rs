@@ -216,7 +216,7 @@ impl Workshop<'_> {
         let before = match compile::original(self.cache, self.tree, path) {
             Ok(before) => before,
             // What is in the kernel compiles; a file for another configuration may not.
-            Err(e) if !self.has_file(path, &original)? => {
+            Err(e) if is_of_the_file(&e) && !self.has_file(path, &original)? => {
                 let why = e.to_string();
                 return Err(Refusal::new(Gate::FileBuilt, format!("{path}: {}", first_error(&why))).into());
             }
@@ -475,6 +475,12 @@ fn reshaped(words: &str) -> Vec<String> {
     names.into_iter().collect()
 }
 
+/// Whether a file was not compiled for what is in it: not for a program of this machine that makes nothing of
+/// what the compiler has made.
+fn is_of_the_file(error: &compile::Error) -> bool {
+    !matches!(error, compile::Error::Types(_))
+}
+
 /// What the compiler says of a fixed file is a refusal: the original was compiled just now.
 fn refused_by_compiler(error: compile::Error) -> Error {
     match error {
@@ -498,6 +504,21 @@ mod tests {
         assert!(has_some(["a.cold", "b", "z"].into_iter(), &functions));
         assert!(!has_some(["a", "a.part.0", "z"].into_iter(), &functions));
         assert!(has_some(std::iter::empty(), &BTreeSet::new()), "one of data alone");
+    }
+
+    #[test]
+    fn a_fixed_file_whose_types_cannot_be_described_is_an_error_and_one_that_does_not_compile_is_refused() {
+        let failed = |program: &str| command::Error::Failed {
+            program: program.to_owned(),
+            status: "exit status: 1".to_owned(),
+            words: "a.c:7:3: error: odd".to_owned(),
+        };
+        let refused = refused_by_compiler(failed("make").into());
+        assert!(matches!(&refused, Error::Refused(refusal) if refusal.gate == Gate::Compiles), "{refused:?}");
+        let types = compile::Error::Types(failed("pahole"));
+        assert!(!is_of_the_file(&types));
+        let error = refused_by_compiler(types);
+        assert!(matches!(&error, Error::Compile(compile::Error::Types(_))), "{error:?}");
     }
 
     #[test]

@@ -55,6 +55,21 @@ impl Types {
             Self::Debugger => Some(FOR_DEBUGGERS),
         }
     }
+
+    /// The version of the program that makes the description; none if that is the compiler.
+    ///
+    /// # Errors
+    ///
+    /// pahole is not installed.
+    pub(super) fn maker(self) -> Result<Option<String>, Error> {
+        match self {
+            Self::Compiler => Ok(None),
+            Self::Debugger => {
+                let said = command::run(clean("pahole").arg("--version")).map_err(Error::Types)?;
+                Ok(Some(String::from_utf8_lossy(&said.stdout).trim().to_owned()))
+            }
+        }
+    }
 }
 
 /// The types that `object`, compiled for a debugger, describes. `folder` is for what is made on the way.
@@ -66,7 +81,7 @@ pub(super) fn encode(object: &Path, folder: &Path) -> Result<Vec<u8>, Error> {
     let types = folder.join("types.btf");
     let mut option = std::ffi::OsString::from("--btf_encode_detached=");
     option.push(&types);
-    command::run(clean("pahole").arg(option).arg(object))?;
+    command::run(clean("pahole").arg(option).arg(object)).map_err(Error::Types)?;
     Ok(unpack::read(&types)?)
 }
 
@@ -89,6 +104,22 @@ mod tests {
         assert_eq!(of("CONFIG_GCC_VERSION=120200\n"), Types::Compiler);
         assert_eq!(of("CONFIG_CC_IS_GCC=y\nCONFIG_GCC_VERSION=100201\n"), Types::Debugger);
         assert!(Types::of(Path::new("/nowhere")).is_err());
+    }
+
+    #[test]
+    fn an_object_of_which_pahole_makes_nothing_is_no_file_that_does_not_compile() {
+        let folder = tempfile::tempdir().unwrap();
+        let object = folder.path().join("sample.o");
+        fs::write(&object, "no object").unwrap();
+        let error = encode(&object, folder.path()).unwrap_err();
+        assert!(matches!(error, Error::Types(_)), "{error}");
+    }
+
+    #[test]
+    fn types_that_the_compiler_does_not_make_are_those_of_one_version_of_pahole() {
+        assert_eq!(Types::Compiler.maker().unwrap(), None);
+        let version = Types::Debugger.maker().unwrap().unwrap();
+        assert!(version.starts_with('v') && !version.ends_with('\n'), "{version:?}");
     }
 
     /// The types of a text, once from the compiler and once from pahole.
