@@ -149,7 +149,9 @@ pub struct KernelLock {
     /// The first line of the compiler's `--version`.
     pub compiler: String,
     /// Archives that have its packages, beside those that the machine uses: address, suite and component.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Never written: the same packages are the same kernel wherever they come from, and what is written of a lock
+    /// names modules.
+    #[serde(default, skip_serializing)]
     pub archives: Vec<String>,
     /// Where all of this comes from.
     pub packages: Packages,

@@ -512,4 +512,13 @@ mod tests {
         ];
         assert!(others.iter().all(|other| other.1 != plain().1));
     }
+
+    #[test]
+    fn where_packages_come_from_is_no_input() {
+        let elsewhere = named(1, "2026-11-21.1", |lock, _| {
+            lock.archives = vec!["http://a/debian bullseye main".to_owned()];
+        });
+        let plain = named(1, "2026-11-21.1", |_, _| ());
+        assert_eq!((elsewhere.0, elsewhere.1), (plain.0, plain.1));
+    }
 }
