@@ -365,9 +365,11 @@ static void skipping(void)
 	unknown = load(MANY, "skip=tgt,pktge");
 	nothing = load(FIRST, "skip=tgt,hold");
 	without = on(MANY, "skip=tgt,hold");
-	say("12 wrong one is loaded: %s, skip %s, target %d, its object %s, the others %s",
+	say("12 wrong one is loaded: %s, skip %s, target %d, its object %s, the others patched %s, new code %s",
 	    name(whole), name(without), value(), exists(MANY, "tgt") ? "there" : "none",
-	    patched(MANY, "pktgen") && patched(MANY, "vmlinux") ? "patched" : "not patched");
+	    yes(patched(MANY, "pktgen") && patched(MANY, "vmlinux")),
+	    yes(begins("/proc/net/pktgen/pgctrl", "patched Packet Generator") &&
+		begins("/proc/cmdline", "patched")));
 	unload("tgt");
 	right = load("tgt", "");
 	say("12 skip: right one %s with %d, heal %s, unknown %s, all %s, reads %s", name(right),

@@ -154,13 +154,20 @@ bool exists(const char *patch, const char *object)
 
 bool patched(const char *patch, const char *object)
 {
-	char file[128];
-	char value;
+	char file[128], path[256];
 
 	snprintf(file, sizeof(file), "%s/patched", object);
-	value = attribute(patch, file);
-	/* Before 6.1 the kernel does not tell; what the code does is looked at anyway. */
-	return value ? value == '1' : exists(patch, object);
+	snprintf(path, sizeof(path), LIVEPATCH "%s/%s", patch, file);
+	if (!access(path, F_OK) || errno != ENOENT)
+		return attribute(patch, file) == '1';
+	/*
+	 * Before 6.1 the kernel does not tell. It is always there itself, and a
+	 * module that it could not patch it does not load.
+	 */
+	if (!exists(patch, object))
+		return false;
+	snprintf(path, sizeof(path), "/sys/module/%s/initstate", object);
+	return !strcmp(object, "vmlinux") || begins(path, "live\n");
 }
 
 int disable(const char *patch)

@@ -55,7 +55,7 @@ const CASES: [(&str, &str); 20] = [
     same("9 pin: unload EAGAIN, failed init ENODEV, again ok, references 1, 0, unload ok"),
     same("11 another module during a rollback: ok, within 10 s yes"),
     same(
-        "12 wrong one is loaded: EINVAL, skip ok, target 14, its object none, the others patched",
+        "12 wrong one is loaded: EINVAL, skip ok, target 14, its object none, the others patched yes, new code yes",
     ),
     same("12 skip: right one ok with 14, heal ENOENT, unknown ESRCH, all ENODATA, reads tgt,hold"),
     same("14 signed and changed: EKEYREJECTED, as it was ok"),
