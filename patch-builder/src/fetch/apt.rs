@@ -1,4 +1,4 @@
-//! Downloads through the machine's own apt: from the archives that it uses, else from those that a lock names.
+//! Downloads through the machine's own apt: from the archives that it uses, else also from those that a lock names.
 
 use std::ffi::OsString;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -36,7 +36,7 @@ pub(super) fn download(cache: &Cache, package: &Package, path: &Path) -> Result<
     if download(apt(scratch.path(), &[])).is_err() {
         // The machine's lists may be missing or old, and are not ours to refresh. That some source
         // of the machine is unreachable does not matter if the package is found.
-        let options = own_lists(&cache.apt(), cache.archives(), package.is_source())
+        let options = own_lists(Path::new(SOURCES), &cache.apt(), cache.archives(), package.is_source())
             .map_err(|(path, source)| Error::File { path, source })?;
         let refreshed = command::run(apt(scratch.path(), &options).arg("update"));
         download(apt(scratch.path(), &options)).map_err(|e| failed(refreshed.err().unwrap_or(e)))?;
@@ -58,10 +58,11 @@ fn keep(from: &Path, to: &Path, last: &str) -> io::Result<()> {
     fs::rename(from.join(last), to.join(last))
 }
 
-/// Options for lists of our own in `folder`: of `archives` if there are any, else of those that the machine
-/// uses. Its lists of source packages are read from wherever it has its packages from: few machines ask for
-/// them.
+/// Options for lists of our own in `folder`: of the archives that the machine uses, as `machine` says, and of
+/// `archives` beside them. Its lists of source packages are read from wherever it has its packages from: few
+/// machines ask for them.
 fn own_lists(
+    machine: &Path,
     folder: &Path,
     archives: &[String],
     sources: bool,
@@ -76,19 +77,26 @@ fn own_lists(
         fs::create_dir_all(&folder).map_err(|e| (folder, e))?;
     }
     let mut options = vec![option("Dir::State::Lists=", &lists), option("Dir::Cache=", &cache)];
-    if !archives.is_empty() {
-        let list = folder.join("archives.list");
-        fs::write(&list, as_list(archives)).map_err(|e| (list.clone(), e))?;
-        options.push(option("Dir::Etc::SourceList=", &list));
-        options.push(option("Dir::Etc::SourceParts=", Path::new("/dev/null")));
-    } else if sources {
-        let own = folder.join("sources");
-        copy_as_sources(Path::new(SOURCES), &own)?;
+    if sources || !archives.is_empty() {
+        let (own, form): (_, fn(&str) -> String) = if sources {
+            (folder.join("sources"), as_sources)
+        } else {
+            (folder.join("packages"), str::to_owned)
+        };
+        copy_lists(machine, &own, form)?;
+        let parts = own.join("sources.list.d");
+        if !archives.is_empty() {
+            let list = parts.join(ARCHIVES);
+            fs::write(&list, as_list(archives)).map_err(|e| (list, e))?;
+        }
         options.push(option("Dir::Etc::SourceList=", &own.join("sources.list")));
-        options.push(option("Dir::Etc::SourceParts=", &own.join("sources.list.d")));
+        options.push(option("Dir::Etc::SourceParts=", &parts));
     }
     Ok(options)
 }
+
+/// The list of the archives that a lock names: no machine is likely to have one of this name.
+const ARCHIVES: &str = "invivo-archives-of-the-lock.list";
 
 /// The list with which apt asks `archives` for packages of both kinds.
 fn as_list(archives: &[String]) -> String {
@@ -97,8 +105,8 @@ fn as_list(archives: &[String]) -> String {
     archives.iter().flat_map(lines).collect()
 }
 
-/// The lists of archives in `from`, asking for source packages, into `to`.
-fn copy_as_sources(from: &Path, to: &Path) -> Result<(), (PathBuf, io::Error)> {
+/// The lists of archives in `from`, each in the form that `form` gives it, into `to`.
+fn copy_lists(from: &Path, to: &Path, form: fn(&str) -> String) -> Result<(), (PathBuf, io::Error)> {
     let at = |path: &Path| {
         let path = path.to_owned();
         move |source| (path, source)
@@ -122,7 +130,7 @@ fn copy_as_sources(from: &Path, to: &Path) -> Result<(), (PathBuf, io::Error)> {
     for file in files.iter().filter(|file| file.is_file()) {
         let copy = to.join(file.strip_prefix(from).unwrap_or(file));
         let text = fs::read(file).map_err(at(file))?;
-        fs::write(&copy, as_sources(&String::from_utf8_lossy(&text))).map_err(at(&copy))?;
+        fs::write(&copy, form(&String::from_utf8_lossy(&text))).map_err(at(&copy))?;
     }
     Ok(())
 }
@@ -173,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn archives_of_a_lock_are_asked_alone_and_must_be_signed_by_debian() {
+    fn archives_of_a_lock_are_asked_beside_the_machines_and_must_be_signed_by_debian() {
         let archives = ["http://a/debian bullseye main".to_owned()];
         let list = as_list(&archives);
         assert_eq!(list.lines().count(), 2);
@@ -182,10 +190,25 @@ mod tests {
             "{list}"
         );
         let root = tempfile::tempdir().unwrap();
-        let options = own_lists(root.path(), &archives, true).unwrap();
-        assert!(options.contains(&OsString::from("Dir::Etc::SourceParts=/dev/null")), "{options:?}");
-        let others = own_lists(root.path(), &["http://b/debian bullseye main".to_owned()], true).unwrap();
-        assert_ne!(options[0], others[0], "each has lists of its own");
+        let machine = root.path().join("etc");
+        fs::create_dir_all(machine.join("sources.list.d")).unwrap();
+        fs::write(machine.join("sources.list"), "deb http://c/debian bookworm main\n").unwrap();
+        let of = |archives: &[String], sources| own_lists(&machine, root.path(), archives, sources).unwrap();
+        let value = |options: &[OsString], name: &str| {
+            let find = |option: &OsString| Some(PathBuf::from(option.to_str()?.strip_prefix(name)?));
+            options.iter().find_map(find)
+        };
+        for (sources, kind) in [(true, "deb-src"), (false, "deb")] {
+            let options = of(&archives, sources);
+            let own = fs::read_to_string(value(&options, "Dir::Etc::SourceList=").unwrap()).unwrap();
+            assert_eq!(own, format!("{kind} http://c/debian bookworm main\n"));
+            let parts = value(&options, "Dir::Etc::SourceParts=").unwrap();
+            assert_eq!(fs::read_to_string(parts.join(ARCHIVES)).unwrap(), list);
+            let others = of(&["http://b/debian bullseye main".to_owned()], sources);
+            assert_ne!(options[0], others[0], "each has lists of its own");
+        }
+        // Without any, the machine's own lists do.
+        assert_eq!(value(&of(&[], false), "Dir::Etc::SourceList="), None);
     }
 
     #[test]
@@ -196,11 +219,11 @@ mod tests {
         fs::write(from.join("sources.list"), "deb http://a b c\n").unwrap();
         let other = from.join("sources.list.d/other.list");
         fs::write(&other, "deb http://user:word@d e f\n").unwrap();
-        copy_as_sources(&from, &to).unwrap();
+        copy_lists(&from, &to, as_sources).unwrap();
         assert!(fs::read_to_string(to.join("sources.list.d/other.list")).unwrap().starts_with("deb-src"));
         assert_eq!(fs::metadata(&to).unwrap().permissions().mode() & 0o777, 0o700);
         fs::remove_file(other).unwrap();
-        copy_as_sources(&from, &to).unwrap();
+        copy_lists(&from, &to, as_sources).unwrap();
         assert!(to.join("sources.list").is_file() && !to.join("sources.list.d/other.list").exists());
     }
 
