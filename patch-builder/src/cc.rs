@@ -6,7 +6,7 @@ use std::process::Output;
 use std::{fs, io};
 
 use crate::cache::Cache;
-use crate::command;
+use crate::command::{self, clean};
 use crate::lock::KernelLock;
 use crate::progress::Progress;
 use crate::toolchain;
@@ -20,6 +20,13 @@ pub enum Error {
     /// The compiler that the kernel's lock brings along cannot be had.
     #[error("compiler")]
     Toolchain(#[from] Box<toolchain::Error>),
+    /// The packages of the compiler that the kernel's lock brings along do not have it: the machine's must not be
+    /// taken for it.
+    #[error("the packages of the kernel's compiler have no {program}")]
+    Lacks {
+        /// What is not in them.
+        program: String,
+    },
     /// The machine has another compiler than the one that made the kernel, or the lock brings another along.
     #[error("the kernel was made by {wanted:?}, and would be patched by {found:?}")]
     Compiler {
@@ -52,7 +59,13 @@ pub fn check_compiler(cache: &Cache, lock: &KernelLock, progress: Progress) -> R
     let wanted = lock.compiler.as_str();
     let program = wanted.split(' ').next().unwrap_or_default();
     let folder = toolchain::folder(cache, lock, progress).map_err(Box::new)?;
-    let output = command::run(toolchain::of_folder(program, folder.as_deref()).arg("--version"))?;
+    let mut compiler = match folder {
+        None => clean(program),
+        Some(folder) => {
+            toolchain::own(program, &folder).ok_or_else(|| Error::Lacks { program: program.to_owned() })?
+        }
+    };
+    let output = command::run(compiler.arg("--version"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let found = text.lines().next().unwrap_or_default();
     if found == wanted {
@@ -106,7 +119,7 @@ pub fn link(
     // What is left of paths (__FILE__ in headers) becomes relative to the tree.
     let maps = [work, tree].map(|folder| format!("-ffile-prefix-map={}/=", folder.display()));
     let flags = format!("KCFLAGS={FLAGS} {}", maps.join(" "));
-    let make = toolchain::command("make", tree)
+    let make = toolchain::command("make", tree)?
         .args(["--silent", "--jobs=2", "-C"])
         .arg(tree)
         .arg(format!("M={}", work.display()))
@@ -143,7 +156,6 @@ const WORDS: usize = 16_000;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::clean;
 
     #[test]
     fn of_what_the_compiler_says_errors_are_kept_with_their_functions() {

@@ -195,7 +195,7 @@ fn build(cache: &Cache, tree: &Path, file: &str, texts: &BTreeMap<&str, String>)
     let target = stem.strip_prefix(rules.as_ref()).unwrap_or(stem).trim_start_matches('/');
     let object = work.join(format!("{stem}.o"));
     let compile = |flags: &str| -> Result<(), Error> {
-        let make = toolchain::command("make", tree)
+        let make = toolchain::command("make", tree)?
             .args(["--silent", "-C"])
             .arg(work)
             .arg(format!("M={rules}"))
