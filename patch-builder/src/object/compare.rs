@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::carried;
 use super::instruction::{self, Use};
 use super::special::{self, Irregular, TABLES};
 use super::target::{Reference, Target, base};
 use super::{Kind, Object, Symbol, width};
+use super::{carried, outline};
 
 /// What differs, by name and sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -268,12 +268,15 @@ fn auxiliary(object: &Object, section: &str, offset: i64) -> Option<Vec<u8>> {
     Some(rest.get(..instruction::block(rest)?)?.to_vec())
 }
 
-/// The code that the kernel goes on at after a fault, up to its last jump, and where that leads.
+/// The code that the kernel goes on at after a fault, up to its last jump, and where that leads. Where that is not
+/// all of it, everything that follows: rather too much differs than too little.
 fn fixup(object: &Object, number: usize, offset: i64) -> Option<Body> {
     let section = object.sections.get(number).filter(|section| section.name == special::FIXUP)?;
     let (start, first) = (usize::try_from(offset).ok()?, u64::try_from(offset).ok()?);
     let rest = section.data.get(start..)?;
-    let mut bytes = rest.get(..instruction::block(rest)?)?.to_vec();
+    let block = instruction::block(rest).and_then(|length| rest.get(..length));
+    let whole = block.filter(|code| instruction::stays(code, &outline::named(section, start, code)));
+    let mut bytes = whole.unwrap_or(rest).to_vec();
     let fields = instruction::fields(&bytes);
     let size = bytes.len() as u64;
     let mut meanings = Vec::new();

@@ -106,7 +106,7 @@ impl<'o> Walk<'_, 'o> {
 }
 
 /// The places in `code`, which begins at `start` of `section`, that a relocation fills in.
-fn named(section: &Section, start: usize, code: &[u8]) -> BTreeSet<u64> {
+pub(super) fn named(section: &Section, start: usize, code: &[u8]) -> BTreeSet<u64> {
     let into = |relocation: &Relocation| relocation.offset.checked_sub(start as u64);
     section.relocations.iter().filter_map(into).filter(|into| *into < code.len() as u64).collect()
 }

@@ -3,7 +3,7 @@
 use super::Section;
 use super::compare::may_be_copied;
 use super::extract::{Fill, Key, Part, To, Walk};
-use super::instruction;
+use super::instruction::{self, Use};
 use super::resolve::Source;
 use super::special::{self, Entry, TABLES, UNWIND};
 use super::target::{Reference, Target};
@@ -172,11 +172,16 @@ impl<'o> Walk<'_, 'o> {
             Some(addend) => {
                 Ok(Fill { offset: relocation.offset, kind: relocation.kind, to: To::Part(key), addend })
             }
+            // The kernel goes on there, or looks at what it finds there: as for a jump, another function's place
+            // must be of the code that is meant.
+            None if matches!(reference.target, Target::Unit(_, offset) if offset != 0) => {
+                self.fill(holder, None, &Reference { used: Use::Branch, ..*reference }, 0)
+            }
             None => self.fill(holder, None, reference, 0),
         }
     }
 
-    /// The block of [`special::AUXILIARY`] already taken that covers an offset.
+    /// The block out of line, of [`special::AUXILIARY`] or [`special::FIXUP`], already taken that covers an offset.
     fn block_around(&self, section: usize, offset: i64) -> Option<(Key, i64)> {
         if offset < 0 {
             return None;

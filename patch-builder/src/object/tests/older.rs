@@ -156,6 +156,43 @@ fn a_function_that_goes_on_elsewhere_after_a_fault_has_changed() {
 }
 
 #[test]
+fn a_function_that_goes_on_with_another_number_after_a_fault_has_changed() {
+    let cut = fixed("movl $-14", "movl $-13").cut().unwrap();
+    assert_eq!(cut.replaced.iter().map(|r| r.name.as_str()).collect::<Vec<_>>(), ["second"]);
+}
+
+#[test]
+fn a_change_behind_the_first_jump_of_such_a_piece_is_noticed() {
+    let piece = "3: testl %[error], %[error]\\n\\tjz 4f\\n\\tmovl $-14, %[error]\\n\\tjmp 2b\\n\
+                 4: movl $-5, %[error]\\n\\tjmp 2b";
+    let at = READS.rfind("3: movl $-14, %[error]\\n\\tjmp 2b").unwrap();
+    let end = at + "3: movl $-14, %[error]\\n\\tjmp 2b".len();
+    let with = |piece: &str| format!("{}{piece}{}", &READS[..at], &READS[end..]);
+    let [before, after] = [with(piece), with(&piece.replace("$-5", "$-6"))];
+    assert_ne!(before, after);
+    let mut sample = Sample::new(&before, &after);
+    sample.exports.insert("handler".to_owned(), "vmlinux".to_owned());
+    let [old, new] = [&sample.before, &sample.after].map(|c| Object::parse(&c.object).unwrap());
+    assert_eq!(compare::compare(&old, &new).unwrap().changed, ["second"]);
+    assert_eq!(sample.gate(), Gate::KnownCode, "it is not taken: its end is not known");
+    // And none is noticed where there is none.
+    assert_eq!(compare::compare(&old, &old).unwrap(), compare::Difference::default());
+}
+
+#[test]
+fn what_goes_on_after_a_fault_in_a_function_that_stays_is_refused() {
+    let (first, second) = READS.split_once("int second").unwrap();
+    let first = first.replace("\"1: movl", "\"nop\\n1: movl").replace("\\n2:\\n", "\\n2: inside:\\n");
+    let second = second.replace(".long 3b - .\\n.long handler", ".long inside - .\\n.long handler");
+    let before = format!("{first}int second{second}");
+    assert!(before.matches("inside").count() == 2);
+    let mut sample = Sample::new(&before, &before.replace("\"1: movl 8(", "\"1: movl 12("));
+    sample.exports.insert("handler".to_owned(), "vmlinux".to_owned());
+    let refusal = sample.cut().unwrap_err();
+    assert!(refusal.gate == Gate::KnownCode && refusal.what.contains("goes on at first+"), "{refusal:?}");
+}
+
+#[test]
 fn a_jump_between_two_such_pieces_of_code_is_refused() {
     let before = READS.replace("jmp 2b", "jmp 4f\\n\\tnop\\n4:\\tjmp 2b");
     let mut sample = Sample::new(&before, &before.replace("error : value", "error : value + 1"));
