@@ -127,6 +127,8 @@ pub struct Workshop<'w> {
     pub exports: &'w HashMap<String, String>,
     /// Whether objtool runs when a module is linked.
     pub objtool_at_link: bool,
+    /// Whether a task may be stopped anywhere in the kernel.
+    pub is_preemptible: bool,
     /// The kernel, taken apart.
     pub vmlinux: &'w Object<'w>,
     /// Its symbols by name.
@@ -322,6 +324,7 @@ impl Workshop<'_> {
             of_module: &dependency,
             takes: &handed.takes,
             objtool_at_link: self.objtool_at_link,
+            is_preemptible: self.is_preemptible,
         };
         let cut = extract(&old, &new, &difference, &handed.gives, &world)?;
         let code = judge::cut(&cut, may)?;

@@ -81,6 +81,8 @@ pub(crate) struct Sample {
     /// New functions that other parts of the patch call, and those that they have.
     pub(crate) gives: BTreeSet<String>,
     pub(crate) takes: BTreeSet<String>,
+    /// Whether the kernel may stop a task anywhere.
+    pub(crate) is_preemptible: bool,
 }
 
 impl Sample {
@@ -101,6 +103,7 @@ impl Sample {
             types: BTreeSet::new(),
             gives: BTreeSet::new(),
             takes: BTreeSet::new(),
+            is_preemptible: false,
         }
     }
 
@@ -137,6 +140,7 @@ impl Sample {
             of_module: &|module, _| if self.held.contains(&module) { Ok(0) } else { Err(NotFound::Absent) },
             takes: &self.takes,
             objtool_at_link: false,
+            is_preemptible: self.is_preemptible,
         };
         extract(&old, &new, &difference, &self.gives, &world)
     }

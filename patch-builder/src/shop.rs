@@ -196,6 +196,7 @@ impl<'s> Shop<'s> {
             debug: &self.debug,
             exports: &self.exports,
             objtool_at_link: self.objtool_at_link,
+            is_preemptible: self.config.is_preemptible(),
             vmlinux,
             names,
         }

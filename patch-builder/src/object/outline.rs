@@ -14,6 +14,10 @@ impl<'o> Walk<'_, 'o> {
     /// Code out of line, up to its last jump.
     pub(super) fn block(&mut self, index: usize, offset: i64) -> Result<Part, Refusal> {
         let name = self.after.sections.get(index).map_or("", |section| section.name);
+        if name == special::FIXUP && self.world.is_preemptible {
+            let what = format!("{name}+{offset:#x}: on a preemptible kernel a task may sleep there unseen");
+            return Err(Refusal::new(Gate::KnownCode, what));
+        }
         let unknown = || Refusal::new(Gate::KnownCode, format!("{name}+{offset:#x}"));
         let section = self.after.sections.get(index).ok_or_else(unknown)?;
         let start = usize::try_from(offset).map_err(|_| unknown())?;

@@ -24,6 +24,9 @@ pub struct World<'w> {
     pub takes: &'w BTreeSet<String>,
     /// Whether objtool runs again when the module is linked.
     pub objtool_at_link: bool,
+    /// Whether a task may be stopped anywhere in the kernel. Livepatch looks for the functions that a task sleeps
+    /// in by their own places, and not by those of their code out of line.
+    pub is_preemptible: bool,
 }
 
 /// A place for a symbol that is not in the patch.

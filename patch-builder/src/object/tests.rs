@@ -105,6 +105,7 @@ fn damaged_objects_are_refused_or_read_but_never_end_the_builder() {
         exports: &sample.exports,
         holds: &|_| false,
         of_module: &|_, _| Err(NotFound::Absent),
+        is_preemptible: false,
         objtool_at_link: false,
     };
     let (mut unread, mut refused, mut taken) = (0, 0, 0);

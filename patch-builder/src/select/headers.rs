@@ -25,6 +25,12 @@ impl Config {
         self.set.get(name).is_some_and(|module| !module)
     }
 
+    /// Whether a task may be stopped anywhere in the kernel.
+    pub fn is_preemptible(&self) -> bool {
+        // The second is set by any model of that kind.
+        ["CONFIG_PREEMPT", "CONFIG_PREEMPTION"].into_iter().any(|name| self.is_built_in(name))
+    }
+
     /// Whether what stands behind `#if` holds; none if that cannot be told.
     fn holds(&self, condition: &str) -> Option<bool> {
         let condition = condition.trim();
@@ -116,6 +122,15 @@ mod tests {
 
     fn of(header: &'static str, config: &str) -> Vec<&'static str> {
         pieces(header, &Config::of(config)).into_keys().collect()
+    }
+
+    #[test]
+    fn a_kernel_that_stops_tasks_only_where_they_ask_for_it_is_not_preemptible() {
+        let is_preemptible = |config: &str| Config::of(config).is_preemptible();
+        assert!(!is_preemptible(
+            "# CONFIG_PREEMPT is not set\nCONFIG_PREEMPT_VOLUNTARY=y\nCONFIG_PREEMPT_COUNT=y\n"
+        ));
+        assert!(is_preemptible("CONFIG_PREEMPT=y\n") && is_preemptible("CONFIG_PREEMPTION=y\n"));
     }
 
     #[test]

@@ -193,6 +193,14 @@ fn what_goes_on_after_a_fault_in_a_function_that_stays_is_refused() {
 }
 
 #[test]
+fn code_out_of_line_in_which_a_task_may_be_stopped_is_refused() {
+    let mut sample = fixed("movl $-14", "movl $-13");
+    sample.is_preemptible = true;
+    let refusal = sample.cut().unwrap_err();
+    assert!(refusal.gate == Gate::KnownCode && refusal.what.contains("preemptible"), "{refusal:?}");
+}
+
+#[test]
 fn a_jump_between_two_such_pieces_of_code_is_refused() {
     let before = READS.replace("jmp 2b", "jmp 4f\\n\\tnop\\n4:\\tjmp 2b");
     let mut sample = Sample::new(&before, &before.replace("error : value", "error : value + 1"));
