@@ -16,7 +16,7 @@ use crate::kallsyms::Symbols;
 use crate::klp::{self, Converted, KlpSymbol};
 use crate::lock::{self, KernelLock, Package};
 use crate::object::Malformed;
-use crate::object::extract::Replaced;
+use crate::object::cut::Replaced;
 use crate::part::{self, Made, Seen};
 use crate::progress::Progress;
 use crate::recipe::Recipe;

@@ -6,7 +6,7 @@ use crate::btf;
 use crate::compile::Compiled;
 use crate::object::carried::is_traceable;
 use crate::object::compare::{Difference, is_cold, is_init};
-use crate::object::extract::Cut;
+use crate::object::cut::Cut;
 use crate::object::kernel::Names;
 use crate::object::target::base;
 use crate::object::{Kind, Object, Section};

@@ -30,6 +30,7 @@ pub mod cc;
 pub mod check;
 mod command;
 pub mod compile;
+mod complaints;
 pub mod debug;
 pub mod facts;
 pub mod fetch;

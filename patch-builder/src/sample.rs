@@ -5,7 +5,8 @@ use std::process::Command;
 
 use crate::compile::{Compiled, FLAGS};
 use crate::judge::{self, Case, Code};
-use crate::object::extract::{Cut, extract};
+use crate::object::cut::Cut;
+use crate::object::extract::extract;
 use crate::object::kernel::{Names, NotFound};
 use crate::object::resolve::World;
 use crate::object::{Object, compare};

@@ -19,7 +19,7 @@ use crate::klp::{self, KlpSymbol};
 use crate::lock::KernelLock;
 use crate::modinfo::Modinfo;
 use crate::object::Object;
-use crate::object::extract::Replaced;
+use crate::object::cut::Replaced;
 use crate::object::kernel::Names;
 use crate::part::{Edit, Made, Workshop};
 use crate::progress::{Progress, Step};

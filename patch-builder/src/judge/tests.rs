@@ -243,7 +243,7 @@ fn the_address_of_a_function_that_changed_is_the_originals() {
     let cut = passes(&Sample::new(&move_up(&before), &move_up(&after)));
     assert_eq!(replaced(&cut), ["get", "open_it"]);
     let fills = cut.parts.values().flat_map(|part| &part.fills);
-    let to_old = crate::object::extract::To::Symbol("__klpsym_vmlinux__open_it__0".to_owned());
+    let to_old = crate::object::cut::To::Symbol("__klpsym_vmlinux__open_it__0".to_owned());
     assert!(fills.filter(|fill| fill.to == to_old).count() > 0);
 }
 
@@ -312,7 +312,7 @@ fn of_functions_that_share_a_section_one_is_taken_unless_it_jumps_too_near() {
     let call = part
         .fills
         .iter()
-        .find(|fill| matches!(&fill.to, crate::object::extract::To::Symbol(name) if name.contains("low")));
+        .find(|fill| matches!(&fill.to, crate::object::cut::To::Symbol(name) if name.contains("low")));
     let place = usize::try_from(call.unwrap().offset).unwrap();
     assert_eq!(part.bytes[place..place + 4], [0; 4], "the kernel takes no other");
     let sample = Sample::new(&near, &near.replacen("low(sk->state)", "low(sk->state + 1)", 1));
@@ -365,7 +365,7 @@ fn a_new_function_of_another_part_is_called_and_not_given_away() {
     let cut = passes(&calls);
     assert!(cut.takes.contains("fresh"));
     let fills = cut.parts.values().flat_map(|part| &part.fills);
-    let to = |fill: &crate::object::extract::Fill| format!("{:?}", fill.to).contains("invivo_given_fresh");
+    let to = |fill: &crate::object::cut::Fill| format!("{:?}", fill.to).contains("invivo_given_fresh");
     assert_eq!(fills.filter(|fill| to(fill)).count(), 1);
     assert_eq!(of("sk->done = (void (*)(struct sock *))fresh; return 0;").gate(), Gate::Escape);
     calls.takes.clear();

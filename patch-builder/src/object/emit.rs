@@ -10,7 +10,7 @@ use object::{
 };
 
 use super::Kind;
-use super::extract::{Cut, Fill, Key, Part, To};
+use super::cut::{Cut, Fill, Key, Part, To};
 use super::resolve::given_symbol;
 
 /// The object of `cut`, made from the source file `file`.

@@ -11,6 +11,7 @@ use object::{LittleEndian as LE, SectionIndex};
 
 pub mod carried;
 pub mod compare;
+pub mod cut;
 pub mod emit;
 pub mod extract;
 pub mod instruction;

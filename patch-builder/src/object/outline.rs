@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::extract::{Key, Part, Walk};
+use super::cut::{Key, Part};
+use super::extract::Walk;
 use super::instruction;
 use super::special::{self, Entry};
 use super::target::Target;

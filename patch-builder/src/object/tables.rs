@@ -2,7 +2,8 @@
 
 use super::Section;
 use super::compare::may_be_copied;
-use super::extract::{Fill, Key, Part, To, Walk};
+use super::cut::{Fill, Key, Part, To};
+use super::extract::Walk;
 use super::instruction::{self, Use};
 use super::resolve::Source;
 use super::special::{self, Entry, TABLES, UNWIND};

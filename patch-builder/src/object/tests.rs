@@ -159,7 +159,7 @@ fn what_the_kernel_puts_in_place_of_code_comes_along_as_long_as_it_is() {
     let table = cut.tables.iter().find(|table| table.section == special::ALTERNATIVES).unwrap();
     let [first, nothing, second, code] = &table.fills[..] else { panic!("{:?}", table.fills) };
     assert_eq!((&first.to, &first.to), (&second.to, &nothing.to));
-    let extract::To::Part(key) = &code.to else { panic!("{code:?}") };
+    let crate::object::cut::To::Part(key) = &code.to else { panic!("{code:?}") };
     let part = &cut.parts[key];
     assert_eq!(
         (part.section.as_str(), &part.bytes[..]),

@@ -1,7 +1,7 @@
 //! What objects of 5.10 have and later ones do not.
 
 use super::*;
-use crate::object::extract::{Cut, Key, To};
+use crate::object::cut::{self, Cut, Key, To};
 use crate::object::special::{Entry, Irregular, Layout, TABLES};
 use crate::object::target::Target;
 use crate::refusal::Gate;
@@ -116,7 +116,7 @@ fn return_to(object: &Object, function: &str) -> Vec<i64> {
     section.relocations.iter().filter_map(into).collect()
 }
 
-fn table<'c>(cut: &'c Cut, name: &str) -> &'c extract::Part {
+fn table<'c>(cut: &'c Cut, name: &str) -> &'c cut::Part {
     cut.tables.iter().find(|table| table.section == name).unwrap()
 }
 
