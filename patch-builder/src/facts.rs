@@ -99,9 +99,9 @@ pub fn read(cache: &Cache, lock: &KernelLock, progress: Progress) -> Result<Kern
         let deb = fetch::package(cache, &lock.packages.image, progress)?;
         progress(Step::Facts, &format!("unpacking the kernel {}", lock.release));
         let scratch = cache.scratch()?;
-        let inside = format!("boot/vmlinuz-{}", lock.release);
-        unpack::files(&deb, &[&format!("./{inside}")], scratch.path())?;
-        let image = scratch.path().join(&inside);
+        // Whatever it is called: another kernel is told by its own words.
+        unpack::files(&deb, &["./boot/vmlinuz-*"], scratch.path())?;
+        let image = only_file(&scratch.path().join("boot"))?;
         decompress(&image, &folder.join("vmlinux"))?;
         let kept = folder.join("vmlinuz");
         fs::rename(&image, &kept).map_err(|source| Error::Write { path: kept, source })
@@ -111,6 +111,16 @@ pub fn read(cache: &Cache, lock: &KernelLock, progress: Progress) -> Result<Kern
     compare(lock, &facts)?;
     progress(Step::Facts, &format!("{} has build id {}", facts.release, facts.build_id));
     Ok(Kernel { facts, symbols: Symbols::of_vmlinux(&vmlinux)?, image: folder.join("vmlinuz") })
+}
+
+/// The only file in a folder.
+fn only_file(folder: &Path) -> Result<PathBuf, unpack::Error> {
+    let failed = |source| unpack::Error::Read { path: folder.to_owned(), source };
+    let files = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(failed)?;
+    match files.as_slice() {
+        [file] => Ok(file.path()),
+        files => Err(failed(io::Error::other(format!("has {} files, not one", files.len())))),
+    }
 }
 
 fn compare(lock: &KernelLock, facts: &Facts) -> Result<(), Error> {
