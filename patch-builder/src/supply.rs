@@ -39,7 +39,7 @@ mod work;
 
 use candidate::{Finder, Told};
 use changelog::Change;
-use commits::{Commit, Commits};
+use commits::{Commit, Commits, Fixed};
 use leads::{Leads, Trees};
 pub use outcome::{Outcome, Verdict, count, words};
 use records::Records;
@@ -175,7 +175,7 @@ pub fn run(
     let records = order.records.as_deref().map_or_else(|| Ok(Records::default()), Records::of)?;
     let commits = order.commits.as_deref().map_or_else(|| Ok(Commits::default()), Commits::of)?;
     if order.commits.is_some() {
-        progress(Step::Select, &format!("{} titles of commits", commits.len()));
+        progress(Step::Select, &format!("{} titles of commits", commits.titles()));
     }
     let leads = steps.iter().map(|step| {
         let sources = Trees::of(&shop.source, step);
@@ -220,7 +220,7 @@ pub fn run(
         let flaws = brought.filter(|(_, (change, _))| change.cves.iter().any(is_wanted));
         todo.extend(flaws.map(|(number, (change, leads))| {
             let commits = &leads.commits;
-            Todo { change, commits, fixed: &NOTHING, number, step, earlier, finder, headers }
+            Todo { change, commits, fixed: None, number, step, earlier, finder, headers }
         }));
     }
     bench.work(&drawn(todo, order), progress)
@@ -237,18 +237,15 @@ fn closing<'c>(all: impl Iterator<Item = &'c Change>) -> Closing<'c> {
     closing
 }
 
-/// The files of no commit.
-static NOTHING: BTreeMap<String, String> = BTreeMap::new();
-
 /// One change, and the step that brought it.
 #[derive(Clone, Copy)]
 struct Todo<'t> {
     change: &'t Change,
     /// The forms of its commit.
     commits: &'t [Commit],
-    /// The files of the one of these that is tried, as it makes them of the kernel's own; none where what differs
-    /// within the step is tried.
-    fixed: &'t BTreeMap<String, String>,
+    /// What the commit that is tried makes of the kernel's own files; none where what differs within the step is
+    /// tried.
+    fixed: Option<&'t Fixed>,
     /// Among all that the step brought.
     number: usize,
     step: &'t steps::Step,

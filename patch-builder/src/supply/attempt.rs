@@ -165,7 +165,7 @@ impl Bench<'_> {
         if let Some(fixed) = commits::fitting(todo.commits, &sources)
             && let Some(exact) = by_commit(&candidate, &fixed, &sources, is_unbuilt)
         {
-            let ended = self.tried(n, Todo { fixed: &fixed.files, ..todo }, exact, progress)?;
+            let ended = self.tried(n, Todo { fixed: Some(&fixed), ..todo }, exact, progress)?;
             if !ended.1.is_refused_by(Gate::Compiles) {
                 return Ok(ended);
             }

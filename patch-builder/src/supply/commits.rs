@@ -81,14 +81,8 @@ impl Commits {
 
     /// How many titles there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn titles(&self) -> usize {
         self.by_title.len()
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.by_title.is_empty()
     }
 
     /// All commits with this title. One may be there several times, for several kernels.

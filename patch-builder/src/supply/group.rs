@@ -70,7 +70,7 @@ impl Bench<'_> {
             let path = kept.as_deref().unwrap_or(&own);
             fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })
         };
-        if let Some(fixed) = todo.fixed.get(path) {
+        if let Some(fixed) = todo.fixed.and_then(|fixed| fixed.files.get(path)) {
             return Ok(Texts::of_commit(read(None)?, fixed.clone()));
         }
         let step = todo.step;
